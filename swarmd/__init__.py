@@ -1,0 +1,3 @@
+"""swarmd: one machine out of several."""
+
+__version__ = "0.1.0"

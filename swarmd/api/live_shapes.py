@@ -1,0 +1,57 @@
+"""Messages of the live socket, field by field as the contract has them (swarmllm.md 2.10)."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Struct, UnsetType
+
+from swarmd.api.shapes import Credits, DownloadRow, HardwareRow, PeerRow
+
+
+class LiveShard(Struct, frozen=True, kw_only=True):
+    index: int
+    local: bool
+    holders: int
+    in_vram: bool
+
+
+class LiveStats(Struct, frozen=True, kw_only=True):
+    """`stats_update`. Left out until something measures them: demand, coverage gaps, capacity, wishlist, traffic."""
+
+    peers: int
+    lan_peers: int
+    credits: Credits
+    active_requests: int
+    requests_served: int
+    requests_made: int
+    forwards_served: int
+    uptime_seconds: int
+    acquisitions: list[DownloadRow]
+    region_summary: dict[str, int]
+    hardware: HardwareRow
+    shard_registry: dict[str, list[LiveShard]] | UnsetType = UNSET
+    """Only when it changed since the last tick on this socket."""
+
+
+class Activity(Struct, frozen=True, kw_only=True):
+    """`activity_event`."""
+
+    kind: str
+    category: str
+    message: str
+    timestamp: str
+    toast_level: str | None = None
+    model_id: str | None = None
+    node_id: str | None = None
+    shard_index: int | UnsetType = UNSET
+    detail_num: float | UnsetType = UNSET
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """One message of the socket; `models_changed` has no data."""
+
+    type: str
+    data: LiveStats | Activity | PeerList | UnsetType = UNSET
+
+
+class PeerList(Struct, frozen=True, kw_only=True):
+    peers: list[PeerRow]

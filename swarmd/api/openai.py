@@ -1,0 +1,151 @@
+"""The OpenAI dialect: chat, completions, models. Two functions around one inner request; nothing below knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from swarmd.api import views
+from swarmd.api.calls import Call, Reply
+from swarmd.api.openai_prints import ChatPrinter, CompletionPrinter, Gathered
+from swarmd.api.openai_requests import chat_request, completion_request
+from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingIn
+from swarmd.api.ports import Generation, Generations, Models
+from swarmd.api.replies import UnknownModel, error_of
+from swarmd.config.settings import Settings
+from swarmd.domain.generation import GenerationFailed, GenerationRequest
+from swarmd.domain.ids import ModelId, model_slug, short
+from swarmd.domain.refusals import Invalid, Refusal
+from swarmd.domain.shards import ModelView
+from swarmd.kit.world import Entropy
+
+SEED_BYTES = 4  # llama.cpp seeds its generators with 32 bits
+
+Printer = ChatPrinter | CompletionPrinter
+
+
+class OpenAiHandlers:
+    def __init__(
+        self, *, models: Models, generations: Generations, settings: Callable[[], Settings], entropy: Entropy
+    ) -> None:
+        self._models, self._generations = models, generations
+        self._settings, self._entropy = settings, entropy
+
+    async def chat(self, call: Call) -> Any:
+        body: ChatRequest = call.body
+        model = self._named(body.model)
+        if isinstance(model, Refusal):
+            return model
+        request = chat_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
+        printer = ChatPrinter(
+            id=f"chatcmpl-{call.request_id}", created=int(call.now), model=model, include_usage=_wants_usage(body)
+        )
+        return await self._answer(call, body, request, printer)
+
+    async def complete(self, call: Call) -> Any:
+        body: CompletionRequest = call.body
+        model = self._named(body.model)
+        if isinstance(model, Refusal):
+            return model
+        request = completion_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
+        printer = CompletionPrinter(
+            id=f"cmpl-{call.request_id}", created=int(call.now), model=model, include_usage=_wants_usage(body)
+        )
+        return await self._answer(call, body, request, printer)
+
+    async def models(self, _call: Call) -> ModelList:
+        return ModelList(object="list", data=[self._card(view) for view in self._runnable()])
+
+    async def model(self, call: Call) -> ModelCard | Refusal:
+        model = self._named(call.path["id"])
+        view = None if isinstance(model, Refusal) else self._models.view(model)
+        if view is None or view.manifest is None:
+            return _unknown(call.path["id"])
+        return self._card(view)
+
+    async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
+        if isinstance(request, Invalid):
+            return request
+        generation = await self._generations.open(request)
+        if isinstance(generation, Refusal):
+            return generation
+        async with generation:  # leaving it, cancelled or not, frees every stage
+            headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in generation.plan.stages)}
+            if body.stream:
+                return await _streamed(call, generation, printer, headers)
+            return await _whole(generation, printer, headers)
+
+    def _named(self, name: str) -> ModelId | Refusal:
+        """`auto`, a model id, or the name of the GGUF file it was made from. Never a model with a similar name."""
+        if name == "auto":
+            return self._automatic()
+        try:
+            model = model_slug(name)
+        except ValueError:
+            return _unknown(name)
+        return model if self._models.view(model) is not None else _unknown(name)
+
+    def _automatic(self) -> ModelId | Refusal:
+        """The configured default; else what runs with the least ado: loaded, then held whole, then over the swarm."""
+        default = self._settings().inference.default_model
+        if default:
+            return self._named(default)
+        runnable = self._runnable()
+        if not runnable:
+            return UnknownModel(what="no model can answer now: add one, or connect nodes that hold the missing shards")
+        loaded = [view for view in runnable if any(shard.loaded for shard in view.shards)]
+        whole = [view for view in runnable if views.where_from(view) == "local"]
+        return (loaded or whole or runnable)[0].model
+
+    def _runnable(self) -> list[ModelView]:
+        found = [self._models.view(model) for model in self._models.models()]
+        return [view for view in found if view is not None and view.covered and view.architecture_supported]
+
+    def _card(self, view: ModelView) -> ModelCard:
+        assert view.manifest is not None, "only models with a manifest are shown"
+        context = min(view.manifest.context_length, self._settings().inference.context_tokens)
+        return ModelCard(
+            id=view.model,
+            object="model",
+            created=view.manifest.created_at,
+            owned_by=views.where_from(view),
+            max_model_len=context,
+            context_length=context,
+        )
+
+    def _fresh_seed(self) -> int:
+        return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+async def _whole(generation: Generation, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:
+    reply = Gathered()
+    try:
+        async for chunk in generation:
+            reply.add(chunk)
+    except GenerationFailed as failure:
+        return failure.refusal
+    assert reply.usage is not None, "a generation ends with its usage"
+    return Reply(body=printer.whole(reply), headers={**headers, "server-timing": views.server_timing(reply.usage)})
+
+
+async def _streamed(call: Call, generation: Generation, printer: Printer, headers: dict[str, str]) -> Any:
+    stream = await call.open_stream(headers)
+    try:
+        for event in printer.opening():
+            await stream.send(event)
+        async for chunk in generation:
+            for event in printer.chunks(chunk):
+                await stream.send(event)
+    except GenerationFailed as failure:
+        await stream.fail(error_of(failure.refusal))  # the openai client raises APIError on it
+    else:
+        await stream.done()
+    return stream
+
+
+def _wants_usage(body: SamplingIn) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def _unknown(name: str) -> UnknownModel:
+    return UnknownModel(what=f"this node knows no model {name[:256]!r}: GET /v1/models lists those it can answer with")

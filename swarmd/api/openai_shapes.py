@@ -1,0 +1,198 @@
+"""Bodies of `/v1`, as the official clients send and expect them. Unknown fields are ignored: clients send many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=256)]  # contract: swarmllm.md 3.2
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]  # contract: swarmllm.md 3.2
+
+
+class ContentPart(Struct, frozen=True, kw_only=True):
+    type: str
+    text: str | None = None
+
+
+class MessageIn(Struct, frozen=True, kw_only=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[Any] | None = None
+
+
+class StreamOptions(Struct, frozen=True, kw_only=True):
+    include_usage: bool | None = False
+
+
+class SamplingIn(Struct, frozen=True, kw_only=True):
+    """What chat and completions have in common. The last three are extensions that other local servers have too."""
+
+    model: ModelName
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    n: int | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    min_p: Share | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+
+
+class ChatRequest(SamplingIn, frozen=True, kw_only=True):
+    messages: Annotated[list[MessageIn], Meta(min_length=1)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    tool_choice: Any = None
+    response_format: Any = None
+
+
+class CompletionRequest(SamplingIn, frozen=True, kw_only=True):
+    prompt: str | list[Any]
+    suffix: str | None = None
+    echo: bool | None = False
+    best_of: int | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+
+class SwarmStage(Struct, frozen=True, kw_only=True):
+    node: str
+    layers: tuple[int, int]
+    """From, to; the end is not included."""
+    compute_ms: float
+    """Per decode step, mean: inside the engine."""
+    node_ms: float
+    """Per decode step, mean: from arrival at the node to departure."""
+
+
+class Swarm(Struct, frozen=True, kw_only=True):
+    """Our extension: where the time went. Clients of the contract ignore it."""
+
+    stages: list[SwarmStage]
+    link_ms: float
+    tokens_per_second: float
+    prefill_ms: float
+
+
+class UsageOut(Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TopLogprob(Struct, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(Struct, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(Struct, frozen=True, kw_only=True):
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+class MessageOut(Struct, frozen=True, kw_only=True):
+    role: str
+    content: str | None
+    refusal: None = None
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: MessageOut
+    finish_reason: str
+    logprobs: ChoiceLogprobs | None
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageOut
+    swarm: Swarm
+
+
+class Delta(Struct, frozen=True, kw_only=True):
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    delta: Delta
+    finish_reason: str | None
+    logprobs: ChoiceLogprobs | None
+
+
+class ChatChunk(Struct, frozen=True, kw_only=True):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: UsageOut | UnsetType | None = UNSET
+    """Left out unless asked for; then null on all chunks but the last."""
+    swarm: Swarm | UnsetType = UNSET
+
+
+class LegacyLogprobs(Struct, frozen=True, kw_only=True):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class TextChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: LegacyLogprobs | None
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """Whole replies and chunks alike."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: UsageOut | UnsetType | None = UNSET
+    swarm: Swarm | UnsetType = UNSET
+
+
+class ModelCard(Struct, frozen=True, kw_only=True):
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    max_model_len: int
+    context_length: int
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    object: str
+    data: list[ModelCard]

@@ -1,0 +1,183 @@
+"""From a fact to what dashboards hear of it: one row for each class, or an explicit SILENT. Pure.
+
+Kinds and categories are those of swarmllm.md 2.10 where it has one for the fact; else the fact's own name. A test walks the
+registry of facts, so a new fact fails it until somebody decided here what people are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec import UNSET, UnsetType
+
+from swarmd.api import live_shapes
+from swarmd.api.views import time_text
+from swarmd.domain import events
+from swarmd.domain.events import Fact
+from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
+
+INFO, SUCCESS, WARNING, ERROR = "info", "success", "warning", "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one activity says. `toast`: how loudly; None: only in the list."""
+
+    message: str
+    toast: str | None = None
+    kind: str | None = None
+    """None: the row's."""
+    model: ModelId | None = None
+    node: NodeId | None = None
+    shard: ShardRef | None = None
+    number: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What happens on dashboards when a fact is published."""
+
+    kind: str = ""
+    category: str = ""
+    say: Callable[[Any], Said] | None = None
+    models_changed: bool = False
+    peers_changed: bool = False
+    """The list of peers goes out at once."""
+
+
+SILENT: Final = Row()
+"""Nobody is told; the next tick shows whatever it changed."""
+
+
+def _stored(fact: events.ShardStored) -> Said:
+    where = "cut from a file here" if fact.source is None else f"arrived from node {short(fact.source)}"
+    kind = "shard_verified" if fact.source is None else "shard_p2p_complete"
+    return Said(message=f"{_shard(fact.shard)} {where}", kind=kind, shard=fact.shard, node=fact.source)
+
+
+def _finished(fact: events.GenerationFinished) -> Said:
+    failed = fact.outcome == "failed"
+    message = f"{fact.model}: {fact.completion_tokens} tokens in {fact.duration_ms / 1e3:.1f} s ({fact.outcome})"
+    return Said(
+        message=message,
+        kind="inference_failed" if failed else "inference_completed",
+        toast=ERROR if failed else None,
+        model=fact.model,
+        number=round(fact.duration_ms, 1),
+    )
+
+
+ROWS: Final[Mapping[type[Fact], Row]] = {
+    events.NodeStarted: Row(
+        kind="daemon_started", category="system",
+        say=lambda fact: Said(message=f"swarmd {fact.version} is ready", node=fact.node),
+    ),
+    events.NetworkFounded: Row(
+        kind="network_founded", category="network",
+        say=lambda fact: Said(message=f"founded network {fact.network[:16]}", toast=INFO),
+    ),
+    events.NetworkJoined: Row(
+        kind="network_joined", category="network",
+        say=lambda fact: Said(message=f"joined network {fact.network[:16]}", toast=SUCCESS, node=fact.inviter),
+    ),
+    events.MemberAdmitted: Row(
+        kind="member_admitted", category="security",
+        say=lambda fact: Said(message=f"node {short(fact.node)} joined with an invite code", toast=INFO, node=fact.node),
+    ),
+    events.PeerConnected: Row(
+        kind="peer_connected", category="network", peers_changed=True, models_changed=True,
+        say=lambda fact: Said(message=f"node {short(fact.node)} is connected", toast=INFO, node=fact.node),
+    ),
+    events.PeerDisconnected: Row(
+        kind="peer_disconnected", category="network", peers_changed=True, models_changed=True,
+        say=lambda fact: Said(message=f"node {short(fact.node)} is gone: {fact.reason}", toast=WARNING, node=fact.node),
+    ),
+    events.SummaryReceived: SILENT,
+    events.ModelDiscovered: Row(
+        kind="model_discovered", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"{fact.name} is known now", model=fact.model),
+    ),
+    events.ModelRemoved: Row(
+        kind="model_removed", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"{fact.model} was removed", toast=INFO, model=fact.model),
+    ),
+    events.ShardDownloadStarted: Row(
+        kind="shard_download_started", category="download", models_changed=True,
+        say=lambda fact: Said(
+            message=f"{_shard(fact.shard)} is coming from node {short(fact.source)}", shard=fact.shard, node=fact.source
+        ),
+    ),
+    events.ShardStored: Row(kind="shard_verified", category="download", models_changed=True, say=_stored),
+    events.ShardRejected: Row(
+        kind="shard_verify_failed", category="download", models_changed=True,
+        say=lambda fact: Said(
+            message=f"{_shard(fact.shard)} was refused: {fact.reason}", toast=ERROR, shard=fact.shard, node=fact.source
+        ),
+    ),
+    events.ShardDropped: Row(
+        kind="shard_deleted", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"{_shard(fact.shard)} was deleted here", toast=INFO, shard=fact.shard),
+    ),
+    events.WorkerReady: Row(
+        kind="model_loaded", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"{fact.model} is loaded ({len(fact.shards)} shards)", model=fact.model),
+    ),
+    events.WorkerDied: Row(
+        kind="worker_died", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"the worker of {fact.model} ended: {fact.how}", toast=ERROR, model=fact.model),
+    ),
+    events.WorkerStopped: Row(
+        kind="model_unloaded", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"{fact.model} was unloaded, its memory is free", model=fact.model),
+    ),
+    events.GenerationStarted: Row(
+        kind="inference_request", category="inference",
+        say=lambda fact: Said(
+            message=f"{fact.model} answers on {len(fact.nodes)} node{'s' if len(fact.nodes) != 1 else ''}", model=fact.model
+        ),
+    ),
+    events.GenerationFinished: Row(kind="inference_completed", category="inference", say=_finished),
+    events.StageServed: Row(
+        kind="stage_served", category="inference",
+        say=lambda fact: Said(
+            message=f"ran layers of {fact.model} for node {short(fact.head)}: {fact.tokens} tokens",
+            model=fact.model, node=fact.head, number=fact.tokens,
+        ),
+    ),
+    events.SettingsChanged: Row(
+        kind="config_updated", category="system",
+        say=lambda fact: Said(message=f"settings changed: {', '.join(fact.keys)}", toast=INFO),
+    ),
+}  # fmt: skip
+
+
+def row_of(fact: Fact) -> Row:
+    """Facts of plugins have no row here: they are silent."""
+    return ROWS.get(type(fact), SILENT)
+
+
+def activity(fact: Fact, *, now: float) -> live_shapes.Activity | None:
+    """The row's activity for this fact, heard at `now`; None when it is silent."""
+    row = row_of(fact)
+    if row.say is None:
+        return None
+    said = row.say(fact)
+    model = said.shard.model if said.shard else said.model
+    index: int | UnsetType = said.shard.index if said.shard else UNSET
+    return live_shapes.Activity(
+        kind=said.kind or row.kind,
+        category=row.category,
+        message=said.message,
+        timestamp=time_text(now),
+        toast_level=said.toast,
+        model_id=model,
+        node_id=None if said.node is None else short(said.node),
+        shard_index=index,
+        detail_num=UNSET if said.number is None else said.number,
+    )
+
+
+def _shard(shard: ShardRef) -> str:
+    return f"shard {shard.index + 1} of {shard.model}"  # people count from 1; contract: swarmllm.md 2.0

@@ -1,0 +1,274 @@
+"""THE table: what this node answers over HTTP. Server, guard, OpenAPI document, reference page and tests read it.
+
+Adding an endpoint is a row here and a handler of a few lines. Plugins bring rows of their own; two owners of one path are a
+start-up error that names both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swarmd.api import shapes
+from swarmd.api.calls import Handler
+from swarmd.api.guard import Guard
+from swarmd.api.models import ModelHandlers
+from swarmd.api.network import NetworkHandlers
+from swarmd.api.node import NodeHandlers
+from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
+from swarmd.api.pages import PageHandlers
+from swarmd.api.storage import StorageHandlers
+from swarmd.api.ws import LiveFeed
+
+OWNER = "swarmd"
+OPEN, READ, LOCAL_READ = Guard.OPEN, Guard.READ, Guard.LOCAL_READ
+WRITE, LOCAL_WRITE = Guard.WRITE, Guard.LOCAL_WRITE
+
+
+class RouteClash(Exception):
+    """Two rows answer the same requests; the sentence names both owners."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row."""
+
+    method: str
+    path: str
+    """Parameters in braces. `{model}` and `{index}` are checked before the handler; `{rest:.*}` takes slashes as well."""
+    guard: Guard
+    handler: Handler
+    doc: str
+    """One sentence for the reference."""
+    request: type | None = None
+    """What the JSON body is decoded into; None: the body is not read."""
+    reply: Any = None
+    """Type of the JSON body of a successful reply, or a tuple of types where it may be one of several; None: not JSON."""
+    media: str = "application/json"
+    status: tuple[int, ...] = (200,)
+    """Statuses that say something about this row: those of the guard and of unreadable bodies go without saying."""
+    query: tuple[str, ...] = ()
+    hang_up_cancels: bool = False
+    """A client that goes away cancels the handler. Else a handler that changes something runs to its end unheard."""
+    owner: str = OWNER
+
+    @property
+    def plain_path(self) -> str:
+        """Without regular expressions, as OpenAPI writes it."""
+        return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", self.path)
+
+
+def complete(rows: Sequence[Route], extra: Sequence[Route] = ()) -> tuple[Route, ...]:
+    """All rows in one table. Raises RouteClash where two rows of `rows` and `extra` answer the same requests."""
+    owners: dict[tuple[str, str], str] = {}
+    for row in (*rows, *extra):
+        # Names of parameters do not tell paths apart.
+        place = (row.method, re.sub(r"\{[^}]*\}", "{}", row.plain_path))
+        if place in owners:
+            raise RouteClash(f"{row.method} {row.path} belongs to both {owners[place]} and {row.owner}")
+        owners[place] = row.owner
+    return (*rows, *extra)
+
+
+def table(
+    *,
+    pages: PageHandlers,
+    node: NodeHandlers,
+    models: ModelHandlers,
+    storage: StorageHandlers,
+    network: NetworkHandlers,
+    openai: OpenAiHandlers,
+    feed: LiveFeed,
+) -> tuple[Route, ...]:
+    """The node's own rows."""
+    return (
+        *_page_rows(pages),
+        *_node_rows(node),
+        *_model_rows(models),
+        *_storage_rows(storage),
+        *_network_rows(network),
+        *_openai_rows(openai),
+        Route(
+            method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
+            query=("ticket",), status=(101, 503), hang_up_cancels=True,
+            doc="Live updates: envelopes {type, data}; first peer_list, then recent activity, then stats every 2 s.",
+        ),
+    )  # fmt: skip
+
+
+def _page_rows(pages: PageHandlers) -> tuple[Route, ...]:
+    return (
+        Route(method="GET", path="/", guard=OPEN, handler=pages.index, media="text/html", doc="The dashboard."),
+        Route(
+            method="GET", path="/static/{name:.+}", guard=OPEN, handler=pages.static, media="*/*", status=(200, 304, 404),
+            doc="A file of the dashboard.",
+        ),
+        Route(
+            method="GET", path="/api/openapi.json", guard=OPEN, handler=pages.openapi, doc="This table as OpenAPI 3.1.",
+            reply=dict[str, Any],
+        ),
+        Route(
+            method="GET", path="/api/docs", guard=OPEN, handler=pages.docs, media="text/html",
+            doc="This table as a page for people.",
+        ),
+        Route(
+            method="GET", path="/health", guard=OPEN, handler=pages.health, reply=shapes.Health, doc="The process answers.",
+        ),
+        Route(
+            method="GET", path="/health/ready", guard=OPEN, handler=pages.ready, reply=shapes.Readiness, status=(200, 503),
+            doc="Whether every part of the node is ready.",
+        ),
+        Route(
+            method="POST", path="/api/admin/session", guard=Guard.PAGE, handler=pages.session, request=shapes.SessionRequest,
+            reply=shapes.ApiKey, status=(200, 403), doc="Changes the one-time nonce of a dashboard page into the API key.",
+        ),
+        Route(
+            method="POST", path="/api/admin/ws-ticket", guard=WRITE, handler=pages.ticket, reply=shapes.Ticket,
+            doc="A one-time pass for GET /api/admin/ws?ticket=, good for 30 s.",
+        ),
+        Route(
+            method="GET", path="/api/admin/api-key", guard=WRITE, handler=pages.api_key, reply=shapes.ApiKey,
+            doc="The API key, for who already has it.",
+        ),
+    )  # fmt: skip
+
+
+def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/stats", guard=READ, handler=node.stats, reply=shapes.Stats,
+            doc="Node statistics and hardware.",
+        ),
+        Route(
+            method="GET", path="/api/admin/config", guard=READ, handler=node.config, reply=dict[str, bool | int | str],
+            doc="The settings that may be changed here, flat.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/config", guard=WRITE, handler=node.change_config, request=dict[str, Any],
+            reply=shapes.Done, status=(200, 400, 503), doc="Change settings: any subset of the writable keys.",
+        ),
+        Route(
+            method="POST", path="/api/admin/config/reload", guard=WRITE, handler=node.reload_config, reply=shapes.Reloaded,
+            status=(200, 400, 404), doc="Read the settings file again and apply what can change while running.",
+        ),
+        Route(
+            method="POST", path="/api/admin/shutdown", guard=LOCAL_WRITE, handler=node.shutdown, reply=shapes.Done,
+            doc="Shut the node down in order.",
+        ),
+        Route(
+            method="GET", path="/api/admin/version", guard=READ, handler=node.version, reply=shapes.Version,
+            doc="The running version.",
+        ),
+    )  # fmt: skip
+
+
+def _model_rows(models: ModelHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/models", guard=READ, handler=models.models, reply=list[shapes.ModelRow],
+            doc="Known models with their shards, memory estimates and acquisition.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models", guard=LOCAL_WRITE, handler=models.add_file, request=shapes.AddFile,
+            reply=shapes.ModelAdded, status=(200, 400, 404, 507), doc="Cut a GGUF file of this machine into shards.",
+        ),
+        Route(
+            method="DELETE", path="/api/admin/models/{model}", guard=WRITE, handler=models.remove, reply=shapes.ModelDeleted,
+            status=(200, 404, 503), doc="Remove a model here: shards, manifest and state.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models/{model}/add", guard=WRITE, handler=models.add, reply=shapes.Acquiring,
+            status=(200, 404, 503, 507), doc="Fetch a model from the network.",
+        ),
+        Route(
+            method="GET", path="/api/admin/models/{model}/status", guard=READ, handler=models.status,
+            reply=(shapes.AcquisitionStatus, shapes.NoAcquisition), doc="How the fetching of a model goes.",
+        ),
+        Route(
+            method="GET", path="/api/admin/models/{model}/metadata", guard=READ, handler=models.metadata,
+            reply=shapes.Metadata, status=(200, 400), doc="GGUF metadata of a model, without the tokenizer's lists.",
+        ),
+        Route(
+            method="GET", path="/api/admin/models/{model}/pipeline-plan", guard=READ, handler=models.pipeline_plan,
+            reply=shapes.PlanView, status=(200, 404, 503), doc="Which nodes would run a request now; runs nothing.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models/{model}/unload", guard=WRITE, handler=models.unload,
+            reply=shapes.ModelUnloaded, status=(200, 404, 503), doc="Free the memory of a model; its files stay.",
+        ),
+    )  # fmt: skip
+
+
+def _storage_rows(storage: StorageHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="DELETE", path="/api/admin/models/{model}/shards/{index}", guard=WRITE, handler=storage.delete_shard,
+            reply=shapes.ShardDeleted, status=(200, 404, 503), doc="Delete one shard from this node's disk.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models/{model}/shards/{index}/load", guard=WRITE, handler=storage.load_shard,
+            reply=shapes.ShardLoaded, status=(200, 404, 503), doc="Load a shard that is on disk into memory.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models/{model}/shards/{index}/unload", guard=WRITE, handler=storage.unload_shard,
+            reply=shapes.ShardUnloaded, status=(200, 404, 503), doc="Unload a shard from memory; its file stays.",
+        ),
+        Route(
+            method="POST", path="/api/admin/models/{model}/shards/{index}/download", guard=WRITE,
+            handler=storage.download_shard, reply=shapes.ShardDownload, status=(200, 400, 404, 507),
+            doc="Fetch one shard from a peer.",
+        ),
+        Route(
+            method="GET", path="/api/admin/shard-storage", guard=READ, handler=storage.shard_storage,
+            reply=shapes.ShardStorageView, doc="What the shards take on disk, by model.",
+        ),
+        Route(
+            method="POST", path="/api/admin/rescan-shards", guard=WRITE, handler=storage.rescan, reply=shapes.Rescanned,
+            doc="Look for shard files that were put into the data folder by hand.",
+        ),
+    )  # fmt: skip
+
+
+def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/peers", guard=READ, handler=network.peers, reply=list[shapes.PeerRow],
+            doc="Peers with latency and the models they host.",
+        ),
+        Route(
+            # Not READ: a code admits a node, and opening the reads must not give it to passers-by.
+            method="GET", path="/api/admin/network-code", guard=LOCAL_READ, handler=network.network_code,
+            reply=shapes.NetworkCodeView, status=(200, 400, 403, 503), doc="An invite code for one more node.",
+        ),
+        Route(
+            method="POST", path="/api/admin/join-network", guard=WRITE, handler=network.join, request=shapes.JoinRequest,
+            reply=shapes.Joined, status=(200, 400, 403, 409, 502), doc="Join a network by invite code or multiaddr.",
+        ),
+    )  # fmt: skip
+
+
+def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="POST", path="/v1/chat/completions", guard=WRITE, handler=openai.chat, request=ChatRequest,
+            reply=ChatCompletion, status=(200, 400, 404, 503), hang_up_cancels=True,
+            doc="A chat reply, whole or as server-sent events.",
+        ),
+        Route(
+            method="POST", path="/v1/completions", guard=WRITE, handler=openai.complete, request=CompletionRequest,
+            reply=Completion, status=(200, 400, 404, 503), hang_up_cancels=True,
+            doc="A text continued, whole or as server-sent events.",
+        ),
+        Route(
+            # The key, although admin reads are free on loopback: clients ask this to find out whether their key is right.
+            method="GET", path="/v1/models", guard=WRITE, handler=openai.models, reply=ModelList,
+            doc="Models this node can answer with now.",
+        ),
+        Route(
+            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
+            doc="One of them.",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,261 @@
+"""The aiohttp application made from the table, and the service that runs it.
+
+One path for every request: guard, body, handler, reply. aiohttp's own errors get our envelope; an exception nobody expected
+is answered with 500 and a request id, and its traceback goes to the log.
+
+A client that hangs up cancels a handler that only reads, or that says so in its row (generations); any other handler runs
+to its end unheard, so that no write is left half done because a browser tab was closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from swarmd import __version__
+from swarmd.api.calls import Call, Caller
+from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
+from swarmd.api.openapi import DOCS_POLICY, document, page
+from swarmd.api.pages import PageHandlers
+from swarmd.api.replies import Broken, error_of, refusal_of_http, response_of, unreadable
+from swarmd.api.routes import Route
+from swarmd.api.ws import LiveFeed
+from swarmd.domain.ids import RequestId, parse_model_id
+from swarmd.domain.refusals import Forbidden, Invalid, Refusal
+from swarmd.kit.service import Fatal, Ready, Supervisor
+from swarmd.kit.world import World
+
+BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024  # contract: swarmllm.md 2.0
+REQUEST_ID_BYTES: Final = 12
+DRAIN_S: Final = 3.0  # for replies in flight when the node stops; the supervisor gives a service 5 s in all
+AFTER_CANCEL_S: Final = 0.5  # for cancelled handlers to clean up
+INDEX_LIMIT: Final = 0xFFFF_FFFE  # contract: swarmllm.md 2.0; 0xFFFFFFFF stands for the vision encoder elsewhere
+BIND_FAILED: Final = 1  # exit code: another program has the port
+
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+logger = logging.getLogger(__name__)
+
+
+class ApiServer:
+    """Service. `rows` is the complete table (`routes.complete`)."""
+
+    name = "api"
+
+    def __init__(
+        self,
+        *,
+        rows: Sequence[Route],
+        gate: Gate,
+        pages: PageHandlers,
+        feed: LiveFeed,
+        world: World,
+        address: str,
+        port: int,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+    ) -> None:
+        """`port` 0 takes a free one; see `bound`."""
+        self._gate, self._feed, self._world = gate, feed, world
+        self._address, self._port = address, port
+        self._supervisor: Supervisor | None = None
+        self._flying: set[asyncio.Task[Any]] = set()
+        self._bound: tuple[str, int] | None = None
+        described = document(rows, version=__version__)
+        pages.describe(document=msgspec.json.encode(described), page=page(described), policy=DOCS_POLICY)
+        self._rows, self._body_limit_bytes = rows, body_limit_bytes
+
+    @property
+    def bound(self) -> tuple[str, int]:
+        """Address and port of the listening socket; only while it runs."""
+        assert self._bound is not None, "the server does not listen"
+        return self._bound
+
+    async def run(self, ready: Ready) -> None:
+        runner = web.AppRunner(
+            self._build(), access_log=None, handler_cancellation=True, shutdown_timeout=AFTER_CANCEL_S, handle_signals=False
+        )
+        async with Supervisor("api", world=self._world) as self._supervisor:
+            await runner.setup()
+            site = web.TCPSite(runner, self._address, self._port, reuse_address=True)
+            try:
+                try:
+                    await site.start()
+                except OSError as error:
+                    reason = error.strerror or str(error)
+                    raise Fatal(BIND_FAILED, f"cannot listen on {self._address} port {self._port}: {reason}") from error
+                host, port = runner.addresses[0][:2]
+                self._bound = (str(host), int(port))
+                logger.info("the API and the dashboard are at http://%s:%d/", host, port)
+                ready()
+                await asyncio.Event().wait()
+            finally:
+                self._bound = None
+                await self._stop(runner, site)
+
+    async def _stop(self, runner: web.AppRunner, site: web.TCPSite) -> None:
+        """No new connections; sockets are told; replies in flight may finish within DRAIN_S, then they are cancelled."""
+        if site in runner.sites:
+            await site.stop()
+        self._feed.close_all()
+        current = asyncio.current_task()
+        flying = {task for task in self._flying if task is not current}
+        if flying:
+            _, late = await asyncio.wait(flying, timeout=DRAIN_S)
+            for task in late:
+                task.cancel()
+        await runner.cleanup()
+
+    def _build(self) -> web.Application:
+        application = web.Application(client_max_size=self._body_limit_bytes, middlewares=[self._around])
+        for row in self._rows:
+            handler = self._handler(row)
+            if row.method == "GET" and row.guard is Guard.OPEN:
+                application.router.add_get(row.path, handler)  # with HEAD, which monitors use
+            else:
+                application.router.add_route(row.method, row.path, handler)
+        application.on_response_prepare.append(_finish_headers)
+        return application
+
+    def _handler(self, row: Route) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            checked = self._gate.check(row.guard, request)
+            if isinstance(checked, Refusal):
+                return response_of(checked)
+            return response_of(await self._answer(row, request, checked))
+
+        return handle
+
+    async def _answer(self, row: Route, request: web.Request, caller: Caller) -> Any:
+        refusal = _check_path(request.match_info)
+        if refusal is not None:
+            return refusal
+        call = Call(
+            request=request,
+            request_id=RequestId(request[REQUEST_ID]),
+            caller=caller,
+            now=self._world.clock.now(),
+            path=dict(request.match_info),
+        )
+        if row.request is not None:
+            body = await _read_body(request, row.request)
+            if isinstance(body, Invalid):
+                return body
+            call.body = body
+        if row.method == "GET" or row.hang_up_cancels:
+            return await self._guarded(row, call)
+        assert self._supervisor is not None, "requests come only while the server runs"
+        return await asyncio.shield(self._supervisor.spawn(self._guarded(row, call), name=f"{row.method} {row.path}"))
+
+    async def _guarded(self, row: Route, call: Call) -> Any:
+        """The border: a bug in a handler, ours or a plugin's, must not take the connection's other requests with it."""
+        try:
+            return await row.handler(call)
+        except web.HTTPException:
+            raise
+        except ConnectionError:
+            if call.request.transport is None or call.request.transport.is_closing():
+                raise  # the client went away while we wrote to it
+            logger.exception("%s %s failed (%s)", row.method, row.plain_path, call.request_id)
+        except Exception:
+            logger.exception("%s %s failed (%s)", row.method, row.plain_path, call.request_id)
+        broken = Broken(request=call.request_id)
+        if call.stream is None:
+            return broken
+        await call.stream.fail(error_of(broken))
+        return call.stream
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        request[REQUEST_ID] = self._world.entropy.token(REQUEST_ID_BYTES).hex()
+        task = asyncio.current_task()
+        assert task is not None, "aiohttp handles requests in tasks"
+        self._flying.add(task)
+        began_at = self._world.clock.ticks()
+        status = 499  # nginx's number for a client that went away; only in the log
+        try:
+            try:
+                response = _preflight(request) if request.method == "OPTIONS" else await handler(request)
+            except web.HTTPException as error:
+                response = response_of(refusal_of_http(error, request))
+            status = response.status
+            return response
+        finally:
+            self._flying.discard(task)
+            quiet = request.method in ("GET", "HEAD") and status < 500  # dashboards poll
+            took_ms = (self._world.clock.ticks() - began_at) * 1e3
+            # Without the query, which may hold a ticket, and without anything of the body.
+            logger.log(
+                logging.DEBUG if quiet else logging.INFO,
+                "%s %s %d in %.1f ms for %s (%s)",
+                request.method, request.path[:200], status, took_ms, request.remote, request[REQUEST_ID],
+            )  # fmt: skip
+
+
+def _preflight(request: web.Request) -> web.StreamResponse:
+    """CORS: closed but for our own pages, whichever of this machine's names they were opened under."""
+    if "origin" not in request.headers or is_foreign(request):
+        return response_of(Forbidden(what="pages of other sites may not use this node"))
+    allowed = {
+        "access-control-allow-methods": CORS_METHODS,
+        "access-control-allow-headers": CORS_HEADERS,
+        "access-control-max-age": "600",
+    }
+    return web.Response(status=204, headers=allowed)
+
+
+async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """On every reply, streams and sockets included."""
+    response.headers["x-request-id"] = request.get(REQUEST_ID, "")
+    response.headers.pop("server", None)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("content-security-policy", _policy(request))
+    origin = request.headers.get("origin")
+    if origin is not None and origin in own_origins(request):
+        response.headers["access-control-allow-origin"] = origin
+        response.headers["access-control-expose-headers"] = "x-request-id, x-swarm-nodes, server-timing"
+    response.headers.add("vary", "origin")
+
+
+def _policy(request: web.Request) -> str:
+    """Only what this node itself serves. The socket is named as well: not every browser counts it as 'self'."""
+    host = request.headers.get("host", "")
+    socket = f" ws://{host} wss://{host}" if re.fullmatch(r"[A-Za-z0-9.\-\[\]:]{1,255}", host) else ""
+    return (
+        f"default-src 'self'; connect-src 'self'{socket}; img-src 'self' data: blob:; object-src 'none'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+async def _read_body(request: web.Request, wanted: Any) -> Any | Invalid:
+    data = await request.read()
+    try:
+        return msgspec.json.decode(data, type=wanted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return unreadable(error)
+
+
+def _check_path(parameters: Mapping[str, str]) -> Invalid | None:
+    """`model` and `index` mean the same on every path."""
+    if "model" in parameters:
+        try:
+            parse_model_id(parameters["model"])
+        except ValueError as error:
+            return Invalid(what=str(error), param="model")
+    index = parameters.get("index")
+    if index is not None and not (re.fullmatch(r"[0-9]{1,10}", index) and int(index) <= INDEX_LIMIT):
+        return Invalid(what=f"a shard index is a whole number from 0, not {index[:40]!r}", param="index")
+    return None

@@ -1,0 +1,46 @@
+// The pages of the dashboard and the navigation over them. A page is a list of columns of panels; the address is its
+// hash ("#/" + page id). A new page is one more entry here; a plugin's panel is one more section.
+
+import { h } from "./dom.js";
+import { activityPanel } from "./panels/activity.js";
+import { chatPanel } from "./panels/chat.js";
+import { joinPanel } from "./panels/join.js";
+import { modelsPanel } from "./panels/models.js";
+import { numbersPanel } from "./panels/numbers.js";
+import { swarmPanel } from "./panels/swarm.js";
+
+const PAGES = [
+  {
+    id: "",
+    title: "Overview",
+    top: numbersPanel,
+    columns: [
+      [{ id: "swarm", title: "Swarm", make: swarmPanel }, { id: "models", title: "Models", make: modelsPanel }],
+      [{ id: "chat", title: "Chat", make: chatPanel }, { id: "join", title: "Invite & join", make: joinPanel },
+        { id: "activity", title: "Activity", make: activityPanel }],
+    ],
+  },
+];
+
+const section = ({ id, title, make }) =>
+  h("section", { id, class: `panel panel-${id}`, tabindex: "-1", "aria-labelledby": `${id}-title` },
+    h("h2", { id: `${id}-title` }, title), make());
+
+const made = new Map(); // pages stay when one leaves them: a chat goes on, and a panel subscribes once
+
+function make(page) {
+  if (!made.has(page.id)) {
+    made.set(page.id, [page.top(), h("div", { class: "columns" },
+      page.columns.map((column) => h("div", { class: "column" }, column.map(section))))]);
+  }
+  return made.get(page.id);
+}
+
+/** Draws the page that the address names, and the navigation: pages (once there are several), then its sections. */
+export function showPage(main, nav) {
+  const page = PAGES.find(({ id }) => `#/${id}` === location.hash) ?? PAGES[0];
+  main.replaceChildren(...make(page));
+  const pages = PAGES.length > 1 ? PAGES.map(({ id, title }) => [`#/${id}`, title]) : [];
+  const sections = page.columns.flat().map(({ id, title }) => [`#${id}`, title]);
+  nav.replaceChildren(h("ul", {}, [...pages, ...sections].map(([href, title]) => h("li", {}, h("a", { href }, title)))));
+}

@@ -1,0 +1,43 @@
+// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js and the chat write.
+
+const state = {
+  connection: { phase: "connecting", retryAt: null, refused: false }, // phase: connecting, open, lost
+  self: null, //        { id, version }: this node, 16 hex digits as the rest of the API names it
+  stats: null, //       GET /api/admin/stats, kept fresh by stats_update
+  peers: null, //       rows of peer_list
+  models: null, //      rows of GET /api/admin/models
+  modelsError: null, // sentence, when they could not be read
+  acquisitions: [], //  rows of stats_update.acquisitions
+  generation: null, //  the chat reply in the making: { model, rate, tokens }
+  run: null, //         the last reply's `swarm` object, with its model
+  rates: [], //         tokens per second over the session, oldest first
+  activity: [], //      newest first
+};
+const watchers = [];
+let scheduled = false;
+
+export const get = (name) => state[name];
+
+export function set(name, value) {
+  state[name] = value;
+  for (const watcher of watchers) if (watcher.names.includes(name)) watcher.due = true;
+  if (scheduled) return;
+  scheduled = true;
+  if (document.hidden) setTimeout(redrawDue); // frames stand still in a hidden tab
+  else requestAnimationFrame(redrawDue);
+}
+
+function redrawDue() {
+  scheduled = false;
+  for (const watcher of watchers) {
+    if (!watcher.due) continue;
+    watcher.due = false;
+    watcher.redraw();
+  }
+}
+
+/** Calls `redraw` now and after every change of one of the named values; several changes within a frame are one call. */
+export function watch(names, redraw) {
+  watchers.push({ names, redraw, due: false });
+  redraw();
+}

@@ -1,0 +1,446 @@
+"""Domain values as JSON rows, one function per kind of row. Pure; nothing else in the rim builds them.
+
+Sizes in `_mb` fields are millions of bytes, as disks are labelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from swarmd.api import live_shapes, shapes
+from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
+from swarmd.domain.generation import Usage
+from swarmd.domain.ids import ModelId, NodeId, short
+from swarmd.domain.membership import NetworkCode
+from swarmd.domain.peers import PeerView
+from swarmd.domain.plans import PipelinePlan
+from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
+from swarmd.peers.addresses import ip_of
+
+HEALTHY_S: Final = 90.0  # contract: swarmllm.md 2.1.2
+HOLDERS_SHOWN: Final = 32  # contract: swarmllm.md 2.2.2
+MEMORY_FACTOR: Final = 1.15  # contract: swarmllm.md 2.2.1; weights, plus caches and buffers of a short chat
+LOG_SHOWN: Final = 10  # contract: swarmllm.md 2.4.3
+
+_DOWNLOAD_STATES: Final = {
+    TransferState.PENDING: "Queued",
+    TransferState.DOWNLOADING: "Downloading",
+    TransferState.VERIFYING: "Verifying",
+}
+_DOWNLOAD_ORDER: Final = ("downloading", "awaiting_manifest", "other", "failed", "complete")
+
+
+def time_text(unix_s: float) -> str:
+    """RFC 3339 in UTC, milliseconds."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def megabytes(size_bytes: float) -> int:
+    return round(size_bytes / 1_000_000)
+
+
+# -- node
+
+
+def hardware_row(reading: HardwareReading) -> shapes.HardwareRow:
+    """The engine runs on the CPU; a GPU would be named here once one is bound."""
+    return shapes.HardwareRow(
+        gpu_name=reading.gpu_name,
+        gpu_vram_mb=None,
+        gpu_vram_used_mb=None,
+        gpu_inference=False,
+        inference_backend="llama.cpp (cpu)",
+        models_on_cpu_fallback=[],
+        memory_bandwidth_gbps=reading.memory_bandwidth_gbps,
+        est_tokens_per_sec_7b=None,
+        total_ram_mb=megabytes(reading.total_ram_bytes),
+        used_ram_mb=megabytes(reading.used_ram_bytes),
+        process_rss_mb=megabytes(reading.process_rss_bytes),
+        available_disk_mb=megabytes(reading.free_disk_bytes),
+        total_disk_mb=megabytes(reading.total_disk_bytes),
+        used_disk_mb=megabytes(reading.used_disk_bytes),
+        cpu_name=reading.cpu_name,
+        cpu_cores=reading.cpu_cores,
+    )
+
+
+def inference_row(latencies_ms: Sequence[float], *, total_requests: int) -> shapes.InferenceRow:
+    """Percentiles as the contract indexes them (swarmllm.md 2.1.1)."""
+    if not latencies_ms:
+        return shapes.InferenceRow(total_requests=total_requests, samples=0, avg_latency_ms=None)
+    ordered = sorted(latencies_ms)
+    count = len(ordered)
+
+    def at(share: float) -> float:
+        return round(ordered[min(count - 1, max(0, math.ceil(count * share) - 1))], 1)
+
+    return shapes.InferenceRow(
+        total_requests=total_requests,
+        samples=count,
+        avg_latency_ms=round(sum(ordered) / count, 1),
+        min_latency_ms=round(ordered[0], 1),
+        max_latency_ms=round(ordered[-1], 1),
+        p50_latency_ms=round(ordered[(count - 1) // 2], 1),
+        p95_latency_ms=at(0.95),
+        p99_latency_ms=at(0.99),
+    )
+
+
+def stats(
+    *,
+    node: NodeId,
+    version: str,
+    uptime_s: float,
+    counters: Counters,
+    hosted_shards: int,
+    peers: int,
+    hardware: HardwareReading,
+) -> shapes.Stats:
+    return shapes.Stats(
+        node_id=node,
+        version=version,
+        uptime_seconds=int(uptime_s),
+        tier="bronze",  # the lowest: without a ledger nobody has earned another
+        peers=peers,
+        requests_served=counters.requests_served,
+        forwards_served=counters.forwards_served,
+        requests_made=counters.requests_made,
+        active_requests=counters.active,
+        hosted_shards=hosted_shards,
+        credits=shapes.Credits(),
+        hardware=hardware_row(hardware),
+        inference=inference_row(counters.latencies_ms(), total_requests=counters.requests_made),
+    )
+
+
+def live_stats(
+    *,
+    uptime_s: float,
+    counters: Counters,
+    peers: Sequence[PeerView],
+    acquisitions: Sequence[Acquisition],
+    names: Mapping[ModelId, str],
+    hardware: HardwareReading,
+) -> live_shapes.LiveStats:
+    connected = [peer for peer in peers if peer.connected]
+    regions: dict[str, int] = {}
+    for peer in connected:
+        region = peer.summary.region if peer.summary else "??"
+        regions[region] = regions.get(region, 0) + 1
+    rows = [download_row(one, name=names.get(one.model, one.model)) for one in acquisitions]
+    rows.sort(key=lambda row: _DOWNLOAD_ORDER.index(row.state if row.state in _DOWNLOAD_ORDER else "other"))
+    return live_shapes.LiveStats(
+        peers=len(connected),
+        lan_peers=sum(is_lan(peer) for peer in connected),
+        credits=shapes.Credits(),
+        active_requests=counters.active,
+        requests_served=counters.requests_served,
+        requests_made=counters.requests_made,
+        forwards_served=counters.forwards_served,
+        uptime_seconds=int(uptime_s),
+        acquisitions=rows,
+        region_summary=regions,
+        hardware=hardware_row(hardware),
+    )
+
+
+def live_shards(view: ModelView) -> list[live_shapes.LiveShard]:
+    return [
+        live_shapes.LiveShard(index=shard.index, local=shard.held, holders=len(shard.holders), in_vram=shard.loaded)
+        for shard in view.shards
+    ]
+
+
+# -- peers
+
+
+def peer_row(peer: PeerView, *, now: float, whole: bool) -> shapes.PeerRow:
+    """`whole`: with addresses and last contact; the WebSocket's rows go without."""
+    summary, seen = peer.summary, peer.record.last_seen
+    return shapes.PeerRow(
+        node_id=short(peer.record.node),
+        nickname=None,
+        latency_ms=None if peer.rtt_ms is None else round(peer.rtt_ms),
+        trust_score=None,
+        healthy=peer.connected or (seen is not None and now - seen <= HEALTHY_S),
+        gpu=summary.gpu if summary else None,
+        hosted_models=sorted({holding.model for holding in summary.holdings}) if summary else [],
+        is_lan_peer=is_lan(peer),
+        version=summary.software.partition("/")[2] or summary.software if summary else None,
+        uptime_seconds=max(0, int(now - summary.started_at)) if summary and peer.connected else None,
+        hosted_shards=sum(len(holding.shards) for holding in summary.holdings) if summary else 0,
+        connected=peer.connected,
+        region=summary.region if summary else "??",
+        measured_min_rtt_ms=peer.min_rtt_ms,
+        rtt_samples=peer.rtt_samples,
+        addresses=[endpoint.multiaddr() for endpoint in peer.addresses or peer.record.endpoints] if whole else UNSET,
+        last_seen=(None if seen is None else time_text(seen)) if whole else UNSET,
+    )
+
+
+def is_lan(peer: PeerView) -> bool:
+    """Reached at an address of this machine or of a private network. Names are not looked up."""
+    known = peer.addresses or peer.record.endpoints
+    address = ip_of(known[0].host) if known else None
+    return address is not None and (address.is_private or address.is_link_local)
+
+
+def network_code(code: NetworkCode) -> shapes.NetworkCodeView:
+    return shapes.NetworkCodeView(
+        code=code.code,
+        node_id=short(code.node),
+        phase=code.phase.value,
+        peer_count=code.peer_count,
+        network_id=code.network,
+        expires_at=time_text(code.expires_at),
+    )
+
+
+def joined(outcome: JoinOutcome) -> shapes.Joined:
+    node, address = short(outcome.inviter), outcome.endpoint.multiaddr()
+    if outcome.linked:
+        message = f"connected to node {node}"
+    else:
+        message = f"this node is a member; node {node} is not linked yet, and is tried until it is"
+    if outcome.already:
+        message += " (it was a member before)"
+    return shapes.Joined(status="ok", address=address, message=message)
+
+
+# -- models and shards
+
+
+def shard_row(shard: ShardView, *, memory: bool) -> shapes.ShardRow:
+    """`memory`: with `in_vram`, which the storage list leaves out."""
+    return shapes.ShardRow(
+        index=shard.index,
+        size_bytes=shard.size_bytes,
+        layer_start=shard.layer_start,
+        layer_end=shard.layer_end,
+        local=shard.held,
+        holders=len(shard.holders),
+        holder_ids=[short(node) for node in shard.holders[:HOLDERS_SHOWN]],
+        locked=False,
+        in_vram=shard.loaded if memory else UNSET,
+        download=_download(shard.transfer),
+    )
+
+
+def _download(transfer: Transfer | None) -> shapes.Download | UnsetType:
+    state = _DOWNLOAD_STATES.get(transfer.state) if transfer else None
+    if transfer is None or state is None:
+        return UNSET
+    return shapes.Download(
+        state=state,
+        progress_pct=_percent(transfer.done_bytes, transfer.total_bytes),
+        downloaded_bytes=transfer.done_bytes,
+        total_bytes=transfer.total_bytes,
+    )
+
+
+def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
+    held, manifest = view.held, view.manifest
+    count, size = len(view.shards), _size(view)
+    return shapes.ModelRow(
+        id=view.model,
+        name=view.name,
+        total_size_bytes=size,
+        shard_count=count,
+        hosted_shards=len(held),
+        global_available=sum(bool(shard.holders) for shard in view.shards),
+        healthy=view.covered,
+        status=_status(view),
+        mode="full" if count and len(held) == count else "distributed",
+        source=where_from(view),
+        local=bool(held),
+        peers_hosting=sum(holder != node for holder in view.holders),
+        shards=[shard_row(shard, memory=True) for shard in view.shards],
+        trust_level=view.trust.value,
+        mmproj=shapes.VisionEncoder(),
+        encrypted_pipeline=False,
+        has_first_shard=0 in held,
+        has_last_shard=bool(count) and count - 1 in held,
+        hf_source=None,
+        has_manifest=manifest is not None,
+        has_header=manifest is not None,  # the catalogue knows a model only with both
+        probed=False,
+        estimated_vram_mb=megabytes(size * MEMORY_FACTOR),
+        architecture=manifest.architecture if manifest else None,
+        architecture_supported=view.architecture_supported,
+        quantization=manifest.quantization if manifest else None,
+        layer_count=manifest.layer_count if manifest else None,
+        context_length=manifest.context_length if manifest else None,
+        acquisition=_acquisition_word(view.acquisition),
+        acquisition_progress=_progress(view.acquisition),
+        cpu_placement_reason=None,
+    )
+
+
+def stored_model(view: ModelView) -> shapes.StoredModel:
+    size, held = _size(view), view.held
+    ready = "available" if view.covered else "incomplete"
+    if view.shards and len(held) == len(view.shards):
+        ready = "ready"
+    elif _acquisition_word(view.acquisition) == "downloading":
+        ready = "downloading"
+    return shapes.StoredModel(
+        id=view.model,
+        name=view.name,
+        total_size_bytes=size,
+        shard_count=len(view.shards),
+        local_shards=len(held),
+        local_bytes=sum(shard.size_bytes for shard in view.shards if shard.held),
+        estimated_vram_mb=megabytes(size * MEMORY_FACTOR),
+        shards=[shard_row(shard, memory=False) for shard in view.shards],
+        ready=ready,
+        all_shards_available=view.covered,
+    )
+
+
+def where_from(view: ModelView) -> str:
+    """`local` when all of it is here, `hybrid` when some is, `network` when nothing is."""
+    if not view.held:
+        return "network"
+    return "local" if len(view.held) == len(view.shards) else "hybrid"
+
+
+def _status(view: ModelView) -> str:
+    if view.covered:
+        return "loaded" if any(shard.loaded for shard in view.shards) else "ready"
+    return "partial" if view.held else "available"
+
+
+def _size(view: ModelView) -> int:
+    return sum(shard.size_bytes for shard in view.shards)
+
+
+def pipeline_plan(plan: PipelinePlan) -> shapes.PlanView:
+    predicted = plan.predicted_token_ms
+    return shapes.PlanView(
+        model_id=plan.model,
+        stages=[
+            shapes.StageRow(
+                node=short(stage.node),
+                first_shard=stage.first_shard,
+                last_shard=stage.last_shard,
+                layers=(stage.layer_start, stage.layer_end),
+            )
+            for stage in plan.stages
+        ],
+        predicted_token_ms=predicted,
+        predicted_tokens_per_second=round(1e3 / predicted, 2) if predicted else None,
+    )
+
+
+# -- acquisitions
+
+
+def acquisition_status(one: Acquisition) -> shapes.AcquisitionStatus:
+    failed = shapes.FailedState(failed=shapes.Failed(reason=one.reason or "unknown"))
+    return shapes.AcquisitionStatus(
+        model_id=one.model,
+        state=failed if one.state == "failed" else one.state,
+        total_shards=len(one.transfers),
+        downloaded_shards=_count(one, TransferState.COMPLETE, TransferState.VERIFYING),
+        verified_shards=_count(one, TransferState.COMPLETE),
+        failed_shards=_count(one, TransferState.FAILED),
+        total_bytes=sum(transfer.total_bytes for transfer in one.transfers),
+        downloaded_bytes=sum(transfer.done_bytes for transfer in one.transfers),
+        speed_bytes_per_sec=round(one.bytes_per_second),
+        started_at=time_text(one.started_at),
+        log=list(one.log),
+        shard_progress={
+            str(transfer.index): shapes.ShardProgress(
+                state=transfer.state.value, downloaded_bytes=transfer.done_bytes, total_bytes=transfer.total_bytes
+            )
+            for transfer in one.transfers
+        },
+        source="peers",
+        trigger=one.trigger,
+    )
+
+
+def no_acquisition(model: ModelId) -> shapes.NoAcquisition:
+    message = f"nothing is being fetched for {model}: POST /api/admin/models/{model}/add starts it"
+    return shapes.NoAcquisition(model_id=model, state="unknown", message=message)
+
+
+def download_row(one: Acquisition, *, name: str) -> shapes.DownloadRow:
+    total = sum(transfer.total_bytes for transfer in one.transfers)
+    done = sum(transfer.done_bytes for transfer in one.transfers)
+    speed = round(one.bytes_per_second)
+    running = one.state not in ("complete", "failed")
+    return shapes.DownloadRow(
+        model_id=one.model,
+        model_name=name,
+        state=one.state,
+        source="network",
+        total_shards=len(one.transfers),
+        downloaded_shards=_count(one, TransferState.COMPLETE, TransferState.VERIFYING),
+        verified_shards=_count(one, TransferState.COMPLETE),
+        failed_shards=_count(one, TransferState.FAILED),
+        total_bytes=total,
+        downloaded_bytes=done,
+        overall_pct=_percent(done, total),
+        speed_bytes_per_sec=speed,
+        eta_secs=math.ceil((total - done) / speed) if running and speed > 0 else None,
+        cancellable=False,
+        started_at=time_text(one.started_at),
+        trigger=one.trigger,
+        log=list(reversed(one.log))[:LOG_SHOWN],
+        shard_details=[
+            shapes.ShardDetail(
+                index=transfer.index,
+                state=transfer.state.value,
+                progress_pct=_percent(transfer.done_bytes, transfer.total_bytes),
+                downloaded_bytes=transfer.done_bytes,
+                total_bytes=transfer.total_bytes,
+            )
+            for transfer in one.transfers
+        ],
+    )
+
+
+def _progress(one: Acquisition | None) -> shapes.AcquisitionProgress | None:
+    if one is None or _acquisition_word(one) is None:
+        return None
+    return shapes.AcquisitionProgress(
+        downloaded_bytes=sum(transfer.done_bytes for transfer in one.transfers),
+        total_bytes=sum(transfer.total_bytes for transfer in one.transfers),
+        downloaded_shards=_count(one, TransferState.COMPLETE),
+        total_shards=len(one.transfers),
+        speed_bytes_per_sec=round(one.bytes_per_second),
+        source="peers",
+        trigger=one.trigger,
+    )
+
+
+def _acquisition_word(one: Acquisition | None) -> str | None:
+    if one is None or one.state == "complete":
+        return None
+    return "failed" if one.state == "failed" else "downloading"
+
+
+def _count(one: Acquisition, *states: TransferState) -> int:
+    return sum(transfer.state in states for transfer in one.transfers)
+
+
+def _percent(done: int, total: int) -> float:
+    return round(100 * done / total, 1) if total else 0.0
+
+
+# -- generations
+
+
+def server_timing(usage: Usage) -> str:
+    """`Server-Timing` of a reply: the prefill, then mean milliseconds per token of each stage and of the links."""
+    parts = [f"prefill;dur={usage.prefill_ms:.1f}"]
+    for number, stage in enumerate(usage.stages):
+        label = f"{short(stage.node)} layers {stage.layer_start}-{stage.layer_end}"
+        parts.append(f'stage{number};desc="{label}";dur={stage.node_ms:.3f}')
+    return ", ".join([*parts, f"link;dur={usage.link_ms:.3f}"])

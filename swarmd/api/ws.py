@@ -1,0 +1,223 @@
+"""`GET /api/admin/ws`: what happens on this node, to every dashboard that looks.
+
+Envelope `{"type", "data"}` (`models_changed` has no data). A fresh socket hears, in this order: one `peer_list`, the recent
+activity again, one `stats_update`; then events as they happen and `stats_update` every 2 s. Nothing a client says is read.
+
+Every socket has a bounded queue; who does not keep up is cut off and may come back. Publishing never waits for a browser.
+Browsers cannot put a key into a header of a socket, and a key does not belong into an address, which gets logged: from
+another machine they ask `POST /api/admin/ws-ticket` first and connect with `?ticket=`, good once and for 30 s. Other
+programs send the key in a header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any, Final
+
+import msgspec
+from aiohttp import WSCloseCode, web
+
+from swarmd.api import live_shapes, relay, views
+from swarmd.api.calls import Call
+from swarmd.api.ports import Counters, Desk, Machine, Models, Peers
+from swarmd.domain.events import Fact, SummaryReceived
+from swarmd.domain.refusals import Busy
+from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import Channel
+from swarmd.kit.service import Ready, Supervisor
+from swarmd.kit.world import World
+
+TICK_S: Final = 2.0  # the seed
+SOCKETS_LIMIT: Final = 100  # contract: swarmllm.md 2.10
+RECENT: Final = 256  # activities told again to a fresh socket; contract: swarmllm.md 2.10
+QUEUE: Final = RECENT + 64  # the replay fits, and then two minutes of a quiet node or a burst of 64 events
+PING_S: Final = 30.0  # contract: swarmllm.md 2.10; aiohttp gives up on the answer after half of it
+HEARD_LIMIT_BYTES: Final = 4096  # of a message from a client: there is nothing to say
+CLOSE_S: Final = 1.0  # for the other side's half of the closing handshake
+
+logger = logging.getLogger(__name__)
+
+
+class _Socket:
+    """One dashboard."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.outbox: Channel[str] = Channel(QUEUE)
+        self.shards: bytes = b""
+        """The shard registry as this socket last heard it."""
+
+    def offer(self, text: str) -> bool:
+        """False: it does not keep up and has been cut off."""
+        if self.outbox.closed:
+            return False
+        if self.outbox.try_send(text):
+            return True
+        logger.info("a dashboard at %s does not keep up and is cut off", self._request.remote)
+        self.cut()
+        return False
+
+    def cut(self) -> None:
+        """At once and without a farewell: a client that reads nothing would not read that either."""
+        self.outbox.close()
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+class LiveFeed:
+    """Service: hears every fact, keeps the recent activity, and tells all sockets. Start it before facts are published."""
+
+    name = "live feed"
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        bus: EventBus,
+        counters: Counters,
+        machine: Machine,
+        peers: Peers,
+        models: Models,
+        desk: Desk,
+    ) -> None:
+        self._world, self._bus = world, bus
+        self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
+        self._recent: deque[str] = deque(maxlen=RECENT)
+        self._sockets: set[_Socket] = set()
+        self._seats = 0
+        self._supervisor: Supervisor | None = None
+        self._models_changed = False
+        self._peers_changed = False
+        self._started_at = 0.0
+
+    async def run(self, ready: Ready) -> None:
+        clock = self._world.clock
+        self._started_at = self._started_at or clock.monotonic()
+        try:
+            async with Supervisor("live feed", world=self._world) as self._supervisor:
+                with self._bus.tap(Fact) as tap:
+                    ready()
+                    tick_at = clock.monotonic() + TICK_S
+                    while True:
+                        try:
+                            async with asyncio.timeout_at(tick_at):
+                                fact = await anext(tap)
+                        except TimeoutError:
+                            self._tick()
+                            tick_at = max(tick_at + TICK_S, clock.monotonic())
+                        else:
+                            self._hear(fact, more=len(tap) > 0)
+        finally:
+            self._supervisor = None
+            for socket in list(self._sockets):
+                socket.cut()
+
+    async def socket(self, call: Call) -> web.StreamResponse | Busy:
+        """The handler: lives as long as the connection."""
+        if self._supervisor is None or self._seats >= SOCKETS_LIMIT:
+            return Busy(what=f"{self._seats} dashboards are watching, which is all there is room for: close one")
+        self._seats += 1  # taken before the first await, so that a hundred at once are a hundred
+        try:
+            response = web.WebSocketResponse(
+                heartbeat=PING_S, max_msg_size=HEARD_LIMIT_BYTES, timeout=CLOSE_S, compress=False
+            )
+            await response.prepare(call.request)
+            await self._serve(response, _Socket(call.request))
+            return response
+        finally:
+            self._seats -= 1
+
+    def close_all(self) -> None:
+        """The node stops: every socket is told so (1001), after what still waits in its queue."""
+        for socket in self._sockets:
+            socket.outbox.close()
+
+    async def _serve(self, response: web.WebSocketResponse, socket: _Socket) -> None:
+        if self._supervisor is None:  # the feed ended while the socket opened
+            return
+        # No await from the snapshot to the registration: what happens later comes after it, and nothing twice.
+        socket.offer(self._peer_list())
+        for text in self._recent:
+            socket.offer(text)
+        self._sockets.add(socket)
+        self._send_stats([socket])
+        pump = self._supervisor.spawn(_pump(response, socket), name="live socket")
+        try:
+            async for _ in response:
+                pass
+        finally:
+            self._sockets.discard(socket)
+            pump.cancel()
+
+    def _hear(self, fact: Fact, *, more: bool) -> None:
+        """`more`: further facts wait, so a burst of them ends in one `models_changed`."""
+        row = relay.row_of(fact)
+        activity = relay.activity(fact, now=self._world.clock.now())
+        if activity is not None:
+            text = _text(live_shapes.Envelope(type="activity_event", data=activity))
+            self._recent.append(text)
+            self._tell(text)
+        self._models_changed |= row.models_changed
+        if row.peers_changed:
+            self._peers_changed = False
+            if self._sockets:
+                self._tell(self._peer_list())
+        elif isinstance(fact, SummaryReceived):
+            self._peers_changed = True  # neighbours say much; the next tick is soon enough
+        if self._models_changed and not more:
+            self._models_changed = False
+            self._tell(_text(live_shapes.Envelope(type="models_changed")))
+
+    def _tick(self) -> None:
+        if not self._sockets:
+            return
+        if self._peers_changed:
+            self._peers_changed = False
+            self._tell(self._peer_list())
+        self._send_stats(list(self._sockets))
+
+    def _tell(self, text: str) -> None:
+        for socket in list(self._sockets):
+            if not socket.offer(text):
+                self._sockets.discard(socket)
+
+    def _send_stats(self, sockets: list[_Socket]) -> None:
+        found = [view for model in self._models.models() if (view := self._models.view(model)) is not None]
+        shards = {view.model: views.live_shards(view) for view in found}
+        stats = views.live_stats(
+            uptime_s=self._world.clock.monotonic() - self._started_at,
+            counters=self._counters,
+            peers=self._peers.views(),
+            acquisitions=self._desk.acquisitions(),
+            names={view.model: view.name for view in found},
+            hardware=self._machine.snapshot(),
+        )
+        short = _text(live_shapes.Envelope(type="stats_update", data=stats))
+        whole = _text(live_shapes.Envelope(type="stats_update", data=msgspec.structs.replace(stats, shard_registry=shards)))
+        registry = msgspec.json.encode(shards)
+        for socket in sockets:
+            changed = socket.shards != registry
+            socket.shards = registry
+            if not socket.offer(whole if changed else short):
+                self._sockets.discard(socket)
+
+    def _peer_list(self) -> str:
+        now = self._world.clock.now()
+        rows = [views.peer_row(peer, now=now, whole=False) for peer in self._peers.views()]
+        return _text(live_shapes.Envelope(type="peer_list", data=live_shapes.PeerList(peers=rows)))
+
+
+async def _pump(response: web.WebSocketResponse, socket: _Socket) -> None:
+    """From the queue to the wire, at the wire's pace; the end of the queue is the end of the connection."""
+    try:
+        async for text in socket.outbox:
+            await response.send_str(text)
+        await response.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
+    except ConnectionError:
+        logger.debug("a dashboard went away")
+
+
+def _text(envelope: Any) -> str:
+    return msgspec.json.encode(envelope).decode()

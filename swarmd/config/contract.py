@@ -1,0 +1,80 @@
+"""The flat settings of `GET` and `PUT /api/admin/config`: names and ranges are the contract's, not ours.
+
+The contract clamps numbers that are out of range, and refuses a wrong enum or shard size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from swarmd.config.settings import KEYS, Settings, Value, value_of, with_values
+from swarmd.domain.refusals import Invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatKey:
+    """One key of the contract and the setting it stands for."""
+
+    name: str
+    path: str
+    writable: bool = True
+    clamp: tuple[int, int] | None = None
+    """The contract's own bounds; None: a value outside the setting's range is refused."""
+
+
+FLAT_KEYS: Final[tuple[FlatKey, ...]] = (
+    FlatKey(name="contribution", path="node.contribution"),
+    FlatKey(name="max_concurrent_requests", path="inference.max_concurrent_requests", clamp=(1, 256)),
+    FlatKey(name="max_bandwidth_mbps", path="resources.max_bandwidth_mbps", clamp=(1, 100_000)),
+    FlatKey(name="max_disk_mb", path="resources.max_disk_mb", clamp=(100, 10_000_000)),
+    FlatKey(name="listen_port", path="node.listen_port", writable=False),
+    FlatKey(name="session_timeout_seconds", path="inference.session_timeout_seconds", writable=False),
+    FlatKey(name="auto_manage_shards", path="auto_manage.enabled"),
+    FlatKey(name="auto_manage_max_storage_mb", path="auto_manage.max_storage_mb", clamp=(1, 10_000_000)),
+    FlatKey(name="shard_size_mb", path="model.shard_size_mb"),
+    FlatKey(name="max_batch_size", path="inference.max_batch_size", clamp=(1, 256)),
+    FlatKey(name="batch_timeout_ms", path="inference.batch_timeout_ms", clamp=(1, 60_000)),
+)
+
+_BY_NAME: Final = {key.name: key for key in FLAT_KEYS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatChange:
+    """An accepted `PUT`: the settings it makes, and what `loading.save` has to store."""
+
+    settings: Settings
+    changes: Mapping[str, Value]
+    """By dotted path; only values that really differ."""
+
+
+def flat_view(settings: Settings) -> dict[str, Value]:
+    """The body of `GET /api/admin/config`, as far as it is settings."""
+    return {key.name: value_of(settings, key.path) for key in FLAT_KEYS}
+
+
+def apply_flat(settings: Settings, changes: Mapping[str, object]) -> FlatChange | Invalid:
+    """Any subset of the writable keys.
+
+    A value equal to the present one changes nothing, whatever its range: what `GET` showed can be sent back, so that a
+    0 (automatic) does not become 1 because the contract's clamp starts there.
+    """
+    accepted: dict[str, Value] = {}
+    for name, value in changes.items():
+        key = _BY_NAME.get(name)
+        if key is None:
+            return Invalid(what=f"there is no key {name!r}: the known ones are {', '.join(_BY_NAME)}", param=name)
+        present = value_of(settings, key.path)
+        if type(value) is type(present) and value == present:
+            continue
+        if not key.writable:
+            return Invalid(what=f"{name} can only be set in the settings file ({key.path})", param=name)
+        if key.clamp is not None and type(value) is int:
+            value = min(max(value, key.clamp[0]), key.clamp[1])
+        if (problem := KEYS[key.path].problem(value)) is not None:
+            return Invalid(what=problem.replace(key.path, name, 1), param=name)
+        if value != present:
+            accepted[key.path] = cast("Value", value)
+    return FlatChange(settings=with_values(settings, accepted), changes=accepted)

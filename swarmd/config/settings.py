@@ -1,0 +1,339 @@
+"""Every setting of the node: default, range, one sentence, and whether a change needs a restart.
+
+One declaration feeds the checks, the file format, the environment names, the admin API, the example file and the
+reference page. A setting that nobody reads does not belong here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, cast
+
+from swarmd.domain.ids import parse_model_id
+from swarmd.domain.peers import parse_endpoint
+
+Value = bool | int | str
+T = TypeVar("T", bool, int, str)
+
+PEER_PORT_OFFSET = 10  # peers listen on node.listen_port + 10 (design, section 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a free text must look like: the words for people and the check, which raises ValueError."""
+
+    words: str
+    check: Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What is declared about a setting, besides its default."""
+
+    doc: str
+    live: bool
+    """True: a change takes effect in the running node. False: at the next start."""
+    low: int | None
+    high: int | None
+    choices: tuple[str, ...]
+    form: Form | None
+    secret: bool
+    """Never shown, logged or printed."""
+
+
+def setting(
+    default: T,
+    doc: str,
+    *,
+    live: bool,
+    low: int | None = None,
+    high: int | None = None,
+    choices: tuple[str, ...] = (),
+    form: Form | None = None,
+    secret: bool = False,
+) -> T:
+    """A field of a section. Numbers have `low` and `high`, texts `choices` or `form`, switches nothing."""
+    declared = Declared(doc=doc, live=live, low=low, high=high, choices=choices, form=form, secret=secret)
+    return field(default=default, metadata={"declared": declared})
+
+
+def _address(text: str) -> None:
+    if text != "localhost":
+        ipaddress.ip_address(text)
+
+
+def _endpoint(text: str) -> None:
+    if text:
+        parse_endpoint(text)
+
+
+def _folder(text: str) -> None:
+    if (text and not text.startswith(("/", "~"))) or "\0" in text or len(text) > 4096:
+        raise ValueError("not absolute")
+
+
+def _model(text: str) -> None:
+    if text:
+        parse_model_id(text)
+
+
+def _key(text: str) -> None:
+    if text and not re.fullmatch(r"[!-~]{16,256}", text):
+        raise ValueError("no key")
+
+
+ADDRESS = Form(words="an IP address or localhost", check=_address)
+ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
+FOLDER = Form(words="empty, or an absolute path", check=_folder)
+MODEL = Form(words="empty, or a model id", check=_model)
+API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    listen_port: int = setting(
+        8800, "TCP port of the API and the dashboard; links from peers come in on this number plus 10.",
+        live=False, low=1, high=65535 - PEER_PORT_OFFSET,
+    )
+    listen_address: str = setting(
+        "127.0.0.1", "Address on which the API and the dashboard listen; 0.0.0.0 opens them to other machines.",
+        live=False, form=ADDRESS,
+    )
+    data_dir: str = setting(
+        "", "Folder of keys, state and shards; empty: `swarmd` in the platform's folder for application data.",
+        live=False, form=FOLDER,
+    )
+    contribution: str = setting(
+        "minimal", "How much of this machine the swarm may use where a setting says 0 = automatic.",
+        live=True, choices=("minimal", "moderate", "maximum"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcesSettings:
+    max_ram_mb: int = setting(
+        0, "Memory for loaded shards, in MB; 0: by contribution and what the machine has.",
+        live=True, low=0, high=16_777_216,
+    )
+    max_disk_mb: int = setting(
+        50_000, "Disk space for shards, in MB.",
+        live=True, low=100, high=10_000_000,
+    )
+    max_bandwidth_mbps: int = setting(
+        0, "Upload limit for serving shards to peers, in Mbit/s; 0: by contribution (10, 50, none). Tokens do not count.",
+        live=True, low=0, high=100_000,
+    )
+    max_cpu_threads: int = setting(
+        0, "Threads for inference over all workers; 0: by contribution (1/2, 3/4 or all of the physical cores).",
+        live=False, low=0, high=1024,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    listen_address: str = setting(
+        "0.0.0.0", "Address on which links from peers are accepted.",
+        live=False, form=ADDRESS,
+    )
+    external_address: str = setting(
+        "", "Public address of this node behind a router that forwards a port to it; empty: none.",
+        live=False, form=ENDPOINT,
+    )
+    max_peers: int = setting(
+        150, "Links kept at the same time.",
+        live=False, low=1, high=10_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceSettings:
+    default_model: str = setting(
+        "", "Model that answers requests for `auto`; empty: the first one that is complete.",
+        live=True, form=MODEL,
+    )
+    max_concurrent_requests: int = setting(
+        10, "Generations that run at the same time; further requests wait or are refused.",
+        live=True, low=1, high=256,
+    )
+    session_timeout_seconds: int = setting(
+        600, "How long a stage keeps the caches of a generation that it hears nothing of.",
+        live=True, low=10, high=86_400,
+    )
+    context_tokens: int = setting(
+        8192, "Tokens of prompt and reply together that a generation may have; a model's own limit may be lower.",
+        live=False, low=256, high=1_048_576,
+    )
+    max_batch_size: int = setting(
+        8, "Generations that share one step of a worker.",
+        live=True, low=1, high=256,
+    )
+    batch_timeout_ms: int = setting(
+        50, "Longest wait for more generations to fill a batch, in milliseconds.",
+        live=True, low=1, high=60_000,
+    )
+    worker_threads: int = setting(
+        0, "Threads of one worker; 0: what resources.max_cpu_threads leaves for it.",
+        live=False, low=0, high=1024,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    shard_size_mb: int = setting(
+        512, "Target size of a shard when a model is cut, in MB; models that are already cut keep their shards.",
+        live=True, low=64, high=2048,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoManageSettings:
+    enabled: bool = setting(
+        True, "Whether this node may fetch and drop shards by itself as the swarm needs them.",
+        live=True,
+    )
+    max_storage_mb: int = setting(
+        0, "Disk space for shards that the node fetched by itself, in MB; 0: a share of resources.max_disk_mb.",
+        live=True, low=0, high=10_000_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    rate_limit_rpm: int = setting(
+        60, "Requests a minute from one address to /v1; 0: no limit.",
+        live=True, low=0, high=1_000_000,
+    )
+    rate_limit_admin_rpm: int = setting(
+        200, "Requests a minute from one address to /api/admin; 0: no limit.",
+        live=True, low=0, high=1_000_000,
+    )
+    open_reads: str = setting(
+        "loopback", "From where the open reads of the admin API work without a key.",
+        live=True, choices=("loopback", "everywhere"),
+    )
+    api_key: str = setting(
+        "", "Fixed key of the API; empty: the one the node made at its first start, in `api_key` of its data folder.",
+        live=False, form=API_KEY, secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggingSettings:
+    level: str = setting(
+        "info", "What is logged: this level and the graver ones.",
+        live=True, choices=("debug", "info", "warning", "error"),
+    )
+    format: str = setting(
+        "pretty", "How it is logged: for people, or one JSON object a line.",
+        live=False, choices=("pretty", "json"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UiSettings:
+    builtin_model: bool = setting(
+        True, "Offer the built-in model when the node holds no other.",
+        live=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    node: NodeSettings = field(default_factory=NodeSettings)
+    resources: ResourcesSettings = field(default_factory=ResourcesSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    auto_manage: AutoManageSettings = field(default_factory=AutoManageSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    ui: UiSettings = field(default_factory=UiSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One setting, found by its dotted path."""
+
+    section: str
+    name: str
+    default: Value
+    declared: Declared
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def environment(self) -> str:
+        return f"SWARMD_{self.section}_{self.name}".upper()
+
+    @property
+    def kind(self) -> str:
+        """`switch`, `number` or `text`."""
+        return {bool: "switch", int: "number", str: "text"}[type(self.default)]
+
+    @property
+    def range(self) -> str:
+        """The allowed values in words."""
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, int):
+            return f"{self.declared.low} to {self.declared.high}"
+        if self.declared.form is not None:
+            return self.declared.form.words
+        return " or ".join([", ".join(self.declared.choices[:-1]), self.declared.choices[-1]])
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with `value` as a value of this setting, in one sentence, or None."""
+        shown = "this value" if self.declared.secret else repr(value)
+        sentence = f"{self.path} cannot be {shown}: it must be {self.range}"
+        if type(value) is not type(self.default):  # exactly: True is an int elsewhere, not here
+            return sentence
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, int):
+            assert self.declared.low is not None and self.declared.high is not None
+            return None if self.declared.low <= value <= self.declared.high else sentence
+        assert isinstance(value, str)
+        if self.declared.form is None:
+            return None if value in self.declared.choices else sentence
+        try:
+            self.declared.form.check(value)
+        except ValueError:
+            return sentence
+        return None
+
+
+def _keys() -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    for section in dataclasses.fields(Settings):
+        for one in dataclasses.fields(getattr(Settings(), section.name)):
+            default = cast("Value", one.default)
+            key = Key(section=section.name, name=one.name, default=default, declared=one.metadata["declared"])
+            keys[key.path] = key
+    return keys
+
+
+KEYS: Final[Mapping[str, Key]] = _keys()
+"""Every setting by its dotted path, in the order of declaration."""
+
+SECTIONS: Final[tuple[str, ...]] = tuple(dict.fromkeys(key.section for key in KEYS.values()))
+
+
+def value_of(settings: Settings, path: str) -> Value:
+    key = KEYS[path]
+    return getattr(getattr(settings, key.section), key.name)
+
+
+def with_values(settings: Settings, values: Mapping[str, Value]) -> Settings:
+    """The same settings with other values; the values have been checked."""
+    for section in SECTIONS:
+        changed = {KEYS[path].name: value for path, value in values.items() if KEYS[path].section == section}
+        if changed:
+            whole = dataclasses.replace(getattr(settings, section), **changed)
+            settings = dataclasses.replace(settings, **{section: whole})
+    return settings

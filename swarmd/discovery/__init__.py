@@ -1,0 +1,10 @@
+"""How nodes find each other for the first time: invite codes and joining.
+
+Publishes `NetworkJoined`. What it finds it offers to `peers`, which keeps it; it holds no link itself. Finding members
+on the LAN and asking neighbours for neighbours belong here too.
+
+Why the code is encrypted although it carries its own key: it hides addresses from a glance, a screenshot crop or a chat
+preview, not from somebody who has the whole code. What protects the network is that the code admits once, for a day,
+and that its secret takes part in the handshake, so that nobody who merely reads the traffic can answer in the inviter's
+place.
+"""

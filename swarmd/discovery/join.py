@@ -1,0 +1,199 @@
+"""Becoming a member: from the text a person pasted to a link with the inviter.
+
+The invited handshake proves the code to the inviter and the inviter to us, and brings the certificate. It is a visit,
+not a link: we store certificate and inviter together, close, and come back through `peers.links` as any member does. A
+crash at any point leaves a node that can use the same code again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from swarmd.discovery.invites import SCHEME, Invite, read_invite
+from swarmd.domain.events import NetworkJoined
+from swarmd.domain.ids import NetworkId, NodeId, short
+from swarmd.domain.peers import Endpoint, Purpose
+from swarmd.domain.refusals import BadCode, Expired, Forbidden, Invalid, NoAnswer, OtherNetwork, Refusal, UsedUp
+from swarmd.identity.certificates import Certificate
+from swarmd.kit.bus import EventBus
+from swarmd.kit.service import Supervisor
+from swarmd.kit.world import World
+from swarmd.peers.addresses import parse_multiaddr, refuse
+from swarmd.peers.gate import Gate
+from swarmd.peers.links import Dialler, Links
+from swarmd.peers.membership import Membership
+from swarmd.store.peers import Source
+from swarmd.transport.connection import Connection
+
+DEADLINE_S: Final = 15.0  # for all addresses together: somebody sits in front of a browser and waits
+STAGGER_S: Final = 0.3  # between the dials; the first address is usually right (RFC 8305 says 250 ms)
+LINK_WAIT_S: Final = 10.0  # for the link after the certificate; being a member does not depend on it
+
+logger = logging.getLogger(__name__)
+
+JoinRefusal = BadCode | Expired | UsedUp | NoAnswer | OtherNetwork | Forbidden | Invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """This node is a member, and the node in the code is in its book."""
+
+    network: NetworkId
+    inviter: NodeId
+    endpoint: Endpoint
+    """Where it answered."""
+    linked: bool
+    """The link to it is up. False: it will be, as soon as the two reach each other; they try for ever."""
+    already: bool
+    """This node was a member before."""
+
+
+class Joiner:
+    """One per node."""
+
+    def __init__(
+        self, *, membership: Membership, gate: Gate, links: Links, dialler: Dialler, world: World, bus: EventBus
+    ) -> None:
+        self._membership = membership
+        self._gate = gate
+        self._links = links
+        self._dialler = dialler
+        self._world = world
+        self._bus = bus
+        self._turn = asyncio.Lock()
+
+    async def join(self, text: str) -> Joined | JoinRefusal:
+        """`text`: an invite code, or the multiaddr of a member to dial (again). One at a time; takes up to half a
+        minute."""
+        async with self._turn:
+            if text.strip().startswith("/"):
+                return await self._redial(text)
+            return await self._join(text)
+
+    async def _join(self, text: str) -> Joined | JoinRefusal:
+        invite = read_invite(text, now=self._world.clock.now())
+        if not isinstance(invite, Invite):
+            if isinstance(invite, BadCode) and not text.strip().startswith(SCHEME):
+                return BadCode(reason=f"it starts neither with {SCHEME} nor, as a multiaddr does, with /ip4/")
+            return invite
+        if invite.inviter == self._membership.node:
+            return Forbidden(what="this code was made by this very node: enter it on another one")
+        if (other := await self._membership.may_join(invite.network)) is not None:
+            return other
+        if self._is_member(invite.network):
+            return await self._known(invite)
+        visit = await self._visit(invite)
+        if not isinstance(visit, tuple):
+            return visit
+        certificate, answered = visit
+        endpoints = tuple(dict.fromkeys((answered, *_diallable(invite))))
+        refusal = await self._membership.adopt(certificate, inviter=invite.inviter, endpoints=endpoints)
+        if refusal is not None:
+            return refusal
+        logger.info("joined network %s at node %s", invite.network[:16], short(invite.inviter))
+        self._bus.publish(NetworkJoined(network=invite.network, inviter=invite.inviter))
+        return await self._link(invite.inviter, endpoints, network=invite.network, already=False, source=Source.INVITE)
+
+    async def _known(self, invite: Invite) -> Joined | Forbidden:
+        """We are a member already: nothing is spent; the inviter is dialled like any other member."""
+        endpoints = _diallable(invite)
+        if not endpoints:
+            return Forbidden(what="this node is a member already, and the code names no address that may be dialled")
+        return await self._link(invite.inviter, endpoints, network=invite.network, already=True, source=Source.INVITE)
+
+    async def _redial(self, text: str) -> Joined | NoAnswer | Forbidden | Invalid:
+        address = parse_multiaddr(text)
+        if isinstance(address, Invalid):
+            return address
+        endpoint, node = address
+        network = self._membership.network
+        if network is None:
+            return Forbidden(
+                what="this node belongs to no network yet, and an address alone admits nobody: use an invite code"
+            )
+        if node == self._membership.node:
+            return Forbidden(what="this is the address of this very node: enter that of another one")
+        if node is None or self._links.link(node) is None:
+            result = await self._dialler.dial(endpoint, expect=node, purpose=Purpose.CONTROL)
+            if not isinstance(result, Connection):
+                return result if isinstance(result, NoAnswer | Forbidden) else Forbidden(what=result.sentence)
+            node = result.node
+            self._links.dialled(result, endpoint)
+        return await self._link(node, (endpoint,), network=network, already=True, source=Source.MANUAL)
+
+    async def _link(
+        self, node: NodeId, endpoints: tuple[Endpoint, ...], *, network: NetworkId, already: bool, source: Source
+    ) -> Joined:
+        """`endpoints`: the first one is where it answered."""
+        await self._links.offer(node, endpoints, source=source)
+        self._links.wake(node)
+        linked = await self._links.wait_for(node, timeout_s=LINK_WAIT_S)
+        return Joined(network=network, inviter=node, endpoint=endpoints[0], linked=linked, already=already)
+
+    def _is_member(self, network: NetworkId) -> bool:
+        """Also of the same network with a certificate that has ended: then a code renews it."""
+        certificate = self._membership.certificate
+        return (
+            certificate is not None and certificate.network == network and self._world.clock.now() < certificate.expires_at
+        )
+
+    # ---- the visit
+
+    async def _visit(self, invite: Invite) -> tuple[Certificate, Endpoint] | JoinRefusal:
+        """Our certificate and where we got it. All addresses are tried, one shortly after the other."""
+        endpoints = _diallable(invite)
+        if not endpoints:
+            return Forbidden(what="the code names no address that may be dialled: ask for a new one")
+        answers: asyncio.Queue[tuple[Endpoint, Certificate | Refusal]] = asyncio.Queue(len(endpoints))
+        said: list[Refusal] = []
+        try:
+            async with asyncio.timeout(DEADLINE_S), Supervisor("joining", world=self._world) as dials:
+                for number, endpoint in enumerate(endpoints):
+                    dials.spawn(
+                        self._try(invite, endpoint, after_s=number * STAGGER_S, answers=answers), name=f"join at {endpoint}"
+                    )
+                while len(said) < len(endpoints):
+                    endpoint, answer = await answers.get()
+                    if isinstance(answer, Certificate):
+                        return answer, endpoint
+                    said.append(answer)
+                    if isinstance(answer, UsedUp | Expired):
+                        return answer  # the inviter itself said so: the other addresses lead to the same
+        except TimeoutError:
+            said.append(NoAnswer(tried=(), reason=f"no answer within {DEADLINE_S:.0f} s"))
+        return _worst(said, endpoints)
+
+    async def _try(
+        self,
+        invite: Invite,
+        endpoint: Endpoint,
+        *,
+        after_s: float,
+        answers: asyncio.Queue[tuple[Endpoint, Certificate | Refusal]],
+    ) -> None:
+        await asyncio.sleep(after_s)
+        result = await self._dialler.dial(
+            endpoint, expect=invite.inviter, purpose=Purpose.CONTROL, invite=(invite.tag, invite.psk)
+        )
+        if isinstance(result, Connection):
+            answer: Certificate | Refusal = self._gate.admission(result.peer_hello, network=invite.network)
+            result.close("admitted")
+        else:
+            answer = result
+        answers.put_nowait((endpoint, answer))  # one place for each
+
+
+def _diallable(invite: Invite) -> tuple[Endpoint, ...]:
+    return tuple(endpoint for endpoint in invite.endpoints if refuse(endpoint) is None)
+
+
+def _worst(said: list[Refusal], endpoints: tuple[Endpoint, ...]) -> NoAnswer | Forbidden:
+    """Of several noes the one that says most: what somebody answered, before nobody answering."""
+    for refusal in said:
+        if not isinstance(refusal, NoAnswer):
+            return refusal if isinstance(refusal, Forbidden) else Forbidden(what=refusal.sentence)
+    reasons = dict.fromkeys(refusal.reason for refusal in said if isinstance(refusal, NoAnswer))
+    return NoAnswer(tried=tuple(str(endpoint) for endpoint in endpoints), reason="; ".join(reasons))

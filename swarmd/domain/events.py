@@ -1,0 +1,191 @@
+"""What can happen: one frozen class per fact, published by the owner of the state it is about.
+
+The class name is the wire name: `kind` of `PeerConnected` is `peer_connected`. Facts are rare and each matters; readings
+belong in gauges, tokens and bytes in streams (style, principle 2). No fact holds `bytes`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swarmd.domain.ids import ModelId, NetworkId, NodeId, RequestId, ShardRef
+from swarmd.domain.peers import NodeSummary
+
+FACTS: dict[str, type[Fact]] = {}
+"""Every fact class by its kind; filled as the classes are made, never changed afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Base of all facts."""
+
+    kind: ClassVar[str] = "fact"
+
+    def __init_subclass__(cls) -> None:
+        # No super() here: a slotted dataclass is made twice, and the second class takes the first one's place.
+        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        FACTS[cls.kind] = cls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStarted(Fact):
+    """Every service of this node is ready."""
+
+    node: NodeId
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFounded(Fact):
+    """This node made a network key and is its first member."""
+
+    network: NetworkId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkJoined(Fact):
+    """This node received its certificate."""
+
+    network: NetworkId
+    inviter: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberAdmitted(Fact):
+    """This node gave somebody a certificate against an invite code."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConnected(Fact):
+    """The control connection to a member is up."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDisconnected(Fact):
+    """The control connection to a member is gone."""
+
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryReceived(Fact):
+    """A direct neighbour told us something newer about itself."""
+
+    summary: NodeSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDiscovered(Fact):
+    """A manifest was checked and stored that this node did not know."""
+
+    model: ModelId
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRemoved(Fact):
+    """Shards, manifest and state of a model were deleted here."""
+
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDownloadStarted(Fact):
+    """Bytes of a shard begin to arrive from a peer."""
+
+    shard: ShardRef
+    source: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStored(Fact):
+    """A shard passed its hash check and has its final name on this node."""
+
+    shard: ShardRef
+    size_bytes: int
+    source: NodeId | None
+    """None: it was cut here from a local file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRejected(Fact):
+    """Bytes of a shard did not match their hash and were not kept."""
+
+    shard: ShardRef
+    source: NodeId | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDropped(Fact):
+    """A shard was deleted from this node's disk."""
+
+    shard: ShardRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReady(Fact):
+    """A worker process of a model is up and its shards are loaded."""
+
+    model: ModelId
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDied(Fact):
+    """A worker process ended without being asked to."""
+
+    model: ModelId
+    how: str
+    """`crashed`, `hung` or `out of memory`, with the evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopped(Fact):
+    """A worker process was ended on purpose; its memory is free."""
+
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationStarted(Fact):
+    """This node is the head of a new generation."""
+
+    request: RequestId
+    model: ModelId
+    nodes: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationFinished(Fact):
+    """A generation of this head ended, well or not."""
+
+    request: RequestId
+    model: ModelId
+    completion_tokens: int
+    duration_ms: float
+    outcome: str
+    """`stop`, `length`, `cancelled` or `failed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageServed(Fact):
+    """This node ran its layers for somebody's generation, which has ended."""
+
+    model: ModelId
+    head: NodeId
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChanged(Fact):
+    """Live settings have new values."""
+
+    keys: tuple[str, ...]

@@ -1,0 +1,116 @@
+"""The one inner shape of a generation, behind every API dialect, and what comes back from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from swarmd.domain.ids import ModelId, NodeId, RequestId
+from swarmd.domain.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the tail picks a token. Defaults are those of the OpenAI contract where it has one, else "off"."""
+
+    temperature: float = 0.7
+    """0 picks the likeliest token (greedy)."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 = all tokens."""
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int = 0
+    """Randomness is keyed by (seed, position), so any replacement tail continues identically (design, section 7)."""
+    top_logprobs: int | None = None
+    """None: no logprobs. 0: of the picked token only. n: of the n likeliest as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What a client asked for. Exactly one of `messages` and `prompt` is given."""
+
+    request: RequestId
+    model: ModelId
+    messages: tuple[ChatMessage, ...] = ()
+    prompt: str | None = None
+    max_tokens: int = 2048
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+class Finish(Enum):
+    """Why a generation ended; values as in the OpenAI contract."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprob:
+    token: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTiming:
+    """Time one node spent on its layers, summed over the decode steps of one generation."""
+
+    node: NodeId
+    layer_start: int
+    layer_end: int
+    compute_ms: float
+    """Inside llama.cpp and its callbacks, per step, mean."""
+    node_ms: float
+    """From a step's arrival at the node to its departure, per step, mean; includes compute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a generation cost. Times in milliseconds."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prefill_ms: float
+    decode_ms: float
+    stages: tuple[StageTiming, ...]
+    link_ms: float
+    """Mean time per step outside all nodes: the wire, once around the ring."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of decoding, the first token (which ends the prefill) not counted; 0 when there was no further one."""
+        return (
+            (self.completion_tokens - 1) / self.decode_ms * 1e3 if self.completion_tokens > 1 and self.decode_ms > 0 else 0.0
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenChunk:
+    """A piece of the reply. The last one carries `finish` and `usage`; its text may be empty."""
+
+    sequence: int
+    """0, 1, 2 ... without gaps."""
+    text: str
+    logprobs: tuple[tuple[Logprob, tuple[Logprob, ...]], ...] = ()
+    """One entry per token that this chunk's text came from: the picked one and the likeliest."""
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+class GenerationFailed(Exception):
+    """A generation that had begun cannot go on; raised where its chunks are awaited. `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.sentence)
+        self.refusal = refusal

@@ -1,0 +1,118 @@
+"""Other nodes: where they listen, what they can do, what we remember of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from swarmd.domain.ids import ModelId, NodeId
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]{0,252}[A-Za-z0-9])?")  # an IPv4 address or a DNS name
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A TCP address on which a node accepts links. `host` is an IP address or a DNS name; IPv6 without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def multiaddr(self) -> str:
+        """`/ip4/127.0.0.1/tcp/8810` and kin: the form in which the admin API shows addresses."""
+        if ":" in self.host:
+            kind = "ip6"
+        elif self.host.replace(".", "").isdigit():
+            kind = "ip4"
+        else:
+            kind = "dns"
+        return f"/{kind}/{self.host}/tcp/{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The reverse of `str(endpoint)`: `host:port`, IPv6 in brackets. Raises ValueError for anything else."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ipaddress.IPv6Address(host[1:-1]))
+    elif not _HOST.fullmatch(host):
+        raise ValueError(f"an address is host:port, IPv6 in brackets: not {text[:80]!r}")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"a port is a number from 1 to 65535: not {port[:80]!r}")
+    return Endpoint(host, int(port))
+
+
+class Purpose(Enum):
+    """A pair of nodes keeps one connection for each purpose, so that a shard transfer never delays a token."""
+
+    CONTROL = "control"  # messages and activations
+    BULK = "bulk"  # shard bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerIdentity:
+    """Who is at the other end of a link, proven by the handshake."""
+
+    node: NodeId
+    purpose: Purpose
+    software: str
+    """`name/version` as the peer states it; for people, never for decisions."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Where it says it listens. An unspecified host (`0.0.0.0`, `::`) means: at the address you see me coming from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """The shards of one model that a node has verified on its disk. `layout` must match for two nodes to work together."""
+
+    model: ModelId
+    layout: str
+    shards: tuple[int, ...]
+    """Sorted, distinct indices."""
+    layer_ms: float | None = None
+    """Measured decode time of one layer on that node, milliseconds; None before its first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSummary:
+    """What a node tells its direct neighbours about itself, newest `version` wins."""
+
+    node: NodeId
+    version: int
+    """Grows with every change; a restarted node starts above its last one (it is stamped with the clock)."""
+    software: str
+    started_at: float
+    """Unix seconds."""
+    ram_free_bytes: int
+    ram_total_bytes: int
+    region: str = "??"
+    gpu: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    """Where the node listens, as it was configured; the receiver adds the address it really saw."""
+    holdings: tuple[Holding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRecord:
+    """A member of our network as we remember it across restarts."""
+
+    node: NodeId
+    endpoints: tuple[Endpoint, ...]
+    last_seen: float | None
+    """Unix seconds of the last moment a link to it was up; None when never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerView:
+    """One peer as shown to people and planners: the record, the link and the newest summary together."""
+
+    record: PeerRecord
+    connected: bool
+    rtt_ms: float | None = None
+    min_rtt_ms: float | None = None
+    rtt_samples: int = 0
+    summary: NodeSummary | None = None
+    addresses: tuple[Endpoint, ...] = field(default=())

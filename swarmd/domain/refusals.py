@@ -1,0 +1,236 @@
+"""Every expected "no", as a value. `sentence` says what was wrong, with what value, and what to do.
+
+Failures of the world are exceptions, bugs are assertions (style 3.4); neither is here. `api/replies` gives each class its
+HTTP status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarmd.domain.ids import ModelId, NodeId, short
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Base of all refusals."""
+
+    @property
+    def sentence(self) -> str:
+        raise AssertionError(f"{type(self).__name__} does not say what it refuses")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalid(Refusal):
+    """A value from outside is not acceptable."""
+
+    what: str
+    """The whole sentence, value and remedy included."""
+    param: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotFound(Refusal):
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoCoverage(Refusal):
+    """Some shards of the model are on no connected node."""
+
+    model: ModelId
+    missing: tuple[int, ...]
+    shard_count: int
+
+    @property
+    def sentence(self) -> str:
+        listed = ", ".join(str(index) for index in self.missing[:8]) + ("..." if len(self.missing) > 8 else "")
+        return (
+            f"no connected node holds shard {listed} of model {self.model} ({self.shard_count} shards in all): "
+            "connect a node that has it, or fetch it"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoCapacity(Refusal):
+    """The shards exist, but a node has not the memory to run them."""
+
+    node: NodeId
+    needed_bytes: int
+    free_bytes: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"node {short(self.node)} needs {self.needed_bytes / 1e6:.0f} MB of memory for its shards "
+            f"and has {self.free_bytes / 1e6:.0f} MB free: free some, raise resources.max_ram_mb, or add a node"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoSpace(Refusal):
+    """The disk, or the share of it that swarmd may use, is full."""
+
+    needed_bytes: int
+    free_bytes: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"needs {self.needed_bytes / 1e6:.0f} MB on disk and {self.free_bytes / 1e6:.0f} MB may be used: "
+            "free some, or raise resources.max_disk_mb"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy(Refusal):
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTooLong(Refusal):
+    prompt_tokens: int
+    context_tokens: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"the prompt has {self.prompt_tokens} tokens and the context holds {self.context_tokens}, "
+            "of which one must be left for the reply: shorten it"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadTemplate(Refusal):
+    """The model's chat template failed, or refused these messages."""
+
+    model: ModelId
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"the chat template of model {self.model} refused these messages: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsupportedModel(Refusal):
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadFile(Refusal):
+    """A file is not what it should be: hostile, truncated or of another kind."""
+
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadCode(Refusal):
+    """An invite code that cannot be read."""
+
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"this is not a valid invite code ({self.reason}): copy the whole text that starts with swarm://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired(Refusal):
+    expired_at: float
+
+    @property
+    def sentence(self) -> str:
+        from datetime import UTC, datetime
+
+        when = datetime.fromtimestamp(self.expired_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"this invite code expired on {when}: ask for a new one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsedUp(Refusal):
+    """The inviter knows the code, and every use of it is spent."""
+
+    @property
+    def sentence(self) -> str:
+        return "this invite code has already been used: ask for a new one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer(Refusal):
+    """Nobody at the given addresses completed the handshake in time."""
+
+    tried: tuple[str, ...]
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"no node answered at {', '.join(self.tried) or 'any address'} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forbidden(Refusal):
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherNetwork(Refusal):
+    """This node is already a member elsewhere; one node belongs to one network."""
+
+    network: str
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"this node already belongs to network {self.network[:16]}, which has other members: "
+            "start a node with a new data folder to join another network"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFailed(Refusal):
+    """A stage of a running generation went away or reported an error."""
+
+    node: NodeId
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"node {short(self.node)} failed during the generation: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailed(Refusal):
+    """A worker process crashed, hung or ran out of memory; the supervisor restarts it."""
+
+    model: ModelId
+    how: str
+    """`crashed`, `hung`, `out of memory` or `refused`, with the evidence."""
+
+    @property
+    def sentence(self) -> str:
+        return f"the worker of model {self.model} {self.how}"

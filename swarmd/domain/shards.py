@@ -1,0 +1,89 @@
+"""Who holds which shard, and what is on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from swarmd.domain.ids import ModelId, NodeId
+from swarmd.domain.models import Manifest, TrustLevel
+
+
+class TransferState(Enum):
+    """States of one shard on its way; values as in the admin API (swarmllm.md 2.2.3)."""
+
+    PENDING = "pending"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """One shard being fetched, or just fetched."""
+
+    index: int
+    state: TransferState
+    done_bytes: int
+    total_bytes: int
+    source: NodeId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquisition:
+    """A model being fetched, or just fetched: what the person who asked for it wants to see."""
+
+    model: ModelId
+    state: str
+    """`awaiting_manifest`, `downloading`, `complete` or `failed`."""
+    reason: str | None
+    """Why it failed; None otherwise."""
+    transfers: tuple[Transfer, ...]
+    bytes_per_second: float
+    started_at: float
+    """Unix seconds."""
+    log: tuple[str, ...]
+    trigger: str
+    """`user` or `auto_manage`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardView:
+    """One shard of a known model, as seen from this node."""
+
+    index: int
+    size_bytes: int
+    layer_start: int
+    layer_end: int
+    held: bool
+    """Verified on this node's disk."""
+    loaded: bool
+    """In a worker of this node."""
+    holders: tuple[NodeId, ...]
+    """Distinct connected nodes, this one included, sorted."""
+    transfer: Transfer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """One known model, as seen from this node. `manifest` is None for a name heard from a peer and nothing more."""
+
+    model: ModelId
+    name: str
+    manifest: Manifest | None
+    trust: TrustLevel
+    shards: tuple[ShardView, ...]
+    holders: tuple[NodeId, ...]
+    """Distinct connected nodes that hold any shard of it."""
+    architecture_supported: bool
+    acquisition: Acquisition | None = None
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        return tuple(shard.index for shard in self.shards if shard.held)
+
+    @property
+    def covered(self) -> bool:
+        """Every shard has at least one connected holder."""
+        return bool(self.shards) and all(shard.holders for shard in self.shards)

@@ -1,0 +1,450 @@
+"""The engine: one shard as a llama.cpp model and context of its own, plus vocabulary and sampling.
+
+A shard file is a GGUF that llama.cpp runs as a small model (`models/shard_file`). The hidden state goes in as
+`llama_batch.embd` and comes out through `cb_eval` on the tensor `l_out-<last layer>`, the value before the final norm; the
+last shard yields logits instead. That this equals the whole model bit for bit is proven by tests, not assumed.
+
+Runs in the worker process only. One `Engine` per process; nothing here is safe for concurrent use, because a worker has
+one thread that takes one step after the other.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes as c
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+import numpy.typing as npt
+
+from swarmd.domain.generation import Sampling
+from swarmd.inference.native import (
+    FLASH_ATTENTION_AUTO,
+    GGML_TYPE_F32,
+    Batch,
+    EvalCallback,
+    LayoutCheck,
+    Library,
+    LogCallback,
+    ToFloat,
+    open_library,
+)
+
+Hidden = npt.NDArray[np.float32]
+"""Shape (rows, width), C-contiguous."""
+Tokens = npt.NDArray[np.int32]
+"""Shape (rows,)."""
+
+LOG_LINES = 24  # of llama.cpp, kept as evidence for a failed load; its load log ends with the reason
+PIECE_BYTES = 512  # first guess for one token's text; longer ones are asked for again with the size llama.cpp reports
+
+
+class EngineFailure(Exception):
+    """llama.cpp refused or failed; the message carries its own last log lines."""
+
+
+class OutOfMemory(EngineFailure):
+    """The context or the model did not get its memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextShape:
+    """How large the caches and buffers of a shard are."""
+
+    cells: int
+    """KV cells, shared by all sequences."""
+    sequences: int
+    """Most sequences that may be in use at once."""
+    rows: int
+    """Most rows of one step."""
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Consecutive positions of one sequence within a step."""
+
+    sequence: int
+    position: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """Where a first shard's embedding table lies in its file, and what its rows are multiplied with."""
+
+    offset_bytes: int
+    kind: int
+    """ggml type id."""
+    rows: int
+    width: int
+    row_bytes: int
+    scale: float
+
+
+class Engine:
+    """The wheel's library, initialised once per process. Raises EngineMismatch when it is not the known one."""
+
+    def __init__(self) -> None:
+        self.library: Library = open_library()
+        self._lines: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
+        self._on_log = LogCallback(self._keep_line)  # llama.cpp keeps the pointer, so this object must live on
+        self.library.call.llama_log_set(self._on_log, None)
+        self.library.call.llama_backend_init()
+
+    @property
+    def check(self) -> LayoutCheck:
+        return self.library.check
+
+    def describe(self) -> str:
+        """Version of llama.cpp and the processor features it uses, one line."""
+        call = self.library.call
+        return f"llama.cpp {call.llama_version().decode()}; {call.llama_print_system_info().decode().strip(' |')}"
+
+    def evidence(self) -> str:
+        """The last lines llama.cpp logged, for an error message."""
+        return " / ".join(line for line in list(self._lines)[-4:] if line)
+
+    def _keep_line(self, level: int, text: bytes, _data: int) -> None:
+        line = text.decode(errors="replace").strip()
+        if line:
+            self._lines.append(line)
+
+
+class Tap:
+    """Takes one tensor's value out of a running graph.
+
+    llama.cpp offers every graph node to `cb_eval`: first "do you want it?", and if so, again when it is computed. There
+    are some 34 nodes per layer, so the answer "no" must cost next to nothing: it comes from a C-implemented dict lookup on
+    the tensor's address, and only unknown addresses reach Python (`_Nodes.__missing__`). Addresses belong to one graph
+    and are reused by the next, so a remembered "no" can become wrong; then the wanted tensor is not seen, `take` says so,
+    and the step is run again with nothing remembered. A wrong "yes" cannot happen: names are compared at every capture.
+    """
+
+    def __init__(self, library: Library, tensor: str, width: int) -> None:
+        self._nodes = _Nodes(library, tensor.encode(), width)
+        self.callback = EvalCallback(self._nodes.__getitem__)
+
+    def take(self) -> Hidden | None:
+        """The value captured in the last step; None when the wanted tensor did not come by."""
+        value, self._nodes.value = self._nodes.value, None
+        return value
+
+    def forget_graph(self) -> None:
+        self._nodes.clear()
+
+
+class _Nodes(dict[int, bool]):
+    def __init__(self, library: Library, wanted: bytes, width: int) -> None:
+        super().__init__()
+        self._call, self._wanted, self._width = library.call, wanted, width
+        self._announced = False
+        self.value: Hidden | None = None
+
+    def __missing__(self, tensor: int) -> bool:
+        if self._call.ggml_get_name(tensor) != self._wanted:
+            self[tensor] = False
+            return False
+        if not self._announced:
+            self._announced = True
+            return True
+        self._announced = False
+        size = self._call.ggml_nbytes(tensor)
+        value = np.empty((size // (4 * self._width), self._width), np.float32)
+        self._call.ggml_backend_tensor_get(tensor, value.ctypes.data, 0, size)
+        self.value = value
+        return True
+
+
+class _BatchBuffers:
+    """A llama_batch over numpy buffers, so that filling it is a few vector operations instead of a loop per row."""
+
+    def __init__(self, rows: int) -> None:
+        self.positions = np.zeros(rows, np.int32)
+        self.sequences = np.zeros(rows, np.int32)
+        self.counts = np.ones(rows, np.int32)
+        self.outputs = np.zeros(rows, np.int8)
+        self.pointers = (self.sequences.ctypes.data + 4 * np.arange(rows, dtype=np.uint64)).astype(np.uint64)
+        self.batch = Batch(
+            n_tokens=0, token=None, embd=None, pos=self.positions.ctypes.data, n_seq_id=self.counts.ctypes.data,
+            seq_id=self.pointers.ctypes.data, logits=self.outputs.ctypes.data,
+        )  # fmt: skip
+
+    def fill(self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None) -> Batch:
+        """`outputs`: the row numbers wanted; None for all. `hidden` must outlive the decode call."""
+        at = 0
+        for run in runs:
+            end = at + run.count
+            if run.count == 1:
+                self.positions[at] = run.position
+            else:
+                self.positions[at:end] = np.arange(run.position, run.position + run.count, dtype=np.int32)
+            self.sequences[at:end] = run.sequence
+            at = end
+        if outputs is None:
+            self.outputs[:at] = 1
+        else:
+            self.outputs[:at] = 0
+            self.outputs[list(outputs)] = 1
+        self.batch.n_tokens, self.batch.embd = at, hidden.ctypes.data
+        return self.batch
+
+
+class LoadedShard:
+    """One shard in memory: model, context, caches. `close` gives the memory back; the worker goes on."""
+
+    def __init__(
+        self, engine: Engine, path: Path, *, last: bool, embeddings: Embeddings | None, shape: ContextShape
+    ) -> None:
+        """Raises OutOfMemory or EngineFailure."""
+        self._engine, self._call, self.shape, self.last = engine, engine.library.call, shape, last
+        parameters = self._call.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self._model: int = self._call.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            raise _load_failure(engine, f"llama.cpp cannot load {path.name}")
+        self.width: int = self._call.llama_model_n_embd(self._model)
+        self.layers: int = self._call.llama_model_n_layer(self._model)
+        self.vocabulary_size: int = self._call.llama_vocab_n_tokens(self._call.llama_model_get_vocab(self._model))
+        self._tap = None if last else Tap(engine.library, f"l_out-{self.layers - 1}", self.width)
+        self.context: int = self._call.llama_init_from_model(self._model, self._context_parameters())
+        if not self.context:
+            self._call.llama_model_free(self._model)
+            raise OutOfMemory(f"no memory for the context of {path.name}: {engine.evidence()}")
+        self._memory = self._call.llama_get_memory(self.context)
+        self._buffers = _BatchBuffers(shape.rows)
+        self._lookup = _Lookup(engine.library, path, embeddings) if embeddings else None
+
+    def _context_parameters(self) -> Any:
+        parameters = self._call.llama_context_default_params()
+        shape = self.shape
+        parameters.n_ctx, parameters.n_seq_max = shape.cells, shape.sequences
+        parameters.n_batch = parameters.n_ubatch = shape.rows
+        # Every row of an inner shard is an output; of the last one only the rows to sample from.
+        parameters.n_outputs_max = parameters.n_outputs_max_per_seq = shape.rows
+        parameters.kv_unified = True  # one pool of cells for all sequences: a short chat leaves room for a long one
+        parameters.n_threads = parameters.n_threads_batch = shape.threads
+        parameters.flash_attn_type = FLASH_ATTENTION_AUTO
+        if self._tap:
+            parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
+        return parameters
+
+    def embed(self, tokens: Tokens) -> Hidden:
+        """Rows of the embedding table as the architecture feeds them to layer 0. Raises EngineFailure on a bad token id."""
+        if self._lookup is None:
+            raise AssertionError("only the first shard has the embedding table")
+        return self._lookup.rows(tokens)
+
+    def step(self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None) -> Hidden | None:
+        """Runs all rows through this shard's layers.
+
+        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape; None on the last shard,
+        whose logits of the rows in `outputs` can then be read. Raises EngineFailure (no free KV cells, bad batch).
+        """
+        if self._tap is None:
+            self._decode(self._buffers.fill(runs, hidden, outputs))
+            return None
+        batch = self._buffers.fill(runs, hidden, None)
+        self._decode(batch)
+        value = self._tap.take()
+        if value is None or len(value) != len(hidden):
+            self._tap.forget_graph()
+            for run in runs:
+                self.forget(run.sequence, run.position)
+            self._decode(batch)
+            value = self._tap.take()
+            if value is None or len(value) != len(hidden):
+                raise EngineFailure(f"the hidden state of layer {self.layers - 1} did not come out of llama.cpp")
+        return value
+
+    def _decode(self, batch: Batch) -> None:
+        status = self._call.llama_decode(self.context, batch)
+        if status == 1:
+            raise EngineFailure("the KV cache has no free cells for this step")
+        if status != 0:
+            raise EngineFailure(f"llama_decode failed with {status}: {self._engine.evidence()}")
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """Shape (vocabulary_size,), float32: a view that the next step overwrites. Last shard only."""
+        address = self._call.llama_get_logits_ith(self.context, row)
+        if not address:
+            raise EngineFailure(f"row {row} was not an output of the last step")
+        return np.ctypeslib.as_array(c.cast(address, c.POINTER(c.c_float)), (self.vocabulary_size,))
+
+    def forget(self, sequence: int, position: int = 0) -> None:
+        """Drops the cache of a sequence from `position` on: rollback, or release with 0. Raises EngineFailure."""
+        if not self._call.llama_memory_seq_rm(self._memory, sequence, position if position > 0 else -1, -1):
+            raise EngineFailure(f"sequence {sequence} cannot be rolled back to {position}")
+
+    def copy_sequence(self, source: int, target: int, end: int) -> None:
+        """Gives `target` the cache of positions [0, end) of `source`, without computing it again."""
+        self._call.llama_memory_seq_cp(self._memory, source, target, -1, end)
+
+    def close(self) -> None:
+        self._call.llama_free(self.context)
+        self._call.llama_model_free(self._model)
+        if self._lookup:
+            self._lookup.close()
+
+
+class _Lookup:
+    """The embedding table, memory-mapped; rows become float32 by ggml's own conversion, so they equal what it computes."""
+
+    def __init__(self, library: Library, path: Path, table: Embeddings) -> None:
+        self._table = table
+        self._scale = np.float32(table.scale)
+        size = table.rows * table.row_bytes
+        self._bytes = np.memmap(path, np.uint8, "r", table.offset_bytes, (size,))
+        self._address = self._bytes.ctypes.data
+        traits = library.call.ggml_get_type_traits(table.kind).contents
+        self._to_float: Callable[[int, int, int], None] | None = ToFloat(traits.to_float) if traits.to_float else None
+        if self._to_float is None and table.kind != GGML_TYPE_F32:
+            raise EngineFailure(f"llama.cpp cannot convert embeddings of ggml type {table.kind}")
+
+    def rows(self, tokens: Tokens) -> Hidden:
+        table = self._table
+        if len(tokens) and (int(tokens.min()) < 0 or int(tokens.max()) >= table.rows):
+            raise EngineFailure(f"a token id is outside 0..{table.rows - 1}")
+        out = np.empty((len(tokens), table.width), np.float32)
+        for i, token in enumerate(tokens.tolist()):
+            start = token * table.row_bytes
+            if self._to_float is None:
+                out[i] = self._bytes[start : start + table.row_bytes].view(np.float32)
+            else:
+                self._to_float(self._address + start, out[i].ctypes.data, table.width)
+        if table.scale != 1.0:
+            out *= self._scale
+        return out
+
+    def close(self) -> None:
+        del self._bytes
+
+
+class Vocabulary:
+    """Tokenizer and token texts of a model, from its vocabulary-only file."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        """Raises EngineFailure."""
+        self._call = engine.library.call
+        parameters = self._call.llama_model_default_params()
+        parameters.vocab_only, parameters.n_gpu_layers = True, 0
+        self._model: int = self._call.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            raise _load_failure(engine, f"llama.cpp cannot read the vocabulary {path.name}")
+        self._vocab: int = self._call.llama_model_get_vocab(self._model)
+        self.size: int = self._call.llama_vocab_n_tokens(self._vocab)
+        self.bos: int = self._call.llama_vocab_bos(self._vocab)
+        self.eos: int = self._call.llama_vocab_eos(self._vocab)
+        self.adds_bos: bool = self._call.llama_vocab_get_add_bos(self._vocab)
+
+    def tokenize(self, text: str, *, special: bool, add_bos: bool) -> list[int]:
+        """Token ids. `special`: the text may contain control tokens, as a rendered chat template does."""
+        data = text.encode()
+        room = len(data) + 8  # at most one token per byte, and a few added ones
+        ids = np.empty(room, np.int32)
+        count = self._call.llama_tokenize(self._vocab, data, len(data), ids.ctypes.data, room, add_bos, special)
+        if count < 0:
+            raise EngineFailure("llama.cpp needs more tokens than the text has bytes")
+        return [int(token) for token in ids[:count]]
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes a token stands for; control tokens are empty unless `special`."""
+        buffer = c.create_string_buffer(PIECE_BYTES)
+        size = self._call.llama_token_to_piece(self._vocab, token, buffer, PIECE_BYTES, 0, special)
+        if size < 0:
+            buffer = c.create_string_buffer(-size)
+            size = self._call.llama_token_to_piece(self._vocab, token, buffer, -size, 0, special)
+        return buffer.raw[:size]
+
+    def ends_generation(self, token: int) -> bool:
+        return bool(self._call.llama_vocab_is_eog(self._vocab, token))
+
+    def close(self) -> None:
+        self._call.llama_model_free(self._model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked:
+    """A sampled token. `logprobs`: of the picked one first, then the likeliest; empty unless asked for."""
+
+    token: int
+    logprobs: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """llama.cpp's sampler chain for one sequence. Randomness comes from (seed, position) alone, never from history."""
+
+    def __init__(self, engine: Engine, sampling: Sampling, cells: int) -> None:
+        call = self._call = engine.library.call
+        self._sampling = sampling
+        self._chain: int = call.llama_sampler_chain_init(call.llama_sampler_chain_default_params())
+
+        def add(sampler: int) -> None:
+            call.llama_sampler_chain_add(self._chain, sampler)
+
+        if sampling.repeat_penalty != 1.0 or sampling.frequency_penalty != 0.0 or sampling.presence_penalty != 0.0:
+            # Over everything this generation has produced, as the OpenAI contract words its penalties.
+            add(
+                call.llama_sampler_init_penalties(
+                    cells, sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
+                )
+            )
+        self._greedy = sampling.temperature <= 0.0
+        if self._greedy:
+            add(call.llama_sampler_init_greedy())
+            return
+        if sampling.top_k > 0:
+            add(call.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.top_p < 1.0:
+            add(call.llama_sampler_init_top_p(sampling.top_p, 1))
+        if sampling.min_p > 0.0:
+            add(call.llama_sampler_init_min_p(sampling.min_p, 1))
+        add(call.llama_sampler_init_temp(sampling.temperature))
+
+    def pick(self, shard: LoadedShard, row: int, position: int) -> Picked:
+        """Samples the token that follows `position` from the logits of `row` of the shard's last step."""
+        logprobs = self._raw_logprobs(shard, row) if self._sampling.top_logprobs is not None else None
+        if self._greedy:
+            token = int(self._call.llama_sampler_sample(self._chain, shard.context, row))
+        else:
+            self._call.llama_sampler_chain_add(
+                self._chain, self._call.llama_sampler_init_dist(keyed_seed(self._sampling.seed, position))
+            )
+            token = int(self._call.llama_sampler_sample(self._chain, shard.context, row))
+            last = self._call.llama_sampler_chain_n(self._chain) - 1
+            self._call.llama_sampler_free(self._call.llama_sampler_chain_remove(self._chain, last))
+        if logprobs is None:
+            return Picked(token=token)
+        count = self._sampling.top_logprobs or 0
+        likeliest = np.argsort(-logprobs, kind="stable")[:count]
+        shown = [token, *(int(other) for other in likeliest)]
+        return Picked(token=token, logprobs=tuple((t, float(logprobs[t])) for t in shown))
+
+    def accept(self, token: int) -> None:
+        """Counts a token that was produced elsewhere, so that penalties are right after a replay."""
+        self._call.llama_sampler_accept(self._chain, token)
+
+    def close(self) -> None:
+        self._call.llama_sampler_free(self._chain)
+
+    @staticmethod
+    def _raw_logprobs(shard: LoadedShard, row: int) -> npt.NDArray[np.float64]:
+        logits = shard.logits(row).astype(np.float64)
+        logits -= logits.max()
+        return logits - np.log(np.exp(logits).sum())
+
+
+def keyed_seed(seed: int, position: int) -> int:
+    """32 bits from (request seed, position): the same on every node, so any tail continues identically (design, 7)."""
+    digest = blake3.blake3(seed.to_bytes(8, "little", signed=True) + position.to_bytes(8, "little")).digest(4)
+    return int.from_bytes(digest, "little")
+
+
+def _load_failure(engine: Engine, what: str) -> EngineFailure:
+    evidence = engine.evidence()
+    memory = any(word in evidence.lower() for word in ("alloc", "out of memory", "cannot allocate"))
+    return (OutOfMemory if memory else EngineFailure)(f"{what}: {evidence}")

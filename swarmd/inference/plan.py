@@ -1,0 +1,186 @@
+"""Which nodes run which shards of a request. Pure: a snapshot in, a plan or a refusal out.
+
+Fewest stages first, since every stage adds a hop to every token; among those, the least predicted time per token, from
+measured layer times and round trips; then the lowest node ids, so that equal snapshots give equal plans. The search is a
+shortest path over (shard, node): a stage is a run of consecutive shards on one node that fits its free memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swarmd.domain.ids import ModelId, NodeId
+from swarmd.domain.plans import PipelinePlan, Stage
+from swarmd.domain.refusals import NoCapacity, NoCoverage
+
+ASSUMED_LAYER_MS = 1.0  # a layer of a 1B model on a few cores; only ranks nodes that were never measured
+ASSUMED_RTT_MS = 1.0  # a wired LAN; only ranks pairs that were never measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSize:
+    """One shard as the planner sees it."""
+
+    layer_start: int
+    layer_end: int
+    memory_bytes: int
+    """Weights, caches and buffers when loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOffer:
+    """What one node can contribute right now."""
+
+    node: NodeId
+    shards: frozenset[int]
+    """Held on disk, in the layout of the request."""
+    loaded: frozenset[int] = frozenset()
+    """Already in memory: they cost nothing more."""
+    free_bytes: int | None = None
+    """Memory it may still use; None when unknown, which does not stop a plan: the node itself checks again."""
+    layer_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that the planner looks at."""
+
+    model: ModelId
+    layout: str
+    head: NodeId
+    shards: tuple[ShardSize, ...]
+    offers: tuple[NodeOffer, ...]
+    rtt_ms: Mapping[tuple[NodeId, NodeId], float]
+    """Measured round trips; a pair is looked up in both orders."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The best way to cover the first shards with the last stage on one node. Ordered by what the module says."""
+
+    stages: int
+    time_ms: float
+    nodes: tuple[NodeId, ...]
+    runs: tuple[tuple[NodeId, int, int], ...]
+
+    @property
+    def rank(self) -> tuple[int, float, tuple[NodeId, ...]]:
+        return (self.stages, self.time_ms, self.nodes)
+
+
+def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
+    """Stages in layer order that cover every shard once."""
+    count = len(snapshot.shards)
+    held = {index for offer in snapshot.offers for index in offer.shards}
+    missing = tuple(index for index in range(count) if index not in held)
+    if missing:
+        return NoCoverage(model=snapshot.model, missing=missing, shard_count=count)
+    path = _search(snapshot, mind_memory=True)
+    if path is None or (short := _overcommitted(snapshot, path)):
+        unlimited = path or _search(snapshot, mind_memory=False)
+        assert unlimited is not None, "every shard has a holder, so some path exists"
+        short = _overcommitted(snapshot, unlimited)
+        assert short is not None, "memory is the only thing that can stand in the way of a path"
+        return short
+    return PipelinePlan(
+        model=snapshot.model,
+        layout=snapshot.layout,
+        stages=tuple(
+            Stage(
+                node=node,
+                first_shard=first,
+                last_shard=last,
+                layer_start=snapshot.shards[first].layer_start,
+                layer_end=snapshot.shards[last].layer_end,
+            )
+            for node, first, last in path.runs
+        ),
+        predicted_token_ms=_predict(snapshot, path),
+    )
+
+
+def _search(snapshot: Snapshot, *, mind_memory: bool) -> _Path | None:
+    """best[b][node]: the best path that covers shards [0, b) and ends on `node`. Cost: shards^2 * nodes^2 at worst."""
+    count = len(snapshot.shards)
+    best: list[dict[NodeId, _Path]] = [{} for _ in range(count + 1)]
+    for first in range(count):
+        before = sorted(best[first].values(), key=lambda path: path.rank)
+        if first and not before:
+            continue
+        for offer in snapshot.offers:
+            previous = _cheapest(snapshot, before, offer.node) if first else _Path(0, 0.0, (), ())
+            if previous is None:
+                continue
+            _extend(snapshot, best, previous, offer, first, mind_memory=mind_memory)
+    finished = [
+        _Path(path.stages, path.time_ms + _hop_ms(snapshot, node, snapshot.head), path.nodes, path.runs)
+        for node, path in best[count].items()
+    ]
+    return min(finished, key=lambda path: path.rank, default=None)
+
+
+def _cheapest(snapshot: Snapshot, before: Sequence[_Path], node: NodeId) -> _Path | None:
+    """The best path to hand over to `node`; not one that ends there, which would be a longer run of the same stage."""
+    others = [path for path in before if path.nodes[-1] != node]
+    return min(
+        others,
+        key=lambda path: (path.stages, path.time_ms + _hop_ms(snapshot, path.nodes[-1], node), path.nodes),
+        default=None,
+    )
+
+
+def _extend(
+    snapshot: Snapshot, best: list[dict[NodeId, _Path]], previous: _Path, offer: NodeOffer, first: int, *, mind_memory: bool
+) -> None:
+    """Every run of shards from `first` on that the node holds and that fits its memory."""
+    arrival = previous.nodes[-1] if previous.nodes else snapshot.head
+    time_ms = previous.time_ms + _hop_ms(snapshot, arrival, offer.node)
+    layer_ms = ASSUMED_LAYER_MS if offer.layer_ms is None else offer.layer_ms
+    memory = 0
+    for index in range(first, len(snapshot.shards)):
+        if index not in offer.shards:
+            return
+        size = snapshot.shards[index]
+        memory += 0 if index in offer.loaded else size.memory_bytes
+        if mind_memory and offer.free_bytes is not None and memory > offer.free_bytes:
+            return
+        time_ms += layer_ms * (size.layer_end - size.layer_start)
+        path = _Path(
+            previous.stages + 1,
+            time_ms,
+            (*previous.nodes, offer.node),
+            (*previous.runs, (offer.node, first, index)),
+        )
+        known = best[index + 1].get(offer.node)
+        if known is None or path.rank < known.rank:
+            best[index + 1][offer.node] = path
+
+
+def _overcommitted(snapshot: Snapshot, path: _Path) -> NoCapacity | None:
+    """The node that lacks most, over all its stages together; None when everything fits."""
+    offers = {offer.node: offer for offer in snapshot.offers}
+    needed: dict[NodeId, int] = {}
+    for node, first, last in path.runs:
+        for index in range(first, last + 1):
+            if index not in offers[node].loaded:
+                needed[node] = needed.get(node, 0) + snapshot.shards[index].memory_bytes
+    lacking = [
+        NoCapacity(node=node, needed_bytes=amount, free_bytes=free)
+        for node, amount in needed.items()
+        if (free := offers[node].free_bytes) is not None and amount > free
+    ]
+    return max(lacking, key=lambda refusal: refusal.needed_bytes - refusal.free_bytes, default=None)
+
+
+def _hop_ms(snapshot: Snapshot, one: NodeId, other: NodeId) -> float:
+    """Half a round trip: activations are pushed, nobody waits for an answer."""
+    if one == other:
+        return 0.0
+    rtt = snapshot.rtt_ms.get((one, other), snapshot.rtt_ms.get((other, one), ASSUMED_RTT_MS))
+    return rtt / 2
+
+
+def _predict(snapshot: Snapshot, path: _Path) -> float | None:
+    measured = {offer.node for offer in snapshot.offers if offer.layer_ms is not None}
+    return path.time_ms if all(node in measured for node in path.nodes) else None

@@ -1,0 +1,258 @@
+"""The worker process: one model, its loaded shards, one command after the other.
+
+Started by the node as `python -m swarmd.inference.worker --fd N`; N is its end of a socket pair. It ends when the node
+does (end of file), so a killed node leaves nothing behind. It knows no bus, no peers and no asyncio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from swarmd.domain.generation import Sampling
+from swarmd.inference import worker_frames as frames
+from swarmd.inference.chat_template import TemplateFailure, render
+from swarmd.inference.engine import (
+    ContextShape,
+    Embeddings,
+    Engine,
+    EngineFailure,
+    Hidden,
+    LoadedShard,
+    OutOfMemory,
+    Picked,
+    Run,
+    Sampler,
+    Vocabulary,
+)
+from swarmd.inference.native import EngineMismatch
+
+OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
+
+
+class Worker:
+    """Answers commands. Raises nothing that a command could cause: those become `Failed`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._shards: dict[int, LoadedShard] = {}
+        self._samplers: dict[int, Sampler] = {}
+        self._vocabulary: Vocabulary | None = None
+
+    def answer(self, command: frames.Command, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+        try:
+            return self._carry_out(command, payload)
+        except OutOfMemory as error:
+            return frames.Failed("memory", str(error)), b""
+        except EngineFailure as error:
+            return frames.Failed("engine", str(error)), b""
+        except TemplateFailure as error:
+            return frames.Failed("template", str(error)), b""
+        except MemoryError:
+            return frames.Failed("memory", "Python ran out of memory in the worker"), b""
+
+    def _carry_out(self, command: frames.Command, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+        match command:
+            case frames.Step():
+                return self._step(command, payload)
+            case frames.Load():
+                return self._load(command), b""
+            case frames.Unload(shard):
+                loaded = self._shards.pop(shard, None)
+                if loaded:
+                    loaded.close()
+            case frames.OpenVocabulary(path):
+                return self._open_vocabulary(path)
+            case frames.RenderChat(template, messages):
+                return frames.Tokenized(), self._render(template, messages)
+            case frames.Tokenize(text):
+                vocabulary = self._need_vocabulary()
+                return frames.Tokenized(), _ids(vocabulary.tokenize(text, special=False, add_bos=vocabulary.adds_bos))
+            case frames.StartSequence(sequence, sampling):
+                self._end(sequence)
+                if sampling:
+                    self._samplers[sequence] = Sampler(self._engine, _sampling(sampling), self._cells())
+            case frames.EndSequence(sequence):
+                self._end(sequence)
+            case frames.Rollback(sequence, position):
+                for shard in self._shards.values():
+                    shard.forget(sequence, position)
+            case frames.CopySequence(source, target, end):
+                for shard in self._shards.values():
+                    shard.copy_sequence(source, target, end)
+        return frames.Done(), b""
+
+    def _step(self, command: frames.Step, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+        started = time.perf_counter_ns()
+        runs = [Run(sequence=s, position=p, count=n) for s, p, n in command.runs]
+        rows = sum(run.count for run in runs)
+        chain = [self._need_shard(index) for index in range(command.first, command.last + 1)]
+        if command.first == 0:
+            tokens = np.frombuffer(payload, np.int32)
+            if len(tokens) != rows:
+                raise EngineFailure(f"a step of {rows} rows came with {len(tokens)} tokens")
+            hidden = chain[0].embed(tokens)
+        else:
+            hidden = _hidden(payload, rows, chain[0].width)
+        if not 0 < rows <= chain[0].shape.rows:
+            raise EngineFailure(f"a step has 1 to {chain[0].shape.rows} rows, not {rows}")
+        outputs = [row for row, _, _ in command.outputs]
+        for shard in chain:
+            result = shard.step(runs, hidden, outputs)
+            if result is not None:
+                hidden = result
+        tail = chain[-1]
+        if not tail.last:
+            elapsed = (time.perf_counter_ns() - started) // 1000
+            return frames.Stepped(elapsed, []), hidden.data.cast("B")
+        if command.logits:
+            data = b"".join(tail.logits(row).tobytes() for row in outputs)
+            return frames.Stepped((time.perf_counter_ns() - started) // 1000, []), data
+        picked = [self._pick(tail, *output) for output in command.outputs]
+        elapsed = (time.perf_counter_ns() - started) // 1000
+        return frames.Stepped(elapsed, [(p.token, list(p.logprobs)) for p in picked]), b""
+
+    def _pick(self, tail: LoadedShard, row: int, sequence: int, position: int) -> Picked:
+        sampler = self._samplers.get(sequence)
+        if sampler is None:
+            raise EngineFailure(f"sequence {sequence} was not started with a sampler")
+        return sampler.pick(tail, row, position)
+
+    def _load(self, command: frames.Load) -> frames.Loaded:
+        if command.shard in self._shards:
+            raise EngineFailure(f"shard {command.shard} is already loaded")
+        shape = ContextShape(cells=command.cells, sequences=command.sequences, rows=command.rows, threads=command.threads)
+        at = command.embeddings
+        table = at and Embeddings(
+            offset_bytes=at.offset_bytes, kind=at.kind, rows=at.rows, width=at.width, row_bytes=at.row_bytes, scale=at.scale
+        )
+        shard = LoadedShard(self._engine, Path(command.path), last=command.last, embeddings=table, shape=shape)
+        self._shards[command.shard] = shard
+        return frames.Loaded(command.shard, shard.layers, shard.width)
+
+    def _open_vocabulary(self, path: str) -> tuple[frames.Answer, bytes]:
+        vocabulary = Vocabulary(self._engine, Path(path))
+        if self._vocabulary:
+            self._vocabulary.close()
+        self._vocabulary = vocabulary
+        pieces = [vocabulary.piece(token, special=False) for token in range(vocabulary.size)]
+        ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
+        opened = frames.VocabularyOpen(
+            vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, ends, [len(piece) for piece in pieces]
+        )
+        return opened, b"".join(pieces)
+
+    def _render(self, template: str, messages: Sequence[tuple[str, str]]) -> bytes:
+        vocabulary = self._need_vocabulary()
+        bos, eos = (
+            vocabulary.piece(token, special=True).decode(errors="replace") if token >= 0 else ""
+            for token in (vocabulary.bos, vocabulary.eos)
+        )
+        text = render(template, messages, bos=bos, eos=eos, now=datetime.now().astimezone())
+        # A template that writes the first token itself must not get a second one.
+        add_bos = vocabulary.adds_bos and not (bos and text.startswith(bos))
+        return _ids(vocabulary.tokenize(text, special=True, add_bos=add_bos))
+
+    def _end(self, sequence: int) -> None:
+        sampler = self._samplers.pop(sequence, None)
+        if sampler:
+            sampler.close()
+        for shard in self._shards.values():
+            shard.forget(sequence)
+
+    def _cells(self) -> int:
+        return next((shard.shape.cells for shard in self._shards.values()), 1)
+
+    def _need_shard(self, index: int) -> LoadedShard:
+        shard = self._shards.get(index)
+        if shard is None:
+            raise EngineFailure(f"shard {index} is not loaded")
+        return shard
+
+    def _need_vocabulary(self) -> Vocabulary:
+        if self._vocabulary is None:
+            raise EngineFailure("the vocabulary is not open")
+        return self._vocabulary
+
+
+def _ids(tokens: list[int]) -> bytes:
+    return np.array(tokens, np.int32).tobytes()
+
+
+def _hidden(payload: bytearray, rows: int, width: int) -> Hidden:
+    hidden = np.frombuffer(payload, np.float32)
+    if hidden.size != rows * width:
+        raise EngineFailure(f"a step of {rows} rows of width {width} came with {hidden.size} numbers")
+    return hidden.reshape(rows, width)
+
+
+def _sampling(sampling: frames.SamplingAs) -> Sampling:
+    return Sampling(
+        temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
+        frequency_penalty=sampling.frequency_penalty, presence_penalty=sampling.presence_penalty,
+        repeat_penalty=sampling.repeat_penalty, seed=sampling.seed, top_logprobs=sampling.top_logprobs,
+    )  # fmt: skip
+
+
+def _receive(connection: socket.socket, size: int) -> bytearray:
+    """Exactly `size` bytes. Raises EOFError when the node is gone."""
+    data = bytearray(size)
+    view = memoryview(data)
+    got = 0
+    while got < size:
+        count = connection.recv_into(view[got:])
+        if count == 0:
+            raise EOFError
+        got += count
+    return data
+
+
+def serve(connection: socket.socket) -> None:
+    """Answers commands until the node closes its end."""
+
+    def send(answer: frames.Answer, payload: bytes | memoryview = b"") -> None:
+        # One write for header and message; the payload follows without a copy when it is large.
+        head = frames.encode(answer, len(payload))
+        if len(payload) <= 65536:
+            connection.sendall(head + payload)
+        else:
+            connection.sendall(head)
+            connection.sendall(payload)
+
+    try:
+        engine = Engine()
+    except EngineMismatch as error:
+        send(frames.Unusable(str(error)))
+        return
+    send(frames.Ready(engine.describe(), engine.check.wheel_version, engine.check.compared))
+    worker = Worker(engine)
+    while True:
+        message_bytes, payload_bytes = frames.sizes(_receive(connection, frames.HEADER.size))
+        command = frames.decode_command(_receive(connection, message_bytes))
+        answer, payload = worker.answer(command, _receive(connection, payload_bytes))
+        send(answer, payload)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="swarmd-worker", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="this process's end of the socket pair")
+    fd: int = parser.parse_args(arguments).fd
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the node decides when we end
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: then the kernel's own guess stands
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    with socket.socket(fileno=fd) as connection, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        serve(connection)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""What travels between the node and its worker process: framed messages over a socket pair.
+
+A frame is an 8-byte header (`<II`: length of the message, length of the payload), the message in msgpack, and the
+payload as raw bytes: tensors and token ids never ride inside msgpack. Both ends are ours, yet sizes are checked before
+memory is taken, because a worker that went mad must not take the node with it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+HEADER = struct.Struct("<II")
+MESSAGE_LIMIT = 16 * 1024 * 1024  # a prompt of 4 MB in a chat template is the largest real message
+PAYLOAD_LIMIT = 64 * 1024 * 1024  # 128 rows of width 32,768 in float32 are 16 MB; a vocabulary's texts stay below 16 MB
+
+
+class BadFrame(Exception):
+    """The other end sent something that is not a frame; it is treated as crashed."""
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    pass
+
+
+class EmbeddingsAt(msgspec.Struct, array_like=True, frozen=True):
+    offset_bytes: int
+    kind: int
+    rows: int
+    width: int
+    row_bytes: int
+    scale: float
+
+
+class Load(_Message, frozen=True):
+    """Load one shard file. Answer: `Loaded`."""
+
+    shard: int
+    path: str
+    last: bool
+    embeddings: EmbeddingsAt | None
+    cells: int
+    sequences: int
+    rows: int
+    threads: int
+
+
+class Unload(_Message, frozen=True):
+    """Free one shard. Answer: `Done`."""
+
+    shard: int
+
+
+class OpenVocabulary(_Message, frozen=True):
+    """Answer: `VocabularyOpen`, its payload the token texts one after the other."""
+
+    path: str
+
+
+class RenderChat(_Message, frozen=True):
+    """Render the chat template over (role, content) pairs and tokenise. Answer: `Tokenized`, payload int32 ids."""
+
+    template: str
+    messages: list[tuple[str, str]]
+
+
+class Tokenize(_Message, frozen=True):
+    """Answer: `Tokenized`, payload int32 ids."""
+
+    text: str
+
+
+class StartSequence(_Message, frozen=True):
+    """Begin a sequence; `sampling` only where this worker is the tail. Answer: `Done`."""
+
+    sequence: int
+    sampling: SamplingAs | None
+
+
+class SamplingAs(msgspec.Struct, array_like=True, frozen=True):
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    frequency_penalty: float
+    presence_penalty: float
+    repeat_penalty: float
+    seed: int
+    top_logprobs: int | None
+
+
+class EndSequence(_Message, frozen=True):
+    """Drop a sequence's caches in every shard, and its sampler. Answer: `Done`."""
+
+    sequence: int
+
+
+class Rollback(_Message, frozen=True):
+    """Drop a sequence's cache from `position` on in every shard. Answer: `Done`."""
+
+    sequence: int
+    position: int
+
+
+class CopySequence(_Message, frozen=True):
+    """Give `target` the cache of positions [0, end) of `source`. Answer: `Done`."""
+
+    source: int
+    target: int
+    end: int
+
+
+class Step(_Message, frozen=True):
+    """Run rows through shards [first, last]. Payload: int32 token ids if first is shard 0, else float32 (rows, width).
+
+    `runs`: (sequence, position, count). `outputs`: (row, sequence, position) of each row to sample from, tail only; the
+    sampled token follows that position. Answer: `Stepped`.
+    """
+
+    first: int
+    last: int
+    runs: list[tuple[int, int, int]]
+    outputs: list[tuple[int, int, int]]
+    logits: bool = False
+    """Answer with the raw logits of the outputs as payload, float32 (outputs, vocabulary), and sample nothing: for
+    tests and measurements of exactness."""
+
+
+class Loaded(_Message, frozen=True):
+    shard: int
+    layers: int
+    width: int
+
+
+class Done(_Message, frozen=True):
+    pass
+
+
+class VocabularyOpen(_Message, frozen=True):
+    bos: int
+    eos: int
+    adds_bos: bool
+    ends: list[int]
+    """Tokens that end a generation."""
+    lengths: list[int]
+    """Byte length of every token's text; control tokens are empty."""
+
+
+class Tokenized(_Message, frozen=True):
+    pass
+
+
+class Stepped(_Message, frozen=True):
+    """Payload: float32 (rows, width), or empty behind the last shard."""
+
+    compute_us: int
+    picked: list[tuple[int, list[tuple[int, float]]]]
+    """Per output: the token, and its logprobs where asked for."""
+
+
+class Failed(_Message, frozen=True):
+    """The command was not carried out; the worker goes on."""
+
+    kind: str
+    """`engine`, `memory` or `template`."""
+    text: str
+
+
+class Ready(_Message, frozen=True):
+    """First message of a worker: the engine is up and its layout check passed."""
+
+    description: str
+    wheel: str
+    compared: int
+
+
+class Unusable(_Message, frozen=True):
+    """First and last message of a worker whose engine does not fit."""
+
+    text: str
+
+
+Command: TypeAlias = (
+    Load | Unload | OpenVocabulary | RenderChat | Tokenize | StartSequence | EndSequence | Rollback | CopySequence | Step
+)
+Answer: TypeAlias = Loaded | Done | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: Command | Answer, payload_bytes: int) -> bytes:
+    """Header and message; the caller sends the payload behind it."""
+    body = _encoder.encode(message)
+    return HEADER.pack(len(body), payload_bytes) + body
+
+
+def sizes(header: bytes | memoryview | bytearray) -> tuple[int, int]:
+    """Message and payload length. Raises BadFrame above a limit."""
+    message, payload = HEADER.unpack_from(header)
+    if message > MESSAGE_LIMIT or payload > PAYLOAD_LIMIT:
+        raise BadFrame(f"a frame announces {message} + {payload} bytes, above {MESSAGE_LIMIT} + {PAYLOAD_LIMIT}")
+    return message, payload
+
+
+def decode_command(data: bytes | memoryview | bytearray) -> Command:
+    try:
+        return _commands.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadFrame(f"a command cannot be read: {error}") from error
+
+
+def decode_answer(data: bytes | memoryview | bytearray) -> Answer:
+    try:
+        return _answers.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadFrame(f"an answer cannot be read: {error}") from error

@@ -1,0 +1,277 @@
+"""The node's handle on one worker process: start, ask, answer, and tell how it ended.
+
+Answers come back in the order of the commands, since a worker does one thing at a time. A step's answer reaches its
+callback straight from the socket, without a task switch in between: on a small machine those switches are a measurable part
+of a token's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from swarmd.inference import worker_frames as frames
+from swarmd.kit.service import Spawn
+
+STDERR_LINES = 12  # of evidence kept from a worker; ggml prints the failed assertion and a short backtrace
+STDERR_LINE_BYTES = 4096
+START_DEADLINE_S = 60.0  # Python, numpy and a 100 MB shared object from a cold disk
+STOP_DEADLINE_S = 3.0  # a step in flight may finish; then it is killed, which loses nothing
+SPIN_COUNT = "2000"
+"""GOMP_SPINCOUNT of a worker: how long an idle OpenMP thread spins before it sleeps.
+
+Stages take turns, so on a machine with several workers a thread that spins takes the processor from the stage whose turn it
+is (design, section 4, point 10). Figures of `bench/` are written in docs/performance.md.
+"""
+
+OnAnswer = Callable[["Outcome"], None]
+
+
+class WorkerGone(Exception):
+    """The worker ended before it answered; the text says how: crashed, hung, out of memory."""
+
+
+class CommandFailed(Exception):
+    """The worker could not carry out a command and says why; it goes on. `kind` as in `worker_frames.Failed`."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer with its payload, or why there is none. Exactly one of `answer` and `error` is set."""
+
+    answer: frames.Answer | None
+    payload: memoryview
+    error: WorkerGone | CommandFailed | None = None
+
+
+class WorkerProcess:
+    """Owner of the child process, its socket and its waiting callbacks."""
+
+    def __init__(self, process: asyncio.subprocess.Process, link: _Link, evidence: collections.deque[str]) -> None:
+        self._process, self._link, self._evidence = process, link, evidence
+        self._killed_as: str | None = None
+        self.description = ""
+        self.compared = 0
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done when the process is gone; its result says how."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return not self.ended.done()
+
+    def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, *, deadline_s: float) -> None:
+        """Sends a command; `on_answer` is called exactly once, from the event loop, now or later."""
+        if self.ended.done():
+            on_answer(Outcome(None, memoryview(b""), WorkerGone(self.ended.result())))
+            return
+        self._link.ask(command, payload, on_answer, deadline_s)
+
+    async def call(
+        self, command: frames.Command, payload: bytes | memoryview = b"", *, deadline_s: float
+    ) -> tuple[frames.Answer, memoryview]:
+        """`ask` for those who can wait. Raises WorkerGone or CommandFailed."""
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def on_answer(outcome: Outcome) -> None:
+            if not done.done():  # the caller may have been cancelled
+                done.set_result(outcome)
+
+        self.ask(command, payload, on_answer, deadline_s=deadline_s)
+        outcome = await done
+        if outcome.error:
+            raise outcome.error
+        return cast("frames.Answer", outcome.answer), outcome.payload
+
+    def kill(self, why: str) -> None:
+        """Ends the process at once; waiting callbacks hear `why`."""
+        if self._killed_as is None and not self.ended.done():
+            self._killed_as = why
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self) -> None:
+        """Ends the process on purpose and waits for it: its memory is free afterwards."""
+        if self.alive:
+            self._killed_as = "was stopped"
+            self._link.close()  # end of file ends the worker after the step it is in
+            try:
+                async with asyncio.timeout(STOP_DEADLINE_S):
+                    await asyncio.shield(self.ended)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        await asyncio.shield(self.ended)
+
+    async def watch(self) -> None:
+        """Runs beside the process until it is gone: reads its stderr, then says how it ended."""
+        stderr = self._process.stderr
+        assert stderr is not None
+        while True:
+            try:
+                line = await stderr.readline()
+            except ValueError:  # a line longer than the stream's limit was dropped; the next one may be of use
+                continue
+            if not line:
+                break
+            self._evidence.append(line[:STDERR_LINE_BYTES].decode(errors="replace").strip())
+        code = await self._process.wait()
+        how = self._killed_as or _how_it_ended(code, list(self._evidence))
+        self.ended.set_result(how)
+        self._link.fail_all(WorkerGone(how))
+        self._link.close()
+
+
+class _Link(asyncio.Protocol):
+    """The node's end of the socket pair."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.on_hang: Callable[[float], None] = lambda _seconds: None
+        self.on_garbage: Callable[[str], None] = lambda _reason: None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, deadline_s: float) -> None:
+        self._waiting.append((on_answer, deadline_s))
+        if len(self._waiting) == 1:
+            self._arm(deadline_s)
+        if self._transport and not self._transport.is_closing():
+            head = frames.encode(command, len(payload))
+            self._transport.writelines((head, payload) if payload else (head,))
+
+    def expect_first(self, on_answer: OnAnswer, deadline_s: float) -> None:
+        """The worker speaks first, without being asked: `Ready` or `Unusable`."""
+        self._waiting.append((on_answer, deadline_s))
+        self._arm(deadline_s)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        buffer = self._buffer
+        head = frames.HEADER.size
+        try:
+            while len(buffer) >= head:
+                message_bytes, payload_bytes = frames.sizes(buffer)
+                total = head + message_bytes + payload_bytes
+                if len(buffer) < total:
+                    return
+                if len(buffer) == total:  # the usual case: the whole buffer is this frame, and becomes its payload
+                    frame, self._buffer = buffer, bytearray()
+                    buffer = self._buffer
+                else:
+                    frame = buffer[:total]
+                    del buffer[:total]
+                view = memoryview(frame)
+                answer = frames.decode_answer(view[head : head + message_bytes])
+                self._deliver(answer, view[head + message_bytes :])
+        except frames.BadFrame as error:
+            self.on_garbage(str(error))
+
+    def _deliver(self, answer: frames.Answer, payload: memoryview) -> None:
+        if not self._waiting:
+            raise frames.BadFrame("an answer came that nobody asked for")
+        on_answer, _ = self._waiting.popleft()
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._arm(self._waiting[0][1])
+        if isinstance(answer, frames.Failed):
+            on_answer(Outcome(None, payload, CommandFailed(answer.kind, answer.text)))
+        else:
+            on_answer(Outcome(answer, payload))
+
+    def fail_all(self, error: WorkerGone) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            on_answer, _ = self._waiting.popleft()
+            on_answer(Outcome(None, memoryview(b""), error))
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+
+    def _arm(self, deadline_s: float) -> None:
+        """The deadline runs from when a command is the oldest: before that, the worker is busy with somebody else's."""
+        self._timer = self._loop.call_later(deadline_s, self._expire, deadline_s)
+
+    def _expire(self, deadline_s: float) -> None:
+        self._timer = None
+        self.on_hang(deadline_s)
+
+
+def _how_it_ended(code: int, evidence: list[str]) -> str:
+    """Told apart for people: out of memory (the kernel's SIGKILL, or a failed allocation in its last words), or crashed."""
+    last_words = " / ".join(line for line in evidence[-3:] if line)
+    tail = f": {last_words}" if last_words else ""
+    if any(word in last_words.lower() for word in ("bad_alloc", "out of memory", "memoryerror", "failed to allocate")):
+        return f"ran out of memory{tail}"
+    if code == -signal.SIGKILL:
+        return "was killed, most likely by the system for want of memory"
+    if code < 0:
+        return f"crashed with {signal.Signals(-code).name}{tail}"
+    return f"crashed: it ended with exit code {code}{tail}"
+
+
+async def start_worker(*, spawn: Spawn, name: str) -> WorkerProcess:
+    """Starts a worker process and waits for its first words. Raises WorkerGone when it does not come up."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    evidence: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
+    environment = {**os.environ, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "swarmd.inference.worker", "--fd", str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),), env=environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        ours.close()
+        raise WorkerGone(f"could not be started: {error}") from error
+    finally:
+        theirs.close()
+    link = _Link()
+    worker = WorkerProcess(process, link, evidence)
+    spawn(worker.watch(), name=f"watch {name}")
+    link.on_hang = lambda seconds: worker.kill(f"hung: no answer within {seconds:.0f} s")
+    link.on_garbage = lambda reason: worker.kill(f"crashed: {reason}")
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    first: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    link.expect_first(lambda outcome: None if first.done() else first.set_result(outcome), START_DEADLINE_S)
+    try:
+        outcome = await first
+    except asyncio.CancelledError:
+        worker.kill("was stopped")
+        raise
+    match outcome.answer:
+        case frames.Ready(description, _, compared):
+            worker.description, worker.compared = description, compared
+            return worker
+        case frames.Unusable(text):
+            worker.kill(text)
+            raise WorkerGone(f"cannot run: {text}")
+        case _:
+            worker.kill("crashed: its first words were not understood")
+            raise WorkerGone(str(outcome.error or "its first words were not understood"))

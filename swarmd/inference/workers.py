@@ -1,0 +1,432 @@
+"""The supervisor of worker processes: one per model, its shards loaded and unloaded without a restart.
+
+Owner of what is in memory. A worker that ends without being asked is reported (`WorkerDied`, with how: crashed, hung, out of
+memory) and started again with the shards it had, after a growing delay. Memory is checked before a shard is loaded, with
+numbers in the refusal. Never in the node's own process: killing a worker returns all its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+from swarmd.config.settings import Settings
+from swarmd.domain.events import WorkerDied, WorkerReady, WorkerStopped
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
+from swarmd.domain.refusals import Busy, NoCapacity, NotFound, Refusal, WorkerFailed
+from swarmd.inference import worker_frames as frames
+from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
+from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import Backoff
+from swarmd.kit.service import Ready, Supervisor
+from swarmd.kit.world import World
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.shards.registry import Registry
+from swarmd.shards.storage import ShardStorage
+
+PREFILL_ROWS = 128
+"""Rows of one prefill step, on every node alike, because bits depend on it (design, section 4, point 11).
+
+Large enough that matrix products dominate, small enough that several chunks are in flight over three stages, and one chunk
+of the widest model (16,384) is 8 MB: one wire message.
+"""
+KV_BUDGET_BYTES = 512 * 1024 * 1024
+"""Caches for a whole model: two or three long chats of a 1B model, many of a small one. A part of a model takes its part."""
+LOAD_DEADLINE_S = 600.0  # 40 GB from a spinning disk at 100 MB/s take 400 s
+COMMAND_DEADLINE_S = 60.0  # bookkeeping and tokenising; a prompt of 4 MB tokenises in seconds
+FIRST_RESTART_S, LIMIT_RESTART_S = 0.5, 60.0
+QUIET_S = 60.0  # a worker that lived this long is well: the next restart waits the short delay again
+NODE_RESERVE_BYTES = 256 * 1024 * 1024  # left for the node and the system when a shard is loaded
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """A worker as shown to people."""
+
+    model: ModelId
+    state: str
+    """`ready`, `restarting` or `stopped`."""
+    shards: tuple[int, ...]
+    pid: int | None
+    rss_bytes: int
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What the head must know of a vocabulary to print tokens."""
+
+    pieces: tuple[bytes, ...]
+    ends: frozenset[int]
+    """Tokens that end a generation."""
+
+
+class Seat:
+    """One sequence in a worker, with its share of the KV cells. Owned by whoever took it; `release` gives it back."""
+
+    def __init__(self, host: _Host, process: WorkerProcess, sequence: int, cells: int) -> None:
+        self._host, self.process, self.sequence, self._cells = host, process, sequence, cells
+        self._released = False
+
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._host.give_back(self.process, self.sequence, self._cells)
+
+
+class _Host:
+    """One model's worker: the process, its shards, its free sequences."""
+
+    def __init__(self, known: KnownModel, settings: Settings, backoff: Backoff) -> None:
+        manifest = known.manifest
+        self.known = known
+        self.lock = asyncio.Lock()
+        self.backoff = backoff
+        self.process: WorkerProcess | None = None
+        self.shards: set[int] = set()
+        self.wanted: set[int] = set()
+        """What to load again after a crash."""
+        self.texts: Texts | None = None
+        self.not_before = 0.0
+        self.started_at = 0.0
+        self.sequences = settings.inference.max_batch_size
+        self.context = min(settings.inference.context_tokens, manifest.context_length)
+        per_token = known.architecture.kv_bytes_per_token(0, manifest.layer_count)
+        affordable = KV_BUDGET_BYTES // max(1, per_token)
+        self.cells = max(self.context, min(affordable, self.context * self.sequences))
+        self._free = list(range(self.sequences))
+        self._free_cells = self.cells
+
+    def memory_bytes(self, index: int) -> int:
+        """Estimate for one shard: weights, caches, compute buffers. Errs on the high side by the buffers' share."""
+        manifest, spec = self.known.manifest, self.known.manifest.shards[index]
+        caches = self.known.architecture.kv_bytes_per_token(spec.layer_start, spec.layer_end) * self.cells
+        buffers = PREFILL_ROWS * manifest.width * 4 * 16  # some sixteen activations of a chunk alive at once
+        if index == len(manifest.shards) - 1:
+            buffers += PREFILL_ROWS * manifest.vocab_size * 4
+        return spec.size_bytes + caches + buffers
+
+    def take(self, cells: int) -> Seat | Busy:
+        assert self.process is not None
+        if not self._free:
+            return Busy(what=f"all {self.sequences} sequences of model {self.known.manifest.model} are in use: try again soon")
+        if cells > self._free_cells:
+            return Busy(
+                what=f"the caches of model {self.known.manifest.model} have {self._free_cells} free cells and this request "
+                f"wants {cells}: try again soon, or ask for fewer tokens"
+            )
+        self._free_cells -= cells
+        return Seat(self, self.process, self._free.pop(0), cells)
+
+    def give_back(self, process: WorkerProcess, sequence: int, cells: int) -> None:
+        if process is not self.process:
+            return  # that worker is gone, and its sequences with it
+        self._free.append(sequence)
+        self._free.sort()  # low numbers first, so that a lone user always runs as sequence 0
+        self._free_cells += cells
+        process.ask(frames.EndSequence(sequence), b"", _ignore, deadline_s=COMMAND_DEADLINE_S)
+
+    def reset_seats(self) -> None:
+        self._free = list(range(self.sequences))
+        self._free_cells = self.cells
+
+
+class Workers:
+    """Service. All methods belong to the event loop."""
+
+    name = "workers"
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        storage: ShardStorage,
+        registry: Registry,
+        bus: EventBus,
+        world: World,
+        settings: Callable[[], Settings],
+        memory_limit: Callable[[], int],
+    ) -> None:
+        """`memory_limit`: bytes that all workers together may use now, free memory of the machine considered."""
+        self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
+        self._bus, self._world, self._settings, self._memory_limit = bus, world, settings, memory_limit
+        self._hosts: dict[ModelId, _Host] = {}
+        self._supervisor: Supervisor | None = None
+
+    async def run(self, ready: Ready) -> None:
+        async with Supervisor("workers", world=self._world) as supervisor:
+            self._supervisor = supervisor
+            ready()
+            try:
+                await asyncio.get_running_loop().create_future()  # until cancelled
+            finally:
+                self._supervisor = None
+                hosts, self._hosts = list(self._hosts.values()), {}
+                await asyncio.gather(*(host.process.stop() for host in hosts if host.process))
+
+    # -- what others see
+
+    def loaded(self, model: ModelId) -> tuple[int, ...]:
+        host = self._hosts.get(model)
+        return tuple(sorted(host.shards)) if host else ()
+
+    def cells_per_session(self, model: ModelId) -> int | None:
+        """Most tokens one sequence may have on this node: the context. None for an unknown model."""
+        known = self._catalog.get(model)
+        return min(self._settings().inference.context_tokens, known.manifest.context_length) if known else None
+
+    def memory_needed(self, model: ModelId, index: int) -> int:
+        host = self._host(model)
+        assert host is not None, "asked for the memory of an unknown model"
+        return host.memory_bytes(index)
+
+    def free_bytes(self) -> int:
+        """What further shards may use on this node."""
+        return max(0, self._memory_limit())
+
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        return tuple(_status(model, host) for model, host in sorted(self._hosts.items()))
+
+    # -- loading
+
+    async def ensure(self, model: ModelId, shards: Iterable[int]) -> None | Refusal:
+        """Makes sure a worker runs with at least these shards loaded. Idempotent; concurrent calls wait for each other."""
+        host = self._host(model)
+        if host is None:
+            return NotFound(what=f"model {model} is not known on this node")
+        async with host.lock:
+            try:
+                process = await self._running(host)
+                for index in sorted(set(shards) - host.shards):
+                    refusal = await self._load(host, process, index)
+                    if refusal is not None:
+                        return refusal
+            except WorkerGone as gone:
+                return WorkerFailed(model=model, how=str(gone))
+            except CommandFailed as failed:
+                return WorkerFailed(model=model, how=f"refused: {failed}")
+        return None
+
+    async def take_seat(self, model: ModelId, shards: Iterable[int], *, cells: int) -> Seat | Refusal:
+        """A sequence of its own on a worker with these shards; `cells`: the most tokens it will have."""
+        refusal = await self.ensure(model, shards)
+        if refusal is not None:
+            return refusal
+        host = self._hosts.get(model)
+        if host is None or host.process is None or not host.process.alive:
+            return WorkerFailed(model=model, how="ended before it could be used")
+        return host.take(cells)  # no await since `ensure`: what it loaded is still loaded
+
+    async def load_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
+        if ref.index not in self._storage.held(ref.model):
+            return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node: download it first")
+        refusal = await self.ensure(ref.model, (ref.index,))
+        return refusal if refusal is not None else self.loaded(ref.model)
+
+    async def unload_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
+        host = self._hosts.get(ref.model)
+        if host is None or ref.index not in host.shards:
+            return NotFound(what=f"shard {ref.index} of model {ref.model} is not loaded on this node")
+        if self._registry.in_use(ref):
+            return Busy(what=f"shard {ref.index} of model {ref.model} is in use: try again when the reply is finished")
+        if host.shards == {ref.index}:
+            await self.unload_model(ref.model)
+            return ()
+        async with host.lock:
+            assert host.process is not None
+            try:
+                await host.process.call(frames.Unload(ref.index), deadline_s=COMMAND_DEADLINE_S)
+            except WorkerGone as gone:
+                return WorkerFailed(model=ref.model, how=str(gone))
+            host.shards.discard(ref.index)
+            host.wanted.discard(ref.index)
+            self._registry.set_loaded(ref.model, host.shards)
+        return self.loaded(ref.model)
+
+    async def unload_model(self, model: ModelId) -> int | Refusal:
+        """Ends the worker. Returns the bytes it had resident; 0 when none was running."""
+        host = self._hosts.get(model)
+        if host is None:
+            return 0
+        if any(self._registry.in_use(ShardRef(model, index)) for index in host.shards):
+            return Busy(what=f"model {model} is in use: try again when the reply is finished")
+        async with host.lock:
+            freed = _status(model, host).rss_bytes
+            host.wanted.clear()
+            self._hosts.pop(model, None)
+            if host.process:
+                await host.process.stop()
+            self._registry.set_loaded(model, ())
+        self._bus.publish(WorkerStopped(model=model))
+        return freed
+
+    # -- text
+
+    async def texts(self, model: ModelId) -> Texts | Refusal:
+        """Token texts of a model whose header this node has, whether or not it holds shards of it."""
+        host = self._host(model)
+        if host is None:
+            return NotFound(what=f"model {model} is not known on this node")
+        if host.texts is not None:
+            return host.texts
+        async with host.lock:
+            try:
+                await self._running(host)
+            except WorkerGone as gone:
+                return WorkerFailed(model=model, how=str(gone))
+            except CommandFailed as failed:
+                return WorkerFailed(model=model, how=f"refused: {failed}")
+        assert host.texts is not None
+        return host.texts
+
+    async def tokenize(self, model: ModelId, command: frames.RenderChat | frames.Tokenize) -> list[int] | Refusal | CommandFailed:
+        """Token ids of a prompt. A template's complaint comes back as the CommandFailed with kind `template`."""
+        texts = await self.texts(model)
+        if isinstance(texts, Refusal):
+            return texts
+        process = self._hosts[model].process
+        assert process is not None
+        try:
+            _, payload = await process.call(command, deadline_s=COMMAND_DEADLINE_S)
+        except WorkerGone as gone:
+            return WorkerFailed(model=model, how=str(gone))
+        except CommandFailed as failed:
+            return failed if failed.kind == "template" else WorkerFailed(model=model, how=f"refused: {failed}")
+        return payload.cast("i").tolist()
+
+    # -- inside
+
+    def _host(self, model: ModelId) -> _Host | None:
+        host = self._hosts.get(model)
+        known = self._catalog.get(model)
+        if host is None and known is not None:
+            backoff = Backoff(FIRST_RESTART_S, 2.0, LIMIT_RESTART_S, entropy=self._world.entropy)
+            host = self._hosts[model] = _Host(known, self._settings(), backoff)
+        return host
+
+    async def _running(self, host: _Host) -> WorkerProcess:
+        """The live process of a host, started if need be, not before its backoff allows. Raises WorkerGone, CommandFailed."""
+        if host.process is not None and host.process.alive:
+            return host.process
+        model = host.known.manifest.model
+        clock = self._world.clock
+        await asyncio.sleep(max(0.0, host.not_before - clock.monotonic()))
+        if self._supervisor is None:
+            raise WorkerGone("cannot be started: the node is stopping")
+        host.process, host.shards = None, set()
+        host.reset_seats()
+        process = await start_worker(spawn=self._supervisor.spawn, name=f"worker {model}")
+        host.process, host.started_at = process, clock.monotonic()
+        self._supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
+        answer, payload = await process.call(
+            frames.OpenVocabulary(str(self._catalog.vocabulary_path(model))), deadline_s=COMMAND_DEADLINE_S
+        )
+        assert isinstance(answer, frames.VocabularyOpen)
+        host.texts = _texts(answer, payload)
+        logger.info("worker of %s runs as process %d", model, process.pid)
+        return process
+
+    async def _load(self, host: _Host, process: WorkerProcess, index: int) -> NoCapacity | NotFound | None:
+        known = host.known
+        model = known.manifest.model
+        if index not in self._storage.held(model):
+            return NotFound(what=f"shard {index} of model {model} is not on this node")
+        needed, free = host.memory_bytes(index), self.free_bytes()
+        if needed > free:
+            return NoCapacity(node=self._node, needed_bytes=needed, free_bytes=free)
+        embedding = known.files[index].embedding
+        table = None
+        if embedding is not None:
+            table = frames.EmbeddingsAt(
+                offset_bytes=embedding.file_offset,
+                kind=embedding.type,
+                rows=embedding.rows,
+                width=embedding.columns,
+                row_bytes=embedding.size_bytes // embedding.rows,
+                scale=known.architecture.embedding_scale,
+            )
+        command = frames.Load(
+            shard=index,
+            path=str(self._storage.path(ShardRef(model, index))),
+            last=index == len(known.files) - 1,
+            embeddings=table,
+            cells=host.cells,
+            sequences=host.sequences,
+            rows=PREFILL_ROWS,
+            threads=self._threads(),
+        )
+        await process.call(command, deadline_s=LOAD_DEADLINE_S)
+        host.shards.add(index)
+        host.wanted.add(index)
+        self._registry.set_loaded(model, host.shards)
+        self._bus.publish(WorkerReady(model=model, shards=tuple(sorted(host.shards))))
+        return None
+
+    async def _mourn(self, host: _Host, process: WorkerProcess) -> None:
+        """Waits for the end of a process nobody asked to end; reports it and starts it again with its shards."""
+        how = await asyncio.shield(process.ended)
+        model = host.known.manifest.model
+        if host.process is not process or self._hosts.get(model) is not host:
+            return  # stopped on purpose
+        clock = self._world.clock
+        if clock.monotonic() - host.started_at >= QUIET_S:
+            host.backoff.reset()
+        delay_s = host.backoff.delay()
+        host.not_before = clock.monotonic() + delay_s
+        host.shards = set()
+        self._registry.set_loaded(model, ())
+        logger.warning("worker of %s %s; it starts again in %.1f s", model, how, delay_s)
+        self._bus.publish(WorkerDied(model=model, how=how))
+        if host.wanted:
+            refusal = await self.ensure(model, frozenset(host.wanted))
+            if refusal is not None:
+                logger.warning("worker of %s did not come back: %s", model, refusal.sentence)
+
+    def _threads(self) -> int:
+        return threads_for(self._settings())
+
+
+def threads_for(settings: Settings) -> int:
+    """Threads of a worker: the setting, or a share of the physical cores by contribution (swarmllm.md 5.1)."""
+    if settings.resources.max_cpu_threads > 0:
+        return settings.resources.max_cpu_threads
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    share = {"minimal": 0.5, "moderate": 0.75, "maximum": 1.0}[settings.node.contribution]
+    return max(1, round(cores * share))
+
+
+def _texts(opened: frames.VocabularyOpen, payload: memoryview) -> Texts:
+    pieces: list[bytes] = []
+    at = 0
+    for length in opened.lengths:
+        pieces.append(bytes(payload[at : at + length]))
+        at += length
+    return Texts(pieces=tuple(pieces), ends=frozenset(opened.ends))
+
+
+def _status(model: ModelId, host: _Host) -> WorkerStatus:
+    process = host.process
+    if process is None or not process.alive:
+        state = "restarting" if host.wanted else "stopped"
+        return WorkerStatus(model=model, state=state, shards=(), pid=None, rss_bytes=0, description="")
+    try:
+        rss = psutil.Process(process.pid).memory_info().rss
+    except psutil.Error:
+        rss = 0
+    return WorkerStatus(
+        model=model, state="ready", shards=tuple(sorted(host.shards)), pid=process.pid, rss_bytes=rss,
+        description=process.description,
+    )  # fmt: skip
+
+
+def _ignore(_outcome: object) -> None:
+    """Bookkeeping whose failure means the worker is gone, which `_mourn` reports."""
+
+

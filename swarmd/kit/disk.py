@@ -1,0 +1,227 @@
+"""The only file that opens files.
+
+Every method exists twice: a coroutine that works in a thread, so that a slow disk never blocks the loop, and a `*_now`
+twin for start-up and for code that already is in a thread. A cancelled coroutine returns at once while its thread
+finishes: a cancelled write may or may not have happened. Errors are `OSError`, as the system gives them.
+
+What has its final name is whole: `write_atomic` and `rename` sync the bytes and then the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+PRIVATE = 0o600  # keys, tokens, settings with secrets
+
+
+class TooLarge(OSError):
+    """The file is larger than its reader allows."""
+
+
+class Locked(OSError):
+    """Another process holds the lock."""
+
+
+class Disk:
+    """The real disk. Fakes subclass it and override the `*_now` methods."""
+
+    async def read_bytes(self, path: Path, *, limit: int) -> bytes:
+        """The whole file. Raises TooLarge when it has more than `limit` bytes."""
+        return await asyncio.to_thread(self.read_bytes_now, path, limit=limit)
+
+    def read_bytes_now(self, path: Path, *, limit: int) -> bytes:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)  # not the reported size: a file can grow, and /proc reports 0
+        if len(data) > limit:
+            raise TooLarge(errno.EFBIG, f"more than {limit} bytes", str(path))
+        return data
+
+    async def write_atomic(self, path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> None:
+        """Readers see the old file or the new one, also after a power cut. The folder must exist."""
+        await asyncio.to_thread(self.write_atomic_now, path, data, mode=mode)
+
+    def write_atomic_now(self, path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> None:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # made with 0600
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._sync_folder(path.parent)
+
+    async def read_range(self, path: Path, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`, fewer at the end of the file."""
+        return await asyncio.to_thread(self.read_range_now, path, offset, size)
+
+    def read_range_now(self, path: Path, offset: int, size: int) -> bytes:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            parts: list[bytes] = []
+            while size > 0 and (part := file.read(size)):  # one read returns at most 2 GiB, and may be short
+                parts.append(part)
+                size -= len(part)
+        return b"".join(parts)
+
+    async def write_range(self, path: Path, offset: int, data: bytes | memoryview) -> None:
+        """Write into the file at `offset`, creating it when absent. Not synced: call `sync` before relying on it."""
+        await asyncio.to_thread(self.write_range_now, path, offset, data)
+
+    def write_range_now(self, path: Path, offset: int, data: bytes | memoryview) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(data).cast("B")
+            while view:
+                written = os.pwrite(descriptor, view, offset)
+                view, offset = view[written:], offset + written
+        finally:
+            os.close(descriptor)
+
+    async def preallocate(self, path: Path, size: int) -> None:
+        """Create or resize the file to `size` bytes and reserve them, so that a full disk fails here and not later."""
+        await asyncio.to_thread(self.preallocate_now, path, size)
+
+    def preallocate_now(self, path: Path, size: int) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.ftruncate(descriptor, size)
+            if size and hasattr(os, "posix_fallocate"):  # macOS has none: there the size is all we can set
+                try:
+                    os.posix_fallocate(descriptor, 0, size)
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve
+                        raise
+        finally:
+            os.close(descriptor)
+
+    async def sync(self, path: Path) -> None:
+        """Return when the file's bytes are on the disk."""
+        await asyncio.to_thread(self.sync_now, path)
+
+    def sync_now(self, path: Path) -> None:
+        self._sync(path, os.O_RDONLY)
+
+    async def rename(self, source: Path, target: Path) -> None:
+        """Sync `source`, then give it the name `target` (replacing it), durably. Same file system only."""
+        await asyncio.to_thread(self.rename_now, source, target)
+
+    def rename_now(self, source: Path, target: Path) -> None:
+        if not source.is_dir():
+            self.sync_now(source)
+        source.replace(target)
+        self._sync_folder(target.parent)
+        if source.parent != target.parent:
+            self._sync_folder(source.parent)
+
+    async def remove(self, path: Path) -> bool:
+        """Delete a file. False: it was not there."""
+        return await asyncio.to_thread(self.remove_now, path)
+
+    def remove_now(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def remove_folder(self, path: Path) -> bool:
+        """Delete a folder with all that is in it; links are removed, not followed. False: it was not there."""
+        return await asyncio.to_thread(self.remove_folder_now, path)
+
+    def remove_folder_now(self, path: Path) -> bool:
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    async def make_folder(self, path: Path, *, mode: int = 0o755) -> None:
+        """With its parents; existing is fine (and keeps its mode)."""
+        await asyncio.to_thread(self.make_folder_now, path, mode=mode)
+
+    def make_folder_now(self, path: Path, *, mode: int = 0o755) -> None:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+
+    async def list_folder(self, path: Path) -> list[Path]:
+        """What is in the folder, sorted; empty when there is no such folder."""
+        return await asyncio.to_thread(self.list_folder_now, path)
+
+    def list_folder_now(self, path: Path) -> list[Path]:
+        try:
+            return sorted(path.iterdir())
+        except FileNotFoundError:
+            return []
+
+    async def exists(self, path: Path) -> bool:
+        return await asyncio.to_thread(self.exists_now, path)
+
+    def exists_now(self, path: Path) -> bool:
+        return path.exists()
+
+    async def size_bytes(self, path: Path) -> int:
+        return await asyncio.to_thread(self.size_bytes_now, path)
+
+    def size_bytes_now(self, path: Path) -> int:
+        return path.stat().st_size
+
+    async def folder_bytes(self, path: Path) -> int:
+        """Sizes of all files below the folder; links are not followed, what vanishes meanwhile is not counted."""
+        return await asyncio.to_thread(self.folder_bytes_now, path)
+
+    def folder_bytes_now(self, path: Path) -> int:
+        total = 0
+        for folder, _, names in os.walk(path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    status = Path(folder, name).lstat()
+                    total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return total
+
+    async def free_bytes(self, path: Path) -> int:
+        """Free for this user on the file system of `path`, which need not exist yet."""
+        return await asyncio.to_thread(self.free_bytes_now, path)
+
+    def free_bytes_now(self, path: Path) -> int:
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Generator[None]:
+        """Hold the lock file for the block, so that one data folder has one daemon. Raises Locked.
+
+        The kernel drops the lock when the process ends, however it ends; the empty file stays.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Locked(error.errno, "another process holds the lock", str(path)) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _sync_folder(self, path: Path) -> None:
+        self._sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _sync(self, path: Path, flags: int) -> None:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

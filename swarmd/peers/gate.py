@@ -1,0 +1,187 @@
+"""The judge of everybody who wants to talk to us, and of everybody who answers. Implements `transport.doors.Authority`.
+
+A stranger gets silence: no certificate, another network's, an unknown invite, all look the same from outside. Whoever
+proved that it has one of our codes is told why it is not let in, over the encrypted channel.
+
+Revocation has its place in `_certificate_of`, through the `revoked` argument of `certificates.verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from swarmd.domain.ids import NetworkId, short
+from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
+from swarmd.domain.refusals import Expired, Forbidden, Refusal, UsedUp
+from swarmd.identity import certificates
+from swarmd.identity.certificates import Certificate
+from swarmd.identity.keys import NodeKey, Signed, verify
+from swarmd.kit.world import World
+from swarmd.peers import hello as hellos
+from swarmd.peers.addresses import MAX_ENDPOINTS
+from swarmd.peers.hello import BOOT_BYTES, MAX_SOFTWARE, Declined, Hello, StatedEndpoint
+from swarmd.peers.invitations import Invitations, Redeemed
+from swarmd.peers.membership import Membership
+from swarmd.transport.doors import Admitted, TurnedAway
+
+_NO_READING: Final = Forbidden(what="its Hello cannot be read")
+
+
+class Gate:
+    """One per node."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        membership: Membership,
+        invitations: Invitations,
+        world: World,
+        software: str,
+        listening: Callable[[], tuple[Endpoint, ...]],
+    ) -> None:
+        """`software`: `name/version`. `listening`: the bound endpoints; an unspecified host is right for
+        "everywhere"."""
+        self._key = key
+        self._membership = membership
+        self._invitations = invitations
+        self._clock = world.clock
+        self._software = software[:MAX_SOFTWARE]
+        self._listening = listening
+        self._boot = world.entropy.token(BOOT_BYTES)
+
+    def static_private(self) -> bytes:
+        return self._key.static_private
+
+    def hello(self, *, purpose: Purpose, invited: bool) -> bytes:
+        return hellos.encode(self._hello(purpose, certificate=None if invited else self._membership.certificate))
+
+    async def psk_for(self, tag: bytes) -> bytes | None:
+        return await self._invitations.psk_for(tag)
+
+    async def admit(self, hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
+        said = self._read(hello, static_public=static_public)
+        if isinstance(said, Forbidden):
+            return TurnedAway(why=said)
+        if invite_tag is not None:
+            return await self._admit_invited(said, invite_tag)
+        refusal = self._judge(said)
+        if refusal is not None:
+            return TurnedAway(why=refusal)
+        reply = self._hello(said.purpose, certificate=self._membership.certificate)
+        return Admitted(peer=_identity(said), reply=hellos.encode(reply))
+
+    async def check(self, hello: bytes, *, static_public: bytes, invited: bool) -> PeerIdentity | Refusal:
+        said = self._read(hello, static_public=static_public)
+        if isinstance(said, Forbidden):
+            return said
+        if not invited:
+            return self._judge(said) or _identity(said)
+        if said.declined is not None:
+            return _told(said.declined, since=said.declined_since)
+        certificate = self._read_admission(said)
+        return certificate if isinstance(certificate, Refusal) else _identity(said)
+
+    def admission(self, hello: bytes, *, network: NetworkId) -> Certificate | Forbidden:
+        """Our new certificate out of the Hello that answered an invited handshake; `network` is the one in the code."""
+        said = hellos.decode(hello)
+        if said is None:
+            return _NO_READING
+        certificate = self._read_admission(said)
+        if isinstance(certificate, Certificate) and certificate.network != network:
+            return Forbidden(what="the inviter belongs to another network than its code says: ask for a new code")
+        return certificate
+
+    def _hello(self, purpose: Purpose, *, certificate: Certificate | None) -> Hello:
+        return Hello(
+            node=bytes.fromhex(self._key.node),
+            static_signature=self._key.static_signature,
+            purpose=purpose,
+            software=self._software,
+            boot=self._boot,
+            endpoints=tuple(StatedEndpoint(one.host, one.port) for one in self._listening()[:MAX_ENDPOINTS]),
+            certificate=None if certificate is None else certificates.encode(certificate),
+        )
+
+    def _read(self, data: bytes, *, static_public: bytes) -> Hello | Forbidden:
+        """The Hello, if it really comes from the node that it names and that node is not us."""
+        said = hellos.decode(data)
+        if said is None:
+            return _NO_READING
+        if said.node_id == self._key.node:
+            return Forbidden(what="this node reached itself")
+        if not verify(said.node_id, Signed.STATIC_KEY, static_public, said.static_signature):
+            return Forbidden(what=f"the link's key does not belong to node {short(said.node_id)}, which it claims to be")
+        return said
+
+    def _judge(self, said: Hello) -> Refusal | None:
+        """None: a member of our network, now."""
+        network = self._membership.network
+        if network is None:
+            return Forbidden(what="this node belongs to no network yet")
+        certificate = self._certificate_of(said, network=network)
+        return certificate if isinstance(certificate, Refusal) else None
+
+    def _certificate_of(self, said: Hello, *, network: NetworkId) -> Certificate | Refusal:
+        if said.certificate is None:
+            return Forbidden(what=f"node {short(said.node_id)} shows no certificate")
+        certificate = certificates.decode(said.certificate)
+        if isinstance(certificate, Forbidden):
+            return certificate
+        if certificate.node != said.node_id:
+            return Forbidden(what=f"node {short(said.node_id)} shows the certificate of node {short(certificate.node)}")
+        return certificates.verify(certificate, network=network, now=self._clock.now())
+
+    def _read_admission(self, said: Hello) -> Certificate | Forbidden:
+        """Our certificate, if the inviter itself belongs to the network it let us into."""
+        if said.admission is None:
+            return Forbidden(what="the inviter answered without a certificate")
+        ours = certificates.decode(said.admission)
+        if isinstance(ours, Forbidden):
+            return ours
+        if ours.node != self._key.node:
+            return Forbidden(what=f"the inviter issued a certificate for node {short(ours.node)}, not for this one")
+        for verdict in (
+            certificates.verify(ours, network=ours.network, now=self._clock.now()),
+            self._certificate_of(said, network=ours.network),
+        ):
+            if isinstance(verdict, Refusal):
+                return Forbidden(what=f"the inviter's answer does not hold: {verdict.sentence}")
+        return ours
+
+    async def _admit_invited(self, said: Hello, tag: bytes) -> Admitted | TurnedAway:
+        outcome = await self._invitations.redeem(tag, said.node_id)
+        answer = self._hello(said.purpose, certificate=self._membership.certificate)
+        if isinstance(outcome, Redeemed):
+            reply = msgspec.structs.replace(answer, admission=outcome.certificate)
+            return Admitted(peer=_identity(said), reply=hellos.encode(reply))
+        declined, since = _to_tell(outcome)
+        reply = msgspec.structs.replace(answer, declined=declined, declined_since=since)
+        return TurnedAway(why=outcome, reply=hellos.encode(reply))
+
+
+def _identity(said: Hello) -> PeerIdentity:
+    return PeerIdentity(node=said.node_id, purpose=said.purpose, software=said.software, endpoints=said.stated)
+
+
+def _to_tell(refusal: UsedUp | Expired | Forbidden) -> tuple[Declined, float]:
+    match refusal:
+        case UsedUp():
+            return Declined.USED, 0.0
+        case Expired():
+            return Declined.EXPIRED, refusal.expired_at
+        case Forbidden():
+            return Declined.WITHDRAWN, 0.0
+
+
+def _told(declined: Declined, *, since: float) -> Refusal:
+    match declined:
+        case Declined.USED:
+            return UsedUp()
+        case Declined.EXPIRED:
+            return Expired(expired_at=min(2.0**35, max(0.0, since)))  # what a date can show; in this order NaN is 0
+        case Declined.WITHDRAWN:
+            return Forbidden(what="the inviter takes nobody in with this code any more: ask for a new one")

@@ -1,0 +1,451 @@
+"""Keeps a control and a bulk connection to every member in the book up, for ever.
+
+Both sides of a pair dial; a double connection is resolved by `slots`. A link that is gone is dialled again with
+growing, jittered pauses; a new endpoint ends the pause at once. So after a restart a node finds its way back from the
+persisted book and its certificate, and nobody has to tell it.
+
+Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from swarmd.domain.events import PeerConnected, PeerDisconnected
+from swarmd.domain.ids import NodeId, short
+from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerView, Purpose
+from swarmd.domain.refusals import Refusal
+from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import Backoff
+from swarmd.kit.gauges import Gauges
+from swarmd.kit.service import Ready
+from swarmd.kit.world import World
+from swarmd.peers import hello as hellos
+from swarmd.peers.addresses import as_seen_from
+from swarmd.peers.book import PeerBook
+from swarmd.peers.neighbours import Neighbours
+from swarmd.peers.slots import Closing, Slot
+from swarmd.store.peers import Source
+from swarmd.transport.connection import Connection
+from swarmd.transport.rpc import Dispatcher, Link, LinkLost, Spawn, StreamReset
+from swarmd.wire.events import TooManyStreams
+from swarmd.wire.messages import Heard, Introduction, Refused, Summary
+
+MAX_PEERS: Final = 150  # the default of `network.max_peers`
+FIRST_S: Final = 0.2  # a restarted process listens again within a second
+LIMIT_S: Final = 30.0  # a machine that was switched on is found within half a minute, whoever hears of it first
+STABLE_S: Final = 60.0  # a link that lived this long was a good one: the next pause is short again
+CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; this is for one that does not
+TELL_TIMEOUT_S: Final = 10.0  # as long as a silent link lives (`wire.session.DEAD_AFTER_S`)
+TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
+JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
+SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
+RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 5 s, so half a minute of history
+
+logger = logging.getLogger(__name__)
+
+
+class Dialler(Protocol):
+    """What links need of `transport.doors.Doors`."""
+
+    async def dial(
+        self,
+        endpoint: Endpoint,
+        *,
+        expect: NodeId | None,
+        purpose: Purpose,
+        invite: tuple[bytes, bytes] | None = None,
+    ) -> Connection | Refusal: ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Leg:
+    """One connection and what we know about it."""
+
+    link: Link
+    boot: bytes
+    up_at: float
+    """Monotonic."""
+    rtt_ms: float | None = None
+    """Smoothed."""
+    rtt_seen: int = 0
+    talk: asyncio.Task[Any] | None = None
+
+    @property
+    def dialled(self) -> bool:
+        return self.link.connection.dialled
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """The one connection to one node for one purpose, and the coroutine that keeps it up."""
+
+    node: NodeId
+    purpose: Purpose
+    slot: Slot[_Leg]
+    backoff: Backoff
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    vacant: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: bool = False
+    """A connection has gone since the last dial."""
+    tender: asyncio.Task[Any] | None = None
+
+
+class Links:
+    """See the module. A service; `accepted`, `offer` and `announce` work before it runs."""
+
+    name = "links"
+
+    def __init__(
+        self,
+        *,
+        own: NodeId,
+        book: PeerBook,
+        dialler: Dialler,
+        dispatcher: Dispatcher,
+        spawn: Spawn,
+        world: World,
+        bus: EventBus,
+        gauges: Gauges,
+        max_peers: int = MAX_PEERS,
+    ) -> None:
+        """`spawn`: of the supervisor that runs this service. Registers its messages with `dispatcher`.
+
+        `max_peers`: links kept at the same time; members beyond are neither dialled nor taken in.
+        """
+        self._own = own
+        self._book = book
+        self._dialler = dialler
+        self._dispatcher = dispatcher
+        self._for_guests = Dispatcher()  # somebody who is only joining may ask for nothing else
+        self._spawn = spawn
+        self._world = world
+        self._bus = bus
+        self._gauges = gauges
+        self._max_peers = max_peers
+        self._places: dict[tuple[NodeId, Purpose], _Place] = {}
+        self._open: set[Link] = set()
+        """Everything that is to be closed at the end: current, retired and guests."""
+        self._running = False
+        self._neighbours = Neighbours(own=own, book=book, bus=bus, offer=self._offer_quietly)
+        dispatcher.answer(Summary, self._heard_summary)
+        dispatcher.answer(Introduction, self._heard_introduction)
+
+    async def run(self, ready: Ready) -> None:
+        """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
+        self._running = True
+        try:
+            for node in self._book.nodes():
+                self._tend(node)
+            ready()
+            while True:
+                await asyncio.sleep(SAMPLE_S)
+                self._sample()
+                for node in self._book.nodes():
+                    self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
+        finally:
+            self._running = False
+            for place in self._places.values():
+                if place.tender is not None:
+                    place.tender.cancel()
+            for link in tuple(self._open):
+                link.close("the node stops")
+
+    # ---- asked by everybody
+
+    def link(self, node: NodeId, purpose: Purpose = Purpose.CONTROL) -> Link | None:
+        """The current link, which may break at any moment; None while there is none."""
+        place = self._places.get((node, purpose))
+        leg = None if place is None else place.slot.current
+        return None if leg is None or leg.link.closed is not None else leg.link
+
+    def connected(self) -> tuple[NodeId, ...]:
+        """Everybody with a control link, in the order of their ids."""
+        return tuple(sorted(node for node, purpose in self._places if purpose is Purpose.CONTROL and self._is_up(node)))
+
+    def views(self) -> tuple[PeerView, ...]:
+        """Everybody in the book, in the order of their ids."""
+        return tuple(view for node in sorted(self._book.nodes()) if (view := self.view(node)) is not None)
+
+    def view(self, node: NodeId) -> PeerView | None:
+        record = self._book.record(node)
+        if record is None:
+            return None
+        place = self._places.get((node, Purpose.CONTROL))
+        leg = None if place is None else place.slot.current
+        if leg is None:
+            return PeerView(record=record, connected=False, addresses=record.endpoints)
+        connection = leg.link.connection
+        return PeerView(
+            record=record,
+            connected=True,
+            rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
+            min_rtt_ms=_ms(connection.min_rtt_s),
+            rtt_samples=connection.rtt_samples,
+            summary=self._neighbours.summary(node),
+            addresses=self._book.proven_endpoints(node),
+        )
+
+    async def wait_for(self, node: NodeId, *, timeout_s: float) -> bool:
+        """Whether a control link to `node` is up within that time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._place(node, Purpose.CONTROL).up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # ---- told by others
+
+    def announce(self, summary: NodeSummary) -> None:
+        """What this node says about itself from now on; a growing `version` makes it news."""
+        self._neighbours.announce(summary)
+
+    async def offer(self, node: NodeId, endpoints: tuple[Endpoint, ...], *, source: Source) -> bool:
+        """Somebody says that `node`, a member, is there. Stored, and dialled at once when that is news (True)."""
+        if node == self._own:
+            return False
+        news = await self._book.offer(node, endpoints, source=source)
+        if news:
+            self.wake(node)
+            self._neighbours.refresh()
+        return news
+
+    def wake(self, node: NodeId) -> None:
+        """Dial `node` now if there is no link, however long the pause still is."""
+        if node not in self._book:
+            return
+        self._tend(node)
+        for purpose in Purpose:
+            place = self._place(node, purpose)
+            if place.vacant.is_set():
+                place.backoff.reset()
+                place.wake.set()
+
+    async def forget(self, node: NodeId) -> None:
+        """Close the links to `node`, stop dialling it, and take it out of the book. It may still come by itself."""
+        for purpose in Purpose:
+            place = self._places.get((node, purpose))
+            if place is not None and place.tender is not None:
+                place.tender.cancel()
+                place.tender = None
+            if place is not None and place.slot.current is not None:
+                place.slot.current.link.close("forgotten")
+        await self._book.remove(node)
+
+    def accepted(self, connection: Connection) -> None:
+        """From the doors: somebody was let in."""
+        hello = hellos.decode(connection.peer_hello)
+        assert hello is not None, "the gate has read it"
+        if hello.certificate is None:
+            # It joins: it has just been given its certificate, and comes back with it.
+            guest = Link(connection, dispatcher=self._for_guests, spawn=self._spawn)
+            self._open.add(guest)
+            self._spawn(self._close_in(guest, JOINER_STAYS_S), name=f"admission of {short(connection.node)}")
+            return
+        if not self._is_up(connection.node) and len(self.connected()) >= self._max_peers:
+            logger.warning("%d peers are linked, node %s is not taken in", self._max_peers, short(connection.node))
+            connection.close("this node has no place for another peer")
+            return
+        self._adopt(connection, boot=hello.boot, endpoint=None)
+
+    def dialled(self, connection: Connection, endpoint: Endpoint) -> None:
+        """A member was reached at `endpoint`: its connection is ours to keep."""
+        hello = hellos.decode(connection.peer_hello)
+        assert hello is not None, "the gate has read it"
+        self._adopt(connection, boot=hello.boot, endpoint=endpoint)
+
+    # ---- keeping links up
+
+    def _place(self, node: NodeId, purpose: Purpose) -> _Place:
+        place = self._places.get((node, purpose))
+        if place is None:
+            place = self._places[node, purpose] = _Place(
+                node=node,
+                purpose=purpose,
+                slot=Slot(own=self._own, peer=node),
+                backoff=Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy),
+            )
+            place.vacant.set()
+        return place
+
+    def _is_up(self, node: NodeId) -> bool:
+        place = self._places.get((node, Purpose.CONTROL))
+        return place is not None and place.slot.current is not None
+
+    def _tend(self, node: NodeId) -> None:
+        """Make sure that somebody dials `node`."""
+        if not self._running:
+            return
+        for purpose in Purpose:
+            place = self._place(node, purpose)
+            if place.tender is None or place.tender.done():
+                place.tender = self._spawn(self._keep_up(place), name=f"{purpose.value} link to {short(node)}")
+
+    async def _keep_up(self, place: _Place) -> None:
+        control = self._place(place.node, Purpose.CONTROL)
+        while True:
+            await place.vacant.wait()
+            if place.lost:
+                # Not at once: a peer that takes us and drops us again would be dialled without end.
+                place.lost = False
+                await _pause(place)
+                continue
+            if place.purpose is Purpose.BULK:
+                await control.up.wait()  # one dial at a time finds out whether the node is there
+            elif len(self.connected()) >= self._max_peers:
+                await _pause(place)
+                continue
+            place.wake.clear()
+            await self._dial(place)
+            if place.vacant.is_set():
+                await _pause(place)
+
+    async def _dial(self, place: _Place) -> None:
+        """Every endpoint once, best first, until there is a connection, from here or from there."""
+        for endpoint in self._book.endpoints(place.node):
+            result = await self._dialler.dial(endpoint, expect=place.node, purpose=place.purpose)
+            if isinstance(result, Connection):
+                self.dialled(result, endpoint)
+                return
+            logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
+            if not place.vacant.is_set():
+                return
+
+    def _adopt(self, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
+        """One more connection is up. No await in here: between the verdict and what follows nothing can change."""
+        place = self._place(connection.node, connection.purpose)
+        link = Link(connection, dispatcher=self._dispatcher, spawn=self._spawn)
+        self._open.add(link)
+        leg = _Leg(link=link, boot=boot, up_at=self._world.clock.monotonic())
+        verdict = place.slot.offer(leg)
+        if verdict.loser is not None:
+            self._retire(verdict.loser, verdict.closing)
+        if verdict.taken:
+            place.vacant.clear()
+            place.up.set()
+            place.wake.clear()  # what the news were good for is done
+            if place.purpose is Purpose.CONTROL:
+                self._control_up(leg, endpoint=endpoint, first=verdict.loser is None)
+        self._spawn(self._watch(place, leg), name=f"watch over {link!r}")
+
+    def _control_up(self, leg: _Leg, *, endpoint: Endpoint | None, first: bool) -> None:
+        node = leg.link.node
+        leg.talk = self._spawn(self._talk(leg), name=f"talk with {short(node)}")
+        self._spawn(self._remember(leg, endpoint), name=f"remember {short(node)}")
+        if first:
+            logger.info("connected to %s at %s", short(node), leg.link.connection.remote)
+            self._gauges.set("peers.connected", len(self.connected()))
+            self._bus.publish(PeerConnected(node=node))
+
+    def _retire(self, leg: _Leg, closing: Closing) -> None:
+        if leg.talk is not None:
+            leg.talk.cancel()
+        if closing is Closing.NOW:
+            leg.link.close("a double connection")
+        else:
+            self._spawn(self._close_in(leg.link, CLOSE_LATER_S), name=f"retired {leg.link!r}")
+
+    async def _close_in(self, link: Link, seconds: float) -> None:
+        """Give the other side that long to close."""
+        try:
+            async with asyncio.timeout(seconds):
+                await link.wait_closed()
+        except TimeoutError:
+            link.close("it was to be closed long ago")
+        self._open.discard(link)
+
+    async def _watch(self, place: _Place, leg: _Leg) -> None:
+        reason = await leg.link.wait_closed()
+        self._open.discard(leg.link)
+        if leg.talk is not None:
+            leg.talk.cancel()
+        if not place.slot.drop(leg):
+            return
+        if self._world.clock.monotonic() - leg.up_at >= STABLE_S:
+            place.backoff.reset()
+        place.lost = True
+        place.up.clear()
+        place.vacant.set()
+        if place.purpose is not Purpose.CONTROL:
+            return
+        logger.info("link to %s is gone: %s", short(place.node), reason)
+        self._neighbours.gone(place.node)
+        self._gauges.remove(f"peers.{place.node}")
+        self._gauges.set("peers.connected", len(self.connected()))
+        self._bus.publish(PeerDisconnected(node=place.node, reason=reason))
+        await self._book.record_seen(place.node, endpoint=None)
+
+    async def _remember(self, leg: _Leg, endpoint: Endpoint | None) -> None:
+        """Where the peer is: what it stated, read in the light of where we see it."""
+        connection = leg.link.connection
+        stated = as_seen_from(connection.peer.endpoints, observed_host=connection.remote.host)
+        await self.offer(connection.node, stated, source=Source.OBSERVED)
+        await self._book.record_seen(connection.node, endpoint=endpoint)
+        self._tend(connection.node)
+        self._neighbours.refresh()
+
+    # ---- talking
+
+    async def _talk(self, leg: _Leg) -> None:
+        link = leg.link
+
+        async def send(message: Summary | Introduction) -> None:
+            reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
+            if isinstance(reply, Refused):
+                logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
+
+        while True:
+            try:
+                await self._neighbours.converse(link.node, observed_host=link.connection.remote.host, send=send)
+            except LinkLost:
+                return
+            except (StreamReset, TooManyStreams, TimeoutError) as error:
+                logger.debug("%s did not hear us, once more: %s", short(link.node), error)
+                await asyncio.sleep(TELL_AGAIN_S)
+
+    async def _heard_summary(self, message: Summary, payload: memoryview, peer: PeerIdentity) -> Heard:
+        if self._is_up(peer.node):
+            self._neighbours.heard_summary(peer.node, message)
+        return Heard()
+
+    async def _heard_introduction(self, message: Introduction, payload: memoryview, peer: PeerIdentity) -> Heard:
+        if (link := self.link(peer.node)) is not None:
+            observed_host = link.connection.remote.host
+            await self._neighbours.heard_introduction(peer.node, message, observed_host=observed_host)
+        return Heard()
+
+    async def _offer_quietly(self, node: NodeId, endpoints: tuple[Endpoint, ...], source: Source) -> None:
+        await self.offer(node, endpoints, source=source)
+
+    def _sample(self) -> None:
+        """Round trips into the gauges: smoothed and least."""
+        for (node, purpose), place in self._places.items():
+            leg = place.slot.current
+            if leg is None or purpose is not Purpose.CONTROL:
+                continue
+            connection = leg.link.connection
+            latest, least = _ms(connection.rtt_s), _ms(connection.min_rtt_s)
+            if connection.rtt_samples == leg.rtt_seen or latest is None or least is None:
+                continue
+            leg.rtt_seen = connection.rtt_samples
+            leg.rtt_ms = latest if leg.rtt_ms is None else leg.rtt_ms + RTT_WEIGHT * (latest - leg.rtt_ms)
+            self._gauges.set(f"peers.{node}.rtt_ms", leg.rtt_ms)
+            self._gauges.set(f"peers.{node}.min_rtt_ms", least)
+
+
+async def _pause(place: _Place) -> None:
+    """Until the backoff is over, or somebody has news."""
+    try:
+        async with asyncio.timeout(place.backoff.delay()):
+            await place.wake.wait()
+    except TimeoutError:
+        pass
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3

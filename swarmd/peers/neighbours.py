@@ -1,0 +1,168 @@
+"""What neighbours tell each other: themselves, and whom else they are linked to.
+
+One coroutine per control connection says what is new since it last spoke, and sleeps until there is something. So news
+never queue up: a peer that reads slowly gets the newest state, not every state. Nothing here is forwarded: what a node
+says about itself goes to its direct neighbours only (gossip comes with relays).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from math import isfinite
+from typing import Final
+
+from swarmd.domain.events import SummaryReceived
+from swarmd.domain.ids import NodeId, parse_model_id, parse_node_id, short
+from swarmd.domain.peers import Endpoint, NodeSummary
+from swarmd.kit.bus import EventBus
+from swarmd.peers.addresses import MAX_ENDPOINTS, as_seen_from, is_loopback, is_unspecified
+from swarmd.peers.book import PeerBook
+from swarmd.store.peers import Source
+from swarmd.wire.messages import Introduced, Introduction, Summary
+
+MAX_INTRODUCED: Final = 64  # members in one message: more than a private network has; the rest follows in the next one
+
+MAX_TEXT: Final = 128  # characters of a software version, a region, the name of a graphics card
+MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the message still fits
+MAX_SHARDS: Final = 4096  # a shard has at least one layer, and no model has a tenth of this
+LAYOUT: Final = re.compile(r"[0-9a-f]{32}")  # `domain.models.Manifest.layout`
+
+Send = Callable[[Summary | Introduction], Awaitable[None]]
+"""Returns when the message is on its way. Raises when the link is gone."""
+
+Offer = Callable[[NodeId, tuple[Endpoint, ...], Source], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+
+class Neighbours:
+    """The owner of the newest summaries. Used by `links`, which knows the connections."""
+
+    def __init__(self, *, own: NodeId, book: PeerBook, bus: EventBus, offer: Offer) -> None:
+        self._own = own
+        self._book = book
+        self._bus = bus
+        self._offer = offer
+        self._ours: NodeSummary | None = None
+        self._theirs: dict[NodeId, NodeSummary] = {}
+        self._news: dict[NodeId, asyncio.Event] = {}
+        """One for each neighbour with a control link; its keys are the connected nodes."""
+
+    def summary(self, node: NodeId) -> NodeSummary | None:
+        """What a connected neighbour last said about itself."""
+        return self._theirs.get(node)
+
+    def announce(self, summary: NodeSummary) -> None:
+        """From now on this is what we say about ourselves, to every neighbour and to each new one."""
+        assert summary.node == self._own, "a node speaks about itself only"
+        self._ours = summary
+        self.refresh()
+
+    def gone(self, node: NodeId) -> None:
+        """The last control connection to `node` is over: what it said is void."""
+        self._theirs.pop(node, None)
+
+    async def converse(self, node: NodeId, *, observed_host: str, send: Send) -> None:
+        """Tell `node` what it does not know yet, for as long as the connection lives; ends by cancellation or by
+        `send`."""
+        news = self._news[node] = asyncio.Event()
+        self.refresh()  # the others hear of this one
+        told_version: int | None = None
+        told: dict[NodeId, tuple[Endpoint, ...]] = {}
+        try:
+            while True:
+                news.clear()
+                ours = self._ours
+                if ours is not None and ours.version != told_version:
+                    await send(Summary(summary=ours))
+                    told_version = ours.version
+                fresh = self._introductions(node, observed_host=observed_host, told=told)
+                if fresh:
+                    await send(Introduction(members=fresh))
+                    told.update((one.node, one.endpoints) for one in fresh)
+                    continue  # there may be more than fit into one message
+                await news.wait()
+        finally:
+            if self._news.get(node) is news:  # else a newer connection to the same node has taken over
+                del self._news[node]
+
+    def heard_summary(self, node: NodeId, message: Summary) -> None:
+        """From a connected neighbour. Older than what we have, or about somebody else: ignored."""
+        summary = message.summary
+        known = self._theirs.get(node)
+        if summary.node != node:
+            logger.warning("node %s speaks for another node, ignored", short(node))
+        elif (why := unsound(summary)) is not None:
+            logger.warning("node %s says %s about itself, ignored", short(node), why)
+        elif known is None or summary.version > known.version:
+            self._theirs[node] = summary
+            self._bus.publish(SummaryReceived(summary=summary))
+
+    async def heard_introduction(self, node: NodeId, message: Introduction, *, observed_host: str) -> None:
+        """From a connected neighbour: whom it is linked to. They go into the book and are dialled; they prove
+        themselves."""
+        for one in message.members[:MAX_INTRODUCED]:
+            try:
+                member = parse_node_id(one.node)
+            except ValueError:
+                logger.warning("node %s introduces somebody without a proper id, ignored", short(node))
+                return
+            if member in (self._own, node):
+                continue
+            # Loopback is right for us only when the teller itself is on this machine.
+            same_machine = observed_host if is_loopback(observed_host) else None
+            stated = tuple(endpoint for endpoint in one.endpoints[:MAX_ENDPOINTS] if not is_unspecified(endpoint.host))
+            endpoints = as_seen_from(stated, observed_host=same_machine)
+            if endpoints:
+                await self._offer(member, endpoints, Source.INTRODUCED)
+
+    def _introductions(
+        self, to: NodeId, *, observed_host: str, told: dict[NodeId, tuple[Endpoint, ...]]
+    ) -> tuple[Introduced, ...]:
+        """Connected members that `to` was not told about, or whose endpoints have changed since. At most
+        MAX_INTRODUCED."""
+        fresh: list[Introduced] = []
+        for member in self._news:
+            if member == to or len(fresh) == MAX_INTRODUCED:
+                continue
+            endpoints = tuple(
+                endpoint
+                for endpoint in self._book.proven_endpoints(member)
+                if is_loopback(observed_host) or not is_loopback(endpoint.host)
+            )
+            # Compared as sets: the order changes with every link, and that is no news.
+            if endpoints and set(endpoints) != set(told.get(member, ())):
+                fresh.append(Introduced(node=member, endpoints=endpoints))
+        return tuple(fresh)
+
+    def refresh(self) -> None:
+        """Something changed that neighbours may not know: see what is new for each."""
+        for news in self._news.values():
+            news.set()
+
+
+def unsound(summary: NodeSummary) -> str | None:
+    """What in a summary off the wire nobody should have to check again: ids that are none, numbers that are none."""
+    texts = (summary.software, summary.region, summary.gpu or "")
+    if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
+        return "an endless or unprintable text"
+    if len(summary.endpoints) > MAX_ENDPOINTS or len(summary.holdings) > MAX_HOLDINGS:
+        return "too many things"
+    if not (isfinite(summary.started_at) and 0 <= summary.ram_free_bytes <= summary.ram_total_bytes):
+        return "impossible numbers"
+    for holding in summary.holdings:
+        try:
+            parse_model_id(holding.model)
+        except ValueError:
+            return "a model id that is none"
+        if not LAYOUT.fullmatch(holding.layout):
+            return "a layout that is none"
+        if holding.layer_ms is not None and not (isfinite(holding.layer_ms) and holding.layer_ms >= 0):
+            return "an impossible speed"
+        shards = holding.shards
+        if any(index < 0 or index >= MAX_SHARDS for index in shards) or list(shards) != sorted(set(shards)):
+            return "a list of shards that is none"
+    return None

@@ -1,0 +1,250 @@
+"""The files of this node's shards: landing, committed, quarantined.
+
+A shard lands in `shard_NNN.gguf.partial`, chunk by chunk, each verified before it is written; `shard_NNN.chunks` remembers
+which are on the disk. When all are, the local GGUF header is put in front, everything is synced and the final name given.
+So a final name means: every byte matched its hash. Killed at any moment, the next start continues where the bitmap ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import blake3
+
+from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.models import CHUNK_BYTES, ShardSpec, ShardState
+from swarmd.domain.refusals import NoSpace
+from swarmd.kit.disk import Disk
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.shard_file import Run, ShardFile
+
+BITMAP_LIMIT = 64 * 1024  # bytes: one byte per chunk of a 512 GB shard
+
+logger = logging.getLogger(__name__)
+
+
+class ChunkMismatch(Exception):
+    """Bytes that arrived do not have the hash the manifest promises."""
+
+
+class ShardStorage:
+    """Owner of shard files. Sizes in bytes; offsets of payloads count from the shard's first tensor byte."""
+
+    def __init__(self, *, catalog: Catalog, disk: Disk) -> None:
+        self._catalog, self._disk = catalog, disk
+        self._held: dict[ModelId, set[int]] = {}
+
+    def scan_now(self) -> None:
+        """Start-up: final names are verified shards; one of the wrong size was damaged from outside and is set aside."""
+        self._held = {}
+        for known in self._catalog.all():
+            model = known.manifest.model
+            for spec in known.manifest.shards:
+                path = self.path(ShardRef(model, spec.index))
+                if not self._disk.exists_now(path):
+                    continue
+                if self._disk.size_bytes_now(path) == known.files[spec.index].size_bytes:
+                    self._held.setdefault(model, set()).add(spec.index)
+                else:
+                    logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index, model)
+                    self._disk.rename_now(path, path.with_suffix(".gguf.quarantine"))
+
+    def path(self, ref: ShardRef) -> Path:
+        return self._catalog.folder(ref.model) / f"shard_{ref.index:03d}.gguf"
+
+    def held(self, model: ModelId) -> tuple[int, ...]:
+        """Sorted indices of verified shards."""
+        return tuple(sorted(self._held.get(model, ())))
+
+    def state(self, ref: ShardRef) -> ShardState:
+        if ref.index in self._held.get(ref.model, ()):
+            return ShardState.HELD
+        if self._disk.exists_now(self._partial(ref)):
+            return ShardState.PARTIAL
+        if self._disk.exists_now(self.path(ref).with_suffix(".gguf.quarantine")):
+            return ShardState.QUARANTINED
+        return ShardState.ABSENT
+
+    def local_bytes(self) -> int:
+        """Payload bytes of all held shards."""
+        return sum(
+            known.manifest.shards[index].size_bytes
+            for known in self._catalog.all()
+            for index in self._held.get(known.manifest.model, ())
+        )
+
+    async def space_for(self, needed_bytes: int, *, limit_bytes: int) -> NoSpace | None:
+        """None when `needed_bytes` more fit the disk and the share of it that swarmd may use."""
+        folder_free = await self._disk.free_bytes(self._catalog.folder(ModelId("any")).parent)
+        free = min(folder_free, limit_bytes - self.local_bytes())
+        return NoSpace(needed_bytes=needed_bytes, free_bytes=max(free, 0)) if needed_bytes > free else None
+
+    async def open_landing(self, ref: ShardRef) -> Landing:
+        """Continues a partial shard or begins one; reserves its whole size, so a full disk fails here."""
+        known = self._need(ref.model)
+        file = known.files[ref.index]
+        partial, bitmap_path = self._partial(ref), self._bitmap(ref)
+        spec = known.manifest.shards[ref.index]
+        bitmap = bytearray(len(spec.chunk_blake3))
+        if await self._disk.exists(partial) and await self._disk.exists(bitmap_path):
+            found = await self._disk.read_bytes(bitmap_path, limit=BITMAP_LIMIT)
+            tag, stored = found[:16], found[16:]
+            # A bitmap of another layout would call foreign bytes ours.
+            if tag == bytes.fromhex(known.manifest.layout) and len(stored) == len(bitmap):
+                bitmap[:] = stored
+        await self._disk.preallocate(partial, file.size_bytes)
+        return Landing(self, self._disk, ref, spec, file, partial, bitmap_path, bytes.fromhex(known.manifest.layout), bitmap)
+
+    async def read_payload(self, ref: ShardRef, offset: int, size: int) -> bytes:
+        """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short."""
+        file = self._need(ref.model).files[ref.index]
+        return await asyncio.to_thread(self.read_payload_now, self.path(ref), file, offset, size)
+
+    def read_payload_now(self, path: Path, file: ShardFile, offset: int, size: int) -> bytes:
+        parts = [self._disk.read_range_now(path, at, count) for at, _, count in pieces(file.runs, offset, size)]
+        data = b"".join(parts)
+        if len(data) != size:
+            raise OSError(f"{path.name} ends after {len(data)} of {size} bytes asked for at {offset}")
+        return data
+
+    async def verify(self, ref: ShardRef) -> bool:
+        """Hash the payload of a file that lies at the final name."""
+        known = self._need(ref.model)
+        spec, file = known.manifest.shards[ref.index], known.files[ref.index]
+
+        def work() -> bool:
+            path = self.path(ref)
+            if self._disk.size_bytes_now(path) != file.size_bytes:
+                return False
+            hasher = blake3.blake3()
+            for offset in range(0, spec.size_bytes, CHUNK_BYTES):
+                hasher.update(
+                    self.read_payload_now(path, file, offset, min(CHUNK_BYTES, spec.size_bytes - offset))
+                )
+            return hasher.hexdigest() == spec.blake3
+
+        return await asyncio.to_thread(work)
+
+    async def find_new(self) -> list[tuple[ShardRef, bool]]:
+        """Files at final names that are not held yet, each with whether its hash matches; matching ones are held now."""
+        found: list[tuple[ShardRef, bool]] = []
+        for known in self._catalog.all():
+            for spec in known.manifest.shards:
+                ref = ShardRef(known.manifest.model, spec.index)
+                if spec.index in self._held.get(ref.model, ()) or not await self._disk.exists(self.path(ref)):
+                    continue
+                matches = await self.verify(ref)
+                if matches:
+                    self._held.setdefault(ref.model, set()).add(ref.index)
+                else:
+                    await self._disk.rename(self.path(ref), self.path(ref).with_suffix(".gguf.quarantine"))
+                found.append((ref, matches))
+        return found
+
+    async def drop(self, ref: ShardRef) -> bool:
+        """Delete a held or partial shard. False: there was nothing."""
+        self._held.get(ref.model, set()).discard(ref.index)
+        gone = [await self._disk.remove(path) for path in (self.path(ref), self._partial(ref), self._bitmap(ref))]
+        return any(gone)
+
+    def forget(self, model: ModelId) -> None:
+        """The model's folder is gone."""
+        self._held.pop(model, None)
+
+    def committed(self, ref: ShardRef) -> None:
+        """For `Landing` alone."""
+        self._held.setdefault(ref.model, set()).add(ref.index)
+
+    def _need(self, model: ModelId) -> KnownModel:
+        known = self._catalog.get(model)
+        assert known is not None, f"{model} is not in the catalog"
+        return known
+
+    def _partial(self, ref: ShardRef) -> Path:
+        return self.path(ref).with_suffix(".gguf.partial")
+
+    def _bitmap(self, ref: ShardRef) -> Path:
+        return self.path(ref).with_suffix(".chunks")
+
+
+class Landing:
+    """One shard on its way to its final name."""
+
+    def __init__(
+        self,
+        storage: ShardStorage,
+        disk: Disk,
+        ref: ShardRef,
+        spec: ShardSpec,
+        file: ShardFile,
+        partial: Path,
+        bitmap_path: Path,
+        layout: bytes,
+        bitmap: bytearray,
+    ) -> None:
+        self._storage, self._disk, self.ref, self.spec, self._file = storage, disk, ref, spec, file
+        self._partial, self._bitmap_path, self._layout, self._bitmap = partial, bitmap_path, layout, bitmap
+        self._saving = asyncio.Lock()
+
+    def missing(self) -> list[int]:
+        """Chunk numbers that are not on the disk yet, ascending."""
+        return [number for number, present in enumerate(self._bitmap) if not present]
+
+    @property
+    def done_bytes(self) -> int:
+        return sum(self.chunk_size(number) for number, present in enumerate(self._bitmap) if present)
+
+    def chunk_size(self, number: int) -> int:
+        return min(CHUNK_BYTES, self.spec.size_bytes - number * CHUNK_BYTES)
+
+    async def write_chunk(self, number: int, data: bytes | memoryview) -> None:
+        """Verify a chunk and put it in its place. Raises ChunkMismatch; OSError of the disk."""
+
+        def work() -> None:
+            if len(data) != self.chunk_size(number) or blake3.blake3(data).hexdigest() != self.spec.chunk_blake3[number]:
+                raise ChunkMismatch(f"chunk {number} of shard {self.ref.index} of {self.ref.model} has the wrong hash")
+            view = memoryview(data)
+            for at, start, count in pieces(self._file.runs, number * CHUNK_BYTES, len(data)):
+                self._disk.write_range_now(self._partial, at, view[start : start + count])
+            self._disk.sync_now(self._partial)
+
+        await asyncio.to_thread(work)
+        self._bitmap[number] = 1
+        async with self._saving:  # the bitmap may lag behind the bytes, never run ahead of them
+            await self._disk.write_atomic(self._bitmap_path, self._layout + bytes(self._bitmap))
+
+    async def commit(self) -> None:
+        """All chunks are there: put the header in front, check the whole, give the final name. Raises ChunkMismatch."""
+
+        def work() -> None:
+            self._disk.write_range_now(self._partial, 0, self._file.header)
+            for at, data in self._file.tail:
+                self._disk.write_range_now(self._partial, at, data)
+            hasher = blake3.blake3()
+            for offset in range(0, self.spec.size_bytes, CHUNK_BYTES):
+                size = min(CHUNK_BYTES, self.spec.size_bytes - offset)
+                hasher.update(self._storage.read_payload_now(self._partial, self._file, offset, size))
+            if hasher.hexdigest() != self.spec.blake3:
+                self._disk.remove_now(self._bitmap_path)
+                self._disk.remove_now(self._partial)
+                raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
+            self._disk.rename_now(self._partial, self._storage.path(self.ref))
+            self._disk.remove_now(self._bitmap_path)
+
+        assert not self.missing(), "commit before the last chunk"
+        await asyncio.to_thread(work)
+        self._storage.committed(self.ref)
+
+
+def pieces(runs: Iterable[Run], offset: int, size: int) -> list[tuple[int, int, int]]:
+    """Where payload bytes [offset, offset + size) lie in the file: (file offset, offset within the range, count) each."""
+    end = offset + size
+    found: list[tuple[int, int, int]] = []
+    for run in runs:
+        first, last = max(offset, run.payload_offset), min(end, run.payload_offset + run.size)
+        if first < last:
+            found.append((run.file_offset + first - run.payload_offset, first - offset, last - first))
+    return found

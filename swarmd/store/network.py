@@ -1,0 +1,110 @@
+"""SQL of our membership, the invites we gave and the certificates we issued.
+
+Functions take a `Transaction` where the caller composes them with others, the `Database` where one statement is all.
+Certificates are bytes here; `identity/certificates` knows what they say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarmd.domain.ids import NetworkId, NodeId
+from swarmd.domain.membership import InviteRecord
+from swarmd.store.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipRow:
+    """Which network this node belongs to, and what proves it."""
+
+    network: NetworkId
+    certificate: bytes
+    founded: bool
+    """This node made the network."""
+    joined_at: float
+    """Unix seconds."""
+
+
+async def read_membership(db: Database) -> MembershipRow | None:
+    row = await db.fetch_one("SELECT network, certificate, founded, joined_at FROM membership")
+    if row is None:
+        return None
+    network, certificate, founded, joined_at = row
+    return MembershipRow(network=NetworkId(network), certificate=certificate, founded=bool(founded), joined_at=joined_at)
+
+
+async def write_membership(tx: Transaction, row: MembershipRow) -> None:
+    """Replaces what was there."""
+    await tx.execute(
+        "INSERT OR REPLACE INTO membership (only_row, network, certificate, founded, joined_at) VALUES (1, ?, ?, ?, ?)",
+        (row.network, row.certificate, int(row.founded), row.joined_at),
+    )
+
+
+async def forget_invitations(tx: Transaction) -> None:
+    """Everything that was issued or promised in a network we leave."""
+    await tx.execute("DELETE FROM invites")
+    await tx.execute("DELETE FROM issued_certificates")
+
+
+async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
+    await tx.execute(
+        "INSERT INTO invites (tag, psk, created_at, expires_at, uses_left, cancelled) VALUES (?, ?, ?, ?, ?, ?)",
+        (invite.tag, invite.psk, invite.created_at, invite.expires_at, invite.uses_left, int(invite.cancelled)),
+    )
+
+
+async def read_invite(source: Database | Transaction, tag: bytes) -> InviteRecord | None:
+    row = await source.fetch_one(
+        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites WHERE tag = ?", (tag,)
+    )
+    if row is None:
+        return None
+    found, psk, created_at, expires_at, uses_left, cancelled = row
+    return InviteRecord(
+        tag=found,
+        psk=psk,
+        created_at=created_at,
+        expires_at=expires_at,
+        uses_left=uses_left,
+        cancelled=bool(cancelled),
+    )
+
+
+async def count_live_invites(tx: Transaction, *, now: float) -> int:
+    row = await tx.fetch_one("SELECT COUNT(*) FROM invites WHERE uses_left > 0 AND cancelled = 0 AND expires_at > ?", (now,))
+    assert row is not None, "COUNT gives a row"
+    return int(row[0])
+
+
+async def forget_old_invites(tx: Transaction, *, before: float) -> None:
+    """Invites that expired before that moment; whoever comes with one of them later gets silence."""
+    await tx.execute("DELETE FROM invites WHERE expires_at < ?", (before,))
+
+
+async def cancel_invite(tx: Transaction, tag: bytes) -> None:
+    await tx.execute("UPDATE invites SET cancelled = 1 WHERE tag = ?", (tag,))
+
+
+async def spend_invite(tx: Transaction, tag: bytes) -> None:
+    """One use. The caller has checked in this transaction that one is left; the table refuses to go below zero."""
+    await tx.execute("UPDATE invites SET uses_left = uses_left - 1 WHERE tag = ?", (tag,))
+
+
+async def read_issued(tx: Transaction, *, tag: bytes, node: NodeId) -> bytes | None:
+    """The certificate that `node` already got for this invite."""
+    row = await tx.fetch_one("SELECT certificate FROM issued_certificates WHERE invite_tag = ? AND node = ?", (tag, node))
+    return None if row is None else bytes(row[0])
+
+
+async def add_issued(tx: Transaction, *, node: NodeId, tag: bytes | None, certificate: bytes, issued_at: float) -> None:
+    """`tag` None: a renewal. With a tag it replaces what the node got for the same invite."""
+    await tx.execute(
+        "INSERT OR REPLACE INTO issued_certificates (node, invite_tag, certificate, issued_at) VALUES (?, ?, ?, ?)",
+        (node, tag, certificate, issued_at),
+    )
+
+
+async def has_admitted(source: Database | Transaction, *, own: NodeId) -> bool:
+    """Whether anybody else got a certificate from us."""
+    return await source.fetch_one("SELECT 1 FROM issued_certificates WHERE node <> ? LIMIT 1", (own,)) is not None

@@ -1,0 +1,361 @@
+"""Accepting and dialling: both end in a handshaken `Connection`, or in a refusal.
+
+Whoever knocks and is not proven costs us little: a few sockets for each address, five seconds, and two X25519 operations;
+and it learns little: one silence for every mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from swarmd.domain.ids import NodeId, short
+from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
+from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
+from swarmd.kit.flow import TokenBucket
+from swarmd.kit.service import Ready
+from swarmd.kit.world import World
+from swarmd.transport.connection import Connection
+from swarmd.transport.greeting import Greeting
+from swarmd.wire.handshake import Handshake, HandshakeFailed, InviteTag, PeerProven
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT_S: Final = 5.0  # three flights over the slowest link we want (1 s), and a store that is busy
+_EPHEMERAL_BYTES: Final = 32
+_BUCKETS: Final = 1024  # addresses whose rate is remembered; the one seen longest ago is forgotten first
+
+Spawn = Callable[..., "asyncio.Task[Any]"]
+"""`spawn(coroutine, name=...)`: `kit.service.Supervisor.spawn`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The caller may come in; `reply` is our own Hello (in an invited handshake with the certificate that was issued)."""
+
+    peer: PeerIdentity
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """The caller may not come in. It is told `reply` and then disconnected; `None` means silence, the rule for strangers."""
+
+    why: Refusal
+    reply: bytes | None = None
+
+
+class Authority(Protocol):
+    """What the doors must know about identity and membership. Implemented by `peers/membership.py`.
+
+    Hellos are opaque bytes here, at most `wire.handshake.MAX_HELLO_BYTES` (4096) long. Both travel encrypted, after the
+    sender's static X25519 key has been proven by Noise, so a Hello has to bind its node id to exactly the `static_public`
+    that comes with it (design, section 6: the static key is signed by the Ed25519 key).
+
+    Order of calls for one link, member (`invited=False`, `invite_tag=None`) and joining (`invited=True`, tag given):
+
+        initiator                                  responder
+        (dial is given tag and psk)                psk_for(tag)                 joining only, before any answer
+        hello(purpose, invited)          ──►       admit(hello, ...)            → Admitted.reply
+        check(reply, ...)                ◄──       (or TurnedAway.reply, or silence)
+
+    None of these may take longer than the handshake deadline (5 s); they may be cancelled at any `await`.
+    """
+
+    def static_private(self) -> bytes:
+        """This node's static X25519 private key, 32 raw bytes."""
+        ...
+
+    def hello(self, *, purpose: Purpose, invited: bool) -> bytes:
+        """The Hello to send when we dial. `invited`: we hold no certificate yet and ask for one."""
+        ...
+
+    async def psk_for(self, tag: bytes) -> bytes | None:
+        """The 32-byte psk of the live invite with this 16-byte tag; None when there is none (the caller then gets silence).
+
+        The invite is not spent here: anybody can send a tag. Only `admit` knows that the caller had the secret.
+        """
+        ...
+
+    async def admit(self, hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
+        """Judge somebody who dialled us. With `invite_tag` the psk of that invite has been proven: spend it, issue here."""
+        ...
+
+    async def check(self, hello: bytes, *, static_public: bytes, invited: bool) -> PeerIdentity | Refusal:
+        """Judge the Hello that answers ours. With `invited` it holds our new certificate, or why there is none.
+
+        The doors compare `PeerIdentity.node` with the node they were told to expect, after this returns.
+        The raw reply stays readable as `Connection.peer_hello` for whoever dialled: a joiner finds its certificate there.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorLimits:
+    """What strangers may take of us. One address is one IPv4 address or one IPv6 /64, which is what one customer gets."""
+
+    waiting_total: int = 64
+    """Connections under handshake, from everywhere."""
+    waiting_per_address: int = 8
+    rate_per_address: float = 4.0
+    """New connections a second, on average."""
+    burst_per_address: float = 40.0
+    """A small office behind one address reconnecting after a power cut: 20 nodes, two links each."""
+
+
+class Listener(Protocol):
+    """An open port."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    def close(self) -> None:
+        """Accepts no more; connections stay."""
+        ...
+
+
+class Network(Protocol):
+    """Where sockets come from: TCP, or `transport.loopback` in tests."""
+
+    async def listen(self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint) -> Listener:
+        """Raises OSError when the port cannot be had."""
+        ...
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint) -> None:
+        """Raises OSError when nobody listens there."""
+        ...
+
+
+class TcpListener:
+    """See Listener."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+
+    @property
+    def endpoint(self) -> Endpoint:
+        name = self._server.sockets[0].getsockname()
+        return Endpoint(str(name[0]), int(name[1]))
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class TcpNetwork:
+    """The real one."""
+
+    async def listen(self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint) -> Listener:
+        loop = asyncio.get_running_loop()
+        return TcpListener(await loop.create_server(factory, endpoint.host, endpoint.port, backlog=128))
+
+    async def connect(self, factory: Callable[[], asyncio.Protocol], endpoint: Endpoint) -> None:
+        await asyncio.get_running_loop().create_connection(factory, endpoint.host, endpoint.port)
+
+
+class Doors:
+    """Service: listens while it runs. `dial` works as soon as the object exists."""
+
+    name = "doors"
+
+    def __init__(
+        self,
+        *,
+        listen: Endpoint | None,
+        authority: Authority,
+        on_connection: Callable[[Connection], None],
+        spawn: Spawn,
+        world: World,
+        network: Network | None = None,
+        limits: DoorLimits | None = None,
+    ) -> None:
+        """`listen=None`: dial only. `on_connection` takes what was accepted, at once, and must `start` or `close` it."""
+        self._listen = listen
+        self._authority = authority
+        self._on_connection = on_connection
+        self._spawn = spawn
+        self._world = world
+        self._network = network or TcpNetwork()
+        self._limits = limits or DoorLimits()
+        self._waiting: dict[str, int] = {}
+        self._waiting_total = 0
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._listener: Listener | None = None
+        self.turned_away = 0
+        """Connections that ended before their peer was proven and admitted, for the metrics."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where we listen, with the real port; None while we do not."""
+        return self._listener.endpoint if self._listener is not None else None
+
+    async def run(self, ready: Ready) -> None:
+        """Listens until cancelled. Raises OSError when the port cannot be had."""
+        if self._listen is not None:
+            self._listener = await self._network.listen(self._knock, self._listen)
+            logger.info("listening for peers on %s", self._listener.endpoint)
+        try:
+            ready()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            if self._listener is not None:
+                self._listener.close()
+                self._listener = None
+
+    # ---- dialling
+
+    async def dial(
+        self,
+        endpoint: Endpoint,
+        *,
+        expect: NodeId | None,
+        purpose: Purpose,
+        invite: tuple[bytes, bytes] | None = None,
+    ) -> Connection | Refusal:
+        """A connection that nobody reads yet (`start` it or `close` it), or why there is none.
+
+        NoAnswer: nobody there, or silence (which is also how a stranger is refused). Forbidden: somebody else than `expect`
+        answered. Any other refusal comes from the authority. `invite` is (tag, psk) for somebody who joins.
+        """
+        handshake = Handshake.dial(
+            static_private=self._authority.static_private(),
+            ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
+            hello=self._authority.hello(purpose=purpose, invited=invite is not None),
+            invite=invite,
+        )
+        greeting = Greeting(handshake)
+        done = False
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await self._network.connect(lambda: greeting, endpoint)
+                result = await self._dialled(greeting, endpoint, expect=expect, purpose=purpose)
+            done = isinstance(result, Connection)
+            return result
+        except TimeoutError:
+            return NoAnswer(tried=(str(endpoint),), reason=f"no answer within {HANDSHAKE_TIMEOUT_S:.0f} s")
+        except OSError as error:
+            return NoAnswer(tried=(str(endpoint),), reason=error.strerror or str(error))
+        finally:
+            if not done:
+                greeting.abort()
+
+    async def _dialled(
+        self, greeting: Greeting, endpoint: Endpoint, *, expect: NodeId | None, purpose: Purpose
+    ) -> Connection | Refusal:
+        event = await greeting.question()
+        match event:
+            case PeerProven():
+                pass
+            case HandshakeFailed(reason=reason):
+                return NoAnswer(tried=(str(endpoint),), reason=reason)
+            case InviteTag():
+                raise AssertionError("only a responder is asked about invite tags")
+        peer = await self._authority.check(
+            event.hello, static_public=event.static_public, invited=event.invite_tag is not None
+        )
+        if isinstance(peer, Refusal):
+            return peer
+        if expect is not None and peer.node != expect:
+            return Forbidden(what=f"node {short(peer.node)} answered at {endpoint} in place of {short(expect)}")
+        greeting.handshake.accept()
+        connection = greeting.opened(peer=replace(peer, purpose=purpose), peer_hello=event.hello, world=self._world)
+        if connection is None:
+            return NoAnswer(tried=(str(endpoint),), reason="the peer hung up after the handshake")
+        return connection
+
+    # ---- accepting
+
+    def _knock(self) -> Greeting:
+        handshake = Handshake.answer(
+            static_private=self._authority.static_private(),
+            ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
+        )
+        return Greeting(handshake, on_connected=self._accepted)
+
+    def _accepted(self, greeting: Greeting) -> None:
+        address = _network_of(greeting.remote.host)
+        limits = self._limits
+        waiting = self._waiting.get(address, 0)
+        if (
+            self._waiting_total >= limits.waiting_total
+            or waiting >= limits.waiting_per_address
+            or not self._bucket(address).try_take()
+        ):
+            self.turned_away += 1
+            greeting.abort()
+            return
+        # No await since the check: the count cannot be stale.
+        self._waiting[address] = waiting + 1
+        self._waiting_total += 1
+        self._spawn(self._greet(greeting, address), name=f"handshake with {greeting.remote}")
+
+    async def _greet(self, greeting: Greeting, address: str) -> None:
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                connection = await self._answered(greeting)
+        except TimeoutError:
+            logger.debug("no handshake from %s in time", greeting.remote)
+        finally:
+            self._waiting_total -= 1
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]
+            if connection is None:
+                self.turned_away += 1
+                greeting.close()
+        if connection is not None:
+            self._on_connection(connection)
+
+    async def _answered(self, greeting: Greeting) -> Connection | None:
+        while True:
+            event = await greeting.question()
+            match event:
+                case InviteTag(tag=tag):
+                    psk = await self._authority.psk_for(tag)
+                    if psk is None:
+                        logger.info("%s knocked with an unknown invite", greeting.remote)
+                        return None
+                    greeting.psk(psk)
+                case PeerProven():
+                    return await self._judged(greeting, event)
+                case HandshakeFailed(reason=reason):
+                    logger.debug("%s is no peer: %s", greeting.remote, reason)
+                    return None
+
+    async def _judged(self, greeting: Greeting, event: PeerProven) -> Connection | None:
+        verdict = await self._authority.admit(event.hello, static_public=event.static_public, invite_tag=event.invite_tag)
+        match verdict:
+            case TurnedAway(why=why, reply=reply):
+                logger.info("%s was turned away: %s", greeting.remote, why.sentence)
+                greeting.handshake.reject(reply)
+                greeting.write()
+                return None
+            case Admitted(peer=peer, reply=reply):
+                greeting.handshake.accept(reply)
+                return greeting.opened(peer=peer, peer_hello=event.hello, world=self._world)
+
+    def _bucket(self, address: str) -> TokenBucket:
+        bucket = self._buckets.pop(address, None)
+        if bucket is None:
+            limits = self._limits
+            bucket = TokenBucket(limits.rate_per_address, limits.burst_per_address, clock=self._world.clock)
+        self._buckets[address] = bucket
+        if len(self._buckets) > _BUCKETS:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+def _network_of(host: str) -> str:
+    """What counts as one address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host  # a name of the loopback network
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return host

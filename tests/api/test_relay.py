@@ -1,0 +1,90 @@
+"""Every fact has a row, and what it says is fit for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmd.api.relay import ROWS, SILENT, activity
+from swarmd.domain import events
+from swarmd.domain.events import FACTS, Fact
+from swarmd.domain.ids import ModelId, NetworkId, NodeId, RequestId, ShardRef
+from tests.fakes.rim import PEER
+
+MODEL, REF, NETWORK = ModelId("tiny-q8"), ShardRef(ModelId("tiny-q8"), 2), NetworkId("c" * 64)
+CATEGORIES = {"network", "model", "download", "inference", "auto_manage", "pool", "system", "provider", "security"}
+SAMPLES: list[Fact] = [
+    events.NodeStarted(node=PEER, version="1"),
+    events.NetworkFounded(network=NETWORK),
+    events.NetworkJoined(network=NETWORK, inviter=PEER),
+    events.MemberAdmitted(node=PEER),
+    events.PeerConnected(node=PEER),
+    events.PeerDisconnected(node=PEER, reason="timeout"),
+    events.ModelDiscovered(model=MODEL, name="Tiny"),
+    events.ModelRemoved(model=MODEL),
+    events.ShardDownloadStarted(shard=REF, source=PEER),
+    events.ShardStored(shard=REF, size_bytes=1, source=PEER),
+    events.ShardRejected(shard=REF, source=PEER, reason="hash"),
+    events.ShardDropped(shard=REF),
+    events.WorkerReady(model=MODEL, shards=(0, 1)),
+    events.WorkerDied(model=MODEL, how="crashed"),
+    events.WorkerStopped(model=MODEL),
+    events.GenerationStarted(request=RequestId("r"), model=MODEL, nodes=(PEER,)),
+    events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
+    events.StageServed(model=MODEL, head=PEER, tokens=5),
+    events.SettingsChanged(keys=("a.b",)),
+]
+
+
+def test_every_fact_has_a_row() -> None:
+    assert set(ROWS) == set(FACTS.values())
+
+
+def test_every_row_that_speaks_is_sampled_below() -> None:
+    assert {type(fact) for fact in SAMPLES} == {fact for fact, row in ROWS.items() if row is not SILENT}
+
+
+@pytest.mark.parametrize("fact", SAMPLES, ids=lambda fact: fact.kind)
+def test_what_is_said(fact: Fact) -> None:
+    said = activity(fact, now=1_700_000_000.0)
+    assert said is not None
+    assert said.kind and said.message
+    assert said.category in CATEGORIES
+    assert said.toast_level in (None, "info", "success", "warning", "error")
+    assert said.timestamp == "2023-11-14T22:13:20.000Z"
+    assert PEER not in said.message, "people see the first 16 digits"
+    assert said.node_id in (None, PEER[:16])
+
+
+def test_shards_are_counted_from_one_for_people_and_from_zero_in_json() -> None:
+    said = activity(events.ShardDropped(shard=REF), now=0.0)
+    assert said is not None
+    assert "shard 3 of tiny-q8" in said.message
+    assert (said.shard_index, said.model_id) == (2, MODEL)
+
+
+def test_outcomes_tell_kinds_apart() -> None:
+    def kind(fact: Fact) -> str:
+        said = activity(fact, now=0.0)
+        assert said is not None
+        return said.kind
+
+    finished = {
+        outcome: kind(
+            events.GenerationFinished(
+                request=RequestId("r"), model=MODEL, completion_tokens=0, duration_ms=0.0, outcome=outcome
+            )
+        )
+        for outcome in ("stop", "failed", "cancelled")
+    }
+    assert finished == {"stop": "inference_completed", "failed": "inference_failed", "cancelled": "inference_completed"}
+    assert kind(events.ShardStored(shard=REF, size_bytes=1, source=None)) == "shard_verified"
+    assert kind(events.ShardStored(shard=REF, size_bytes=1, source=NodeId("d" * 64))) == "shard_p2p_complete"
+
+
+def test_a_fact_that_is_not_ours_is_silent() -> None:
+    assert activity(Fact(), now=0.0) is None
+
+
+def test_silence_is_silent() -> None:
+    silent = [fact for fact, row in ROWS.items() if row is SILENT]
+    assert silent == [events.SummaryReceived]

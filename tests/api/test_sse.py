@@ -1,0 +1,42 @@
+"""Event streams on a real socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from swarmd.api.calls import Call
+from swarmd.api.guard import Guard
+from swarmd.api.routes import Route
+from tests.fakes.rim import Rim, running
+
+
+def row(handler: Any) -> Route:
+    return Route(method="GET", path="/stream", guard=Guard.OPEN, handler=handler, media="text/event-stream", doc="A stream.")
+
+
+async def test_events_and_their_end(tmp_path: Path) -> None:
+    async def handler(call: Call) -> Any:
+        stream = await call.open_stream({"x-extra": "1"})
+        await stream.send({"text": "line\nbreak é"})
+        await stream.done()
+        return stream
+
+    rim = Rim(tmp_path, extra=[row(handler)])
+    async with running(rim), rim.client() as client, client.get("/stream") as reply:
+        assert reply.headers["x-extra"] == "1"
+        assert reply.headers["x-accel-buffering"] == "no"
+        assert await reply.text() == 'data: {"text":"line\\nbreak é"}\n\ndata: [DONE]\n\n'
+
+
+async def test_a_failure_is_the_last_event(tmp_path: Path) -> None:
+    async def handler(call: Call) -> Any:
+        stream = await call.open_stream()
+        await stream.send(1)
+        raise RuntimeError("secret")
+
+    rim = Rim(tmp_path, extra=[row(handler)])
+    async with running(rim), rim.client() as client, client.get("/stream") as reply:
+        text = await reply.text()
+    assert text.startswith("data: 1\n\ndata: {") and text.endswith("}}\n\n")
+    assert "internal_error" in text and "secret" not in text and "DONE" not in text

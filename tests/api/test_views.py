@@ -1,0 +1,89 @@
+"""Rows from domain values; the fields themselves are checked where the endpoints are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from msgspec import UNSET
+
+from swarmd.api import views
+from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import Endpoint, PeerRecord, PeerView
+from swarmd.domain.shards import Acquisition
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, FakePeers, acquisition, model_view
+
+NOW = 1_700_000_000.0
+
+
+def test_percentiles_at_the_contract_s_indices() -> None:
+    row = views.inference_row([float(value) for value in range(100, 0, -1)], total_requests=100)
+    assert (row.p50_latency_ms, row.p95_latency_ms, row.p99_latency_ms) == (50.0, 95.0, 99.0)
+    assert (row.min_latency_ms, row.max_latency_ms, row.avg_latency_ms) == (1.0, 100.0, 50.5)
+    one = views.inference_row([7.04], total_requests=3)
+    assert (one.p50_latency_ms, one.p99_latency_ms, one.samples) == (7.0, 7.0, 1)
+    none = views.inference_row([], total_requests=3)
+    assert (none.avg_latency_ms, none.samples, none.p50_latency_ms) == (None, 0, UNSET)
+
+
+def peer(**changes: object) -> PeerView:
+    return replace(FakePeers().rows[0], **changes)  # type: ignore[arg-type]
+
+
+def test_a_peer_is_healthy_for_ninety_seconds() -> None:
+    gone = peer(connected=False)
+    assert views.peer_row(gone, now=NOW + 90, whole=True).healthy
+    assert not views.peer_row(gone, now=NOW + 91, whole=True).healthy
+    assert views.peer_row(peer(), now=NOW + 91, whole=True).healthy
+    assert views.peer_row(gone, now=NOW, whole=True).uptime_seconds is None
+
+
+def test_a_peer_of_whom_we_know_only_the_address() -> None:
+    bare = PeerView(record=PeerRecord(node=NodeId("d" * 64), endpoints=(), last_seen=None), connected=False)
+    row = views.peer_row(bare, now=NOW, whole=True)
+    assert (row.latency_ms, row.healthy, row.hosted_models, row.is_lan_peer, row.version) == (None, False, [], False, None)
+    assert (row.addresses, row.last_seen) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("host", "lan"),
+    [("192.168.1.5", True), ("127.0.0.1", True), ("fe80::1", True), ("8.8.8.8", False), ("box.local", False)],
+)
+def test_what_counts_as_lan(host: str, lan: bool) -> None:
+    assert views.is_lan(peer(addresses=(Endpoint(host, 8810),))) is lan
+
+
+def test_models_by_what_is_where() -> None:
+    def status(*holders: tuple[NodeId, ...], loaded: tuple[int, ...] = ()) -> tuple[str, str, str]:
+        row = views.model_row(model_view(TINY, *holders, loaded=loaded), node=OWN)
+        return row.status, row.mode, row.source
+
+    assert status((OWN,), (OWN,)) == ("ready", "full", "local")
+    assert status((OWN,), (OWN,), loaded=(1,)) == ("loaded", "full", "local")
+    assert status((OWN,), (PEER,)) == ("ready", "distributed", "hybrid")
+    assert status((OWN,), ()) == ("partial", "distributed", "hybrid")
+    assert status((PEER,), (PEER,)) == ("ready", "distributed", "network")
+    assert status((PEER,), ()) == ("available", "distributed", "network")
+
+
+def test_stored_models() -> None:
+    assert views.stored_model(model_view(TINY, (OWN,), (OWN,))).ready == "ready"
+    assert views.stored_model(model_view(TINY, (PEER,), (PEER,))).ready == "available"
+    assert views.stored_model(model_view(TINY, (PEER,), ())).ready == "incomplete"
+
+
+def test_holders_are_counted_whole_and_shown_up_to_32() -> None:
+    many = tuple(NodeId(f"{number:064x}") for number in range(40))
+    row = views.shard_row(model_view(TINY, many).shards[0], memory=True)
+    assert (row.holders, len(row.holder_ids)) == (40, 32)
+
+
+def test_a_download_that_stands_still_has_no_end_in_sight() -> None:
+    still: Acquisition = replace(acquisition(SPREAD), bytes_per_second=0.0)
+    assert views.download_row(still, name="x").eta_secs is None
+    empty: Acquisition = replace(still, transfers=(), state="awaiting_manifest")
+    assert views.download_row(empty, name="x").overall_pct == 0.0
+
+
+def test_times_are_rfc_3339() -> None:
+    assert views.time_text(1_700_000_000.1234) == "2023-11-14T22:13:20.123Z"

@@ -1,0 +1,196 @@
+"""The live socket: order, replay, ticks, bounds, and who may listen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from swarmd.api import ws as ws_module
+from swarmd.domain.events import ModelRemoved, PeerConnected, ShardDropped, SummaryReceived, WorkerStopped
+from swarmd.domain.ids import ShardRef
+from tests.fakes.rim import LAN_CLIENT, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
+
+PATH = "/api/admin/ws"
+
+
+async def hear(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = 4.0) -> Any:
+    async with asyncio.timeout(timeout_s):
+        return json.loads(await socket.receive_str())
+
+
+async def hear_until(socket: aiohttp.ClientWebSocketResponse, kind: str) -> Any:
+    while (found := await hear(socket))["type"] != kind:
+        pass
+    return found
+
+
+async def test_order_on_a_fresh_socket(rim: Rim) -> None:
+    rim.bus.publish(WorkerStopped(model=TINY))
+    rim.bus.publish(ModelRemoved(model=TINY))
+    await until(lambda: len(rim.feed._recent) == 2)
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        first = await hear(socket)
+        assert (first["type"], first["data"]["peers"][0]["node_id"]) == ("peer_list", PEER[:16])
+        assert {"addresses", "last_seen"}.isdisjoint(first["data"]["peers"][0])
+        assert [(await hear(socket))["data"]["kind"] for _ in range(2)] == ["model_unloaded", "model_removed"]
+        stats = await hear(socket)
+        assert stats["type"] == "stats_update"
+        assert stats["data"]["shard_registry"][SPREAD] == [
+            {"index": 0, "local": True, "holders": 1, "in_vram": False},
+            {"index": 1, "local": False, "holders": 1, "in_vram": False},
+        ]
+        assert {
+            "peers", "lan_peers", "credits", "active_requests", "requests_served", "requests_made", "forwards_served",
+            "uptime_seconds", "acquisitions", "region_summary", "hardware",
+        } <= set(stats["data"])  # fmt: skip
+        assert stats["data"]["region_summary"] == {"DE": 1}
+
+
+async def test_ticks_and_the_registry_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ws_module, "TICK_S", 0.05)
+    async with running(Rim(tmp_path)) as rim, rim.client() as client, client.ws_connect(PATH) as socket:
+        assert "shard_registry" in (await hear_until(socket, "stats_update"))["data"]
+        assert "shard_registry" not in (await hear(socket))["data"]
+        assert "shard_registry" not in (await hear(socket))["data"]
+        rim.desk.running[SPREAD] = acquisition(SPREAD)
+        del rim.models.known[TINY]
+        stats: Any = {"data": {}}
+        while "shard_registry" not in stats["data"]:
+            stats = await hear(socket)
+        assert list(stats["data"]["shard_registry"]) == [SPREAD]
+        (row,) = stats["data"]["acquisitions"]
+        assert (row["overall_pct"], row["eta_secs"], row["log"]) == (40.0, 3, ["second", "first"])
+
+
+async def test_facts_as_they_happen(rim: Rim) -> None:
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        rim.bus.publish(PeerConnected(node=PEER))
+        assert [(await hear(socket))["type"] for _ in range(3)] == ["activity_event", "peer_list", "models_changed"]
+        for index in range(3):
+            rim.bus.publish(ShardDropped(shard=ShardRef(TINY, index)))
+        heard = [await hear(socket) for _ in range(4)]
+        assert [one["type"] for one in heard] == ["activity_event"] * 3 + ["models_changed"], "one for the burst"
+        assert "data" not in heard[-1]
+
+
+async def test_a_summary_brings_the_peer_list_with_the_next_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ws_module, "TICK_S", 0.05)
+    async with running(Rim(tmp_path)) as rim, rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        summary = rim.peers.rows[0].summary
+        assert summary is not None
+        rim.bus.publish(SummaryReceived(summary=summary))
+        await hear_until(socket, "peer_list")
+
+
+async def test_the_replay_is_bounded(rim: Rim) -> None:
+    for _ in range(3):
+        for _ in range(200):
+            rim.bus.publish(WorkerStopped(model=TINY))
+        await asyncio.sleep(0.02)
+    await until(lambda: len(rim.feed._recent) == ws_module.RECENT)
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        count = 0
+        while (await hear(socket))["type"] != "stats_update":
+            count += 1
+    assert count == ws_module.RECENT + 1
+
+
+async def test_who_does_not_keep_up_is_cut_off_and_others_are_not(rim: Rim) -> None:
+    host, port = rim.server.bound
+    reader, writer = await asyncio.open_connection(host, port, limit=1024)
+    writer.write(
+        f"GET {PATH} HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    await until(lambda: len(rim.feed._sockets) == 1)
+    slow = next(iter(rim.feed._sockets))
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        listening = asyncio.ensure_future(drain(socket))
+        async with asyncio.timeout(20):
+            while slow in rim.feed._sockets:
+                for _ in range(50):
+                    rim.bus.publish(WorkerStopped(model=TINY))
+                    rim.feed._tell("x" * 20_000)
+                await asyncio.sleep(0.01)
+        assert len(rim.feed._sockets) == 1, "the quick one stays"
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    assert reader is not None
+    await until(lambda: rim.feed._seats == 0)
+
+
+async def drain(socket: aiohttp.ClientWebSocketResponse) -> None:
+    async for _ in socket:
+        pass
+
+
+async def test_room_for_a_hundred(rim: Rim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ws_module, "SOCKETS_LIMIT", 2)
+    async with rim.client() as client:
+        one, two = await client.ws_connect(PATH), await client.ws_connect(PATH)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await client.ws_connect(PATH)
+        assert caught.value.status == 503
+        await one.close()
+        await until(lambda: rim.feed._seats == 1)
+        three = await client.ws_connect(PATH)
+        await two.close()
+        await three.close()
+    await until(lambda: rim.feed._seats == 0 and not rim.feed._sockets)
+
+
+async def test_who_may_listen(rim: Rim) -> None:
+    async def status(path: str = PATH, **headers: str) -> int:
+        async with rim.client() as client:
+            try:
+                async with client.ws_connect(path, headers=headers):
+                    return 101
+            except aiohttp.WSServerHandshakeError as error:
+                return error.status
+
+    assert await status() == 101
+    assert await status(origin=rim.url) == 101
+    assert await status(origin="https://evil.example") == 403
+    assert await status(host="evil.example") == 403
+    rim.address = LAN_CLIENT
+    assert await status() == 401
+    assert await status(**keyed()) == 101
+    assert await status(**keyed(origin="https://evil.example")) == 403
+    ticket = rim.tickets.issue()
+    assert await status(f"{PATH}?ticket={ticket}", origin="https://evil.example") == 403
+    assert await status(f"{PATH}?ticket={ticket}") == 101, "a stranger's try did not use it up"
+    assert await status(f"{PATH}?ticket={ticket}") == 401, "once"
+    assert await status(f"{PATH}?ticket=made-up") == 401
+
+
+async def test_the_end_is_said(tmp_path: Path) -> None:
+    rim = Rim(tmp_path)
+    async with aiohttp.ClientSession() as session:
+        async with running(rim):
+            socket = await session.ws_connect(rim.url + PATH)
+            await hear_until(socket, "stats_update")
+            closing = asyncio.ensure_future(socket.receive())
+        message = await asyncio.wait_for(closing, 3)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+        await socket.close()
+
+
+async def test_what_clients_say_is_not_read_but_bounded(rim: Rim) -> None:
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await socket.send_str("hello")
+        await hear_until(socket, "stats_update")
+        await socket.send_str("x" * 100_000)
+        async with asyncio.timeout(4):
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+        assert message.data == 1009

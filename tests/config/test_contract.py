@@ -1,0 +1,78 @@
+"""The flat keys of the admin API: clamp, refuse, and survive a round trip."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmd.config.contract import FLAT_KEYS, FlatChange, apply_flat, flat_view
+from swarmd.config.settings import Settings, with_values
+from swarmd.domain.refusals import Invalid
+
+
+def test_every_key_of_the_contract_is_shown() -> None:
+    assert flat_view(Settings()) == {
+        "contribution": "minimal",
+        "max_concurrent_requests": 10,
+        "max_bandwidth_mbps": 0,
+        "max_disk_mb": 50_000,
+        "listen_port": 8800,
+        "session_timeout_seconds": 600,
+        "auto_manage_shards": True,
+        "auto_manage_max_storage_mb": 0,
+        "shard_size_mb": 512,
+        "max_batch_size": 8,
+        "batch_timeout_ms": 50,
+    }
+
+
+def test_what_was_shown_can_be_sent_back() -> None:
+    settings = with_values(Settings(), {"node.listen_port": 9000})
+    assert apply_flat(settings, flat_view(settings)) == FlatChange(settings=settings, changes={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("max_concurrent_requests", 1000, 256),
+        ("max_concurrent_requests", 0, 1),
+        ("max_bandwidth_mbps", -5, 1),
+        ("max_disk_mb", 1, 100),
+        ("auto_manage_max_storage_mb", 10**9, 10_000_000),
+        ("max_batch_size", 0, 1),
+        ("batch_timeout_ms", 99_999, 60_000),
+        ("contribution", "maximum", "maximum"),
+        ("auto_manage_shards", False, False),
+        ("shard_size_mb", 64, 64),
+    ],
+)
+def test_numbers_are_clamped(name: str, value: object, stored: object) -> None:
+    outcome = apply_flat(Settings(), {name: value})
+    assert isinstance(outcome, FlatChange)
+    assert flat_view(outcome.settings)[name] == stored
+    assert list(outcome.changes.values()) == [stored]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("contribution", "huge", "contribution cannot be 'huge': it must be minimal, moderate or maximum"),
+        ("shard_size_mb", 63, "shard_size_mb cannot be 63: it must be 64 to 2048"),
+        ("shard_size_mb", 2049, "64 to 2048"),
+        ("max_disk_mb", True, "max_disk_mb cannot be True"),
+        ("max_disk_mb", 1000.0, "max_disk_mb cannot be 1000.0"),
+        ("auto_manage_shards", 1, "true or false"),
+        ("listen_port", 9000, "only be set in the settings file (node.listen_port)"),
+        ("port", 1, "there is no key 'port': the known ones are contribution"),
+    ],
+)
+def test_the_rest_is_refused(name: str, value: object, words: str) -> None:
+    outcome = apply_flat(Settings(), {"max_batch_size": 3, name: value})
+    assert isinstance(outcome, Invalid)
+    assert words in outcome.what
+    assert outcome.param == name
+
+
+def test_clamps_lie_inside_the_settings_own_ranges() -> None:
+    for key in FLAT_KEYS:
+        for bound in key.clamp or ():
+            assert isinstance(apply_flat(Settings(), {key.name: bound}), FlatChange)

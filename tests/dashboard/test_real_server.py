@@ -1,0 +1,70 @@
+"""The dashboard served by the node's own HTTP rim, over fakes of the floors below: do the two speak the same language?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from swarmd.api.pages import read_static_now
+from swarmd.domain.events import WorkerReady
+from swarmd.kit.disk import Disk
+from tests.fakes.browser import Page
+from tests.fakes.rim import KEY, LAN_CLIENT, SPREAD, TINY, Rim, running
+
+LIVE = "document.documentElement.dataset.link === 'open' && document.querySelector('.model[data-model]')"
+
+
+@pytest.fixture
+async def rim(tmp_path: Path) -> AsyncIterator[Rim]:
+    made = Rim(tmp_path)
+    made.pages._files = read_static_now(Disk())
+    async with running(made) as started:
+        yield started
+
+
+async def test_shows_live_facts_and_chats_without_a_key_typed(rim: Rim, page: Page) -> None:
+    await page.open(rim.url)
+    await page.until(LIVE)
+    assert await page.ask("document.querySelectorAll('.ring-picture .node').length") == 2
+    assert await page.text(".tile-peers .tile-value") == "1"
+    assert await page.text(".tile-memory .tile-value") == "3.0\u202fGB"
+    strip = await page.ask(f"document.querySelector('[data-model=\"{SPREAD}\"] svg.strip').getAttribute('aria-label')")
+    assert strip == "Shards of SPREAD-Q8, 2 in all: this node holds 0; bbbbbbbb holds 1."
+    rim.bus.publish(WorkerReady(model=TINY, shards=(0,)))
+    await page.until("document.querySelector('.entry-text')?.textContent.includes('tiny-q8 is loaded')")
+    await page.ask(f"document.querySelector('#chat-model').value = '{SPREAD}'")
+    await page.ask("document.querySelector('#chat-field').focus()")
+    await page.write("hello")
+    await page.press("Enter")
+    await page.until("document.querySelector('.reply-facts .hops')")
+    assert await page.text(".message-assistant .said-text") == "Hello!"
+    assert await page.text(".reply-rate") == "50.0 tokens/s · 3 tokens · prompt read in 12.3\u202fms"
+    assert await page.ask("document.querySelectorAll('.reply-facts .hop').length") == 3
+    assert rim.pipeline.requests[0].model == SPREAD
+    assert page.complaints == []
+
+
+async def test_invites_and_joins(rim: Rim, page: Page) -> None:
+    await page.open(rim.url)
+    await page.until(LIVE)
+    await page.ask("document.querySelector('#join .half button').click()")
+    assert await page.until("document.querySelector('.invite-shown textarea').value") == "swarm://abc"
+    await page.ask("document.querySelector('#join-code').focus()")
+    await page.write("swarm://abc")
+    await page.press("Enter")
+    assert await page.until("document.querySelector('#join-said.well')?.textContent")
+    assert page.complaints == []
+
+
+async def test_from_another_machine_the_key_opens_reads_and_the_socket(rim: Rim, page: Page) -> None:
+    rim.address = LAN_CLIENT
+    await page.open(rim.url)
+    await page.until("document.querySelector('dialog[open] #key-field') === document.activeElement")
+    await page.write(KEY)
+    await page.press("Enter")
+    await page.until(LIVE)
+    await page.until("document.querySelectorAll('.ring-picture .node').length === 2")
+    await page.until("document.querySelector('#banner').hidden")
+    assert await page.ask("document.querySelector('.add-file').hidden") is True

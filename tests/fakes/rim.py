@@ -1,0 +1,406 @@
+"""The floors below the HTTP rim, small enough to set up in a line, and the rim itself on a real local port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self, cast
+
+import aiohttp
+from aiohttp import web
+
+from swarmd.api.guard import Gate
+from swarmd.api.live_settings import LiveSettings
+from swarmd.api.models import ModelHandlers
+from swarmd.api.network import NetworkHandlers
+from swarmd.api.node import NodeHandlers
+from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
+from swarmd.api.passes import OneTimePasses
+from swarmd.api.routes import Route, complete, table
+from swarmd.api.server import ApiServer
+from swarmd.api.storage import StorageHandlers
+from swarmd.api.ws import LiveFeed
+from swarmd.config.loading import Loaded
+from swarmd.config.settings import Settings, with_values
+from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
+from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef
+from swarmd.domain.membership import NetworkCode, Phase
+from swarmd.domain.models import Manifest, TrustLevel
+from swarmd.domain.peers import Endpoint, Holding, NodeSummary, PeerRecord, PeerView
+from swarmd.domain.plans import PipelinePlan, Stage
+from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
+from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
+from swarmd.kit.bus import EventBus
+from swarmd.kit.disk import Disk
+from swarmd.kit.service import Supervisor
+from swarmd.kit.world import World, seeded_world
+
+KEY = "0123456789abcdef" * 4
+OWN = NodeId("a" * 64)
+PEER = NodeId("b" * 64)
+TINY = ModelId("tiny-q8")
+SPREAD = ModelId("spread-q8")
+LAN_CLIENT = "192.168.7.9"
+
+
+def manifest(model: ModelId, *, layers: int) -> Manifest:
+    return Manifest(
+        model=model, name=model.upper(), architecture="llama", layer_count=layers, width=64, context_length=4096,
+        vocab_size=320, quantization="Q8_0", file_size_bytes=10_000_000, header_size_bytes=1000, header_blake3="0" * 64,
+        shard_size_bytes=1 << 29, layout="0" * 32, shards=(), publisher=None, created_at=1_700_000_000, signature="",
+    )  # fmt: skip
+
+
+def model_view(model: ModelId, *holders: tuple[NodeId, ...], loaded: tuple[int, ...] = ()) -> ModelView:
+    """One shard of 5 MB and two layers per entry of `holders`."""
+    shards = tuple(
+        ShardView(
+            index=index, size_bytes=5_000_000, layer_start=2 * index, layer_end=2 * index + 2, held=OWN in nodes,
+            loaded=index in loaded, holders=nodes,
+        )
+        for index, nodes in enumerate(holders)
+    )  # fmt: skip
+    return ModelView(
+        model=model, name=model.upper(), manifest=manifest(model, layers=2 * len(holders)), trust=TrustLevel.PINNED,
+        shards=shards, holders=tuple(sorted({node for nodes in holders for node in nodes})), architecture_supported=True,
+    )  # fmt: skip
+
+
+def acquisition(model: ModelId, *, state: str = "downloading", done: int = 2_000_000) -> Acquisition:
+    transfer = Transfer(index=0, state=TransferState.DOWNLOADING, done_bytes=done, total_bytes=5_000_000, source=PEER)
+    return Acquisition(
+        model=model, state=state, reason="no peer" if state == "failed" else None, transfers=(transfer,),
+        bytes_per_second=1_000_000.0, started_at=1_700_000_000.0, log=("first", "second"), trigger="user",
+    )  # fmt: skip
+
+
+class FakeModels:
+    """As `shards.registry.Registry`."""
+
+    def __init__(self) -> None:
+        self.known: dict[ModelId, ModelView] = {
+            TINY: model_view(TINY, (OWN,), (OWN,), loaded=(0,)),
+            SPREAD: model_view(SPREAD, (OWN,), (PEER,)),
+        }
+
+    def models(self) -> tuple[ModelId, ...]:
+        return tuple(self.known)
+
+    def view(self, model: ModelId, acquisition: Acquisition | None = None) -> ModelView | None:
+        found = self.known.get(model)
+        return replace(found, acquisition=acquisition) if found else None
+
+    def held(self, model: ModelId) -> tuple[int, ...]:
+        found = self.known.get(model)
+        return found.held if found else ()
+
+    def holders(self, ref: ShardRef) -> tuple[NodeId, ...]:
+        return self.known[ref.model].shards[ref.index].holders
+
+
+class FakeDesk:
+    """As `shards.desk.ShardDesk`."""
+
+    def __init__(self) -> None:
+        self.running: dict[ModelId, Acquisition] = {}
+        self.says: Refusal | None = None
+        self.added: list[Path] = []
+        self.finish = asyncio.Event()
+        self.finish.set()
+        self.deleted: list[ModelId] = []
+
+    async def add_file(self, path: Path, shard_size_bytes: int | None) -> ModelId | Refusal:
+        self.added.append(path)
+        return self.says or TINY
+
+    def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user") -> Acquisition | Refusal:
+        if self.says:
+            return self.says
+        self.running[model] = acquisition(model)
+        return self.running[model]
+
+    def acquisition(self, model: ModelId) -> Acquisition | None:
+        return self.running.get(model)
+
+    def acquisitions(self) -> tuple[Acquisition, ...]:
+        return tuple(self.running.values())
+
+    async def delete_model(self, model: ModelId) -> int | Refusal:
+        await self.finish.wait()
+        if model not in (TINY, SPREAD):
+            return NotFound(what=f"this node knows no model {model}")
+        self.deleted.append(model)
+        return self.says or 5
+
+    async def delete_shard(self, ref: ShardRef) -> Refusal | None:
+        return self.says
+
+    async def rescan(self) -> tuple[ModelId, ...]:
+        return (TINY,)
+
+
+class FakeMemory:
+    """As `inference.workers.Workers`."""
+
+    def __init__(self) -> None:
+        self.says: Refusal | None = None
+
+    def loaded(self, model: ModelId) -> tuple[int, ...]:
+        return (0,) if model == TINY else ()
+
+    async def load_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
+        return self.says or (ref.index, 0)
+
+    async def unload_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
+        return self.says or (2, 1)
+
+    async def unload_model(self, model: ModelId) -> int | Refusal:
+        return self.says or 4_096_000_000
+
+
+PLAN = PipelinePlan(
+    model=SPREAD,
+    layout="0" * 32,
+    stages=(
+        Stage(node=OWN, first_shard=0, last_shard=0, layer_start=0, layer_end=2),
+        Stage(node=PEER, first_shard=1, last_shard=1, layer_start=2, layer_end=4),
+    ),
+    predicted_token_ms=20.0,
+)
+USAGE = Usage(
+    prompt_tokens=7,
+    completion_tokens=3,
+    prefill_ms=12.34,
+    decode_ms=40.0,
+    stages=(
+        StageTiming(node=OWN, layer_start=0, layer_end=2, compute_ms=4.0, node_ms=5.0),
+        StageTiming(node=PEER, layer_start=2, layer_end=4, compute_ms=6.0, node_ms=7.0),
+    ),
+    link_ms=1.5,
+)
+
+
+def script(*texts: str, finish: Finish = Finish.STOP) -> list[TokenChunk]:
+    chunks = [TokenChunk(sequence=number, text=text) for number, text in enumerate(texts)]
+    return [*chunks, TokenChunk(sequence=len(texts), text="", finish=finish, usage=USAGE)]
+
+
+class FakePipeline:
+    """As `inference.pipeline.Pipeline`: replays a script, and knows who was cancelled."""
+
+    def __init__(self) -> None:
+        self.requests: list[GenerationRequest] = []
+        self.script: Sequence[TokenChunk | Exception | asyncio.Event] = script("Hel", "lo", "!")
+        """An exception is raised, an event awaited, where it stands."""
+        self.says: Refusal | None = None
+        self.left = asyncio.Event()
+        """Set when a generation's block is left, for whatever reason."""
+        self.active = 0
+        self.requests_served = 1
+        self.requests_made = 2
+        self.forwards_served = 3
+
+    def latencies_ms(self) -> Sequence[float]:
+        return [10.0, 30.0, 20.0]
+
+    async def open(self, request: GenerationRequest) -> FakeGeneration | Refusal:
+        self.requests.append(request)
+        return self.says or FakeGeneration(self)
+
+    def plan(self, model: ModelId) -> PipelinePlan | Refusal:
+        return self.says or PLAN
+
+
+class FakeGeneration:
+    plan = PLAN
+
+    def __init__(self, owner: FakePipeline) -> None:
+        self._owner, self._rest = owner, list(owner.script)
+
+    async def __aenter__(self) -> Self:
+        self._owner.active += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._owner.active -= 1
+        self._owner.left.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        while self._rest:
+            step = self._rest.pop(0)
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                raise step
+            else:
+                return step
+        raise StopAsyncIteration
+
+
+@dataclass
+class FakePeers:
+    """As `peers.links.Links`."""
+
+    rows: list[PeerView] = field(
+        default_factory=lambda: [
+            PeerView(
+                record=PeerRecord(node=PEER, endpoints=(Endpoint("192.168.1.5", 8810),), last_seen=1_700_000_000.0),
+                connected=True, rtt_ms=1.6, min_rtt_ms=1.2, rtt_samples=5,
+                summary=NodeSummary(
+                    node=PEER, version=1, software="swarmd/0.1.0", started_at=1_699_999_000.0, ram_free_bytes=1,
+                    ram_total_bytes=2, region="DE", holdings=(Holding(model=SPREAD, layout="0" * 32, shards=(1,)),),
+                ),
+            )
+        ]
+    )  # fmt: skip
+
+    def views(self) -> tuple[PeerView, ...]:
+        return tuple(self.rows)
+
+
+class FakeCodes:
+    async def network_code(self) -> NetworkCode | Refusal:
+        return NetworkCode(
+            code="swarm://abc", node=OWN, network=NetworkId("c" * 64), phase=Phase.ESTABLISHED, peer_count=1,
+            expires_at=1_700_086_400.0,
+        )  # fmt: skip
+
+
+class FakeJoiner:
+    def __init__(self) -> None:
+        self.says: Refusal | None = None
+
+    async def join(self, text: str) -> Any:
+        if self.says:
+            return self.says
+        return SimpleNamespace(endpoint=Endpoint("10.0.0.5", 8810), inviter=PEER, linked=True, already=False)
+
+
+class FakeMachine:
+    def snapshot(self) -> Any:
+        return SimpleNamespace(
+            cpu_name="abacus", cpu_cores=2, total_ram_bytes=8_000_000_000, used_ram_bytes=3_000_000_000,
+            free_ram_bytes=5_000_000_000, process_rss_bytes=90_000_000, total_disk_bytes=100_000_000_000,
+            used_disk_bytes=40_000_000_000, free_disk_bytes=60_000_000_000, memory_bandwidth_gbps=None, gpu_name=None,
+        )  # fmt: skip
+
+
+INDEX = StaticFile(data=b'<meta name="swarmd-nonce" content="{{nonce}}">', media="text/html; charset=utf-8", etag='"i"')
+SCRIPT = StaticFile(data=b"export {};", media="text/javascript; charset=utf-8", etag='"s"')
+
+
+class Rim:
+    """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
+
+    def __init__(self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = ()) -> None:
+        self.world = world or seeded_world(1)
+        self.folder = folder
+        self.bus = EventBus()
+        self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
+        self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
+        self.joiner = FakeJoiner()
+        self.catalog: Any = SimpleNamespace(get=lambda model: None)
+        self.stop = asyncio.Event()
+        self.subsystems = {"peers": True, "inference": True}
+        self.address: str | None = None
+        self.nonces = OneTimePasses(world=self.world, life_s=NONCE_LIFE_S)
+        self.tickets = OneTimePasses(world=self.world, life_s=TICKET_LIFE_S)
+        loaded = Loaded(settings=Settings(), origins={}, path=folder / "config.toml")
+        self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
+        self.feed = LiveFeed(
+            world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
+            models=self.models, desk=self.desk,
+        )  # fmt: skip
+        self.pages = PageHandlers(
+            key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
+            tickets=self.tickets, subsystems=lambda: self.subsystems,
+        )  # fmt: skip
+        self.rows = complete(self._table(), extra)
+        self.server = ApiServer(
+            rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
+            port=0,
+        )  # fmt: skip
+        self.supervisor = Supervisor("test", world=self.world)
+
+    def _gate(self) -> Gate:
+        return Gate(
+            key=KEY, settings=self.settings.current, clock=self.world.clock, tickets=self.tickets, peer=self._peer_address
+        )
+
+    def _peer_address(self, request: web.Request) -> str:
+        return request.remote or "" if self.address is None else self.address
+
+    def _table(self) -> tuple[Route, ...]:
+        return table(
+            pages=self.pages,
+            node=NodeHandlers(
+                node=OWN, clock=self.world.clock, settings=self.settings, counters=self.pipeline, machine=self.machine,
+                models=self.models, peers=self.peers, stop=self.stop,
+            ),
+            models=ModelHandlers(
+                node=OWN, catalog=self.catalog, models=self.models, desk=self.desk, memory=self.memory,
+                generations=self.pipeline,
+            ),
+            storage=StorageHandlers(
+                node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
+                peers=self.peers, disk=Disk(), folder=self.folder,
+            ),
+            network=NetworkHandlers(peers=self.peers, codes=FakeCodes(), joiner=self.joiner),
+            openai=OpenAiHandlers(
+                models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
+            ),
+            feed=self.feed,
+        )  # fmt: skip
+
+    def set(self, path: str, value: bool | int | str) -> None:
+        """Another value of a setting, as if it had been there from the start."""
+        loaded = cast("Any", self.settings)._loaded
+        cast("Any", self.settings)._loaded = replace(loaded, settings=with_values(loaded.settings, {path: value}))
+
+    @property
+    def url(self) -> str:
+        host, port = self.server.bound
+        return f"http://{host}:{port}"
+
+    @asynccontextmanager
+    async def client(self, **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
+        async with aiohttp.ClientSession(self.url, headers=headers) as session:
+            yield session
+
+
+@asynccontextmanager
+async def running(rim: Rim) -> AsyncIterator[Rim]:
+    async with rim.supervisor:
+        await rim.supervisor.start(rim.feed)
+        await rim.supervisor.start(rim.server)
+        yield rim
+
+
+def keyed(**more: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {KEY}", **more}
+
+
+def no_coverage() -> NoCoverage:
+    return NoCoverage(model=SPREAD, missing=(1,), shard_count=2)
+
+
+def failed(refusal: Refusal | None = None) -> GenerationFailed:
+    return GenerationFailed(refusal or Busy(what="the stage went away"))
+
+
+Check = Callable[[], bool]
+
+
+async def until(check: Check, *, timeout_s: float = 5.0) -> None:
+    """Polls a real-socket condition."""
+    async with asyncio.timeout(timeout_s):
+        while not check():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,116 @@
+"""The book: what is kept, in which order, and over restarts."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import Endpoint, PeerRecord
+from swarmd.kit.world import SeededClock
+from swarmd.peers import book as module
+from swarmd.peers.addresses import MAX_ENDPOINTS
+from swarmd.peers.book import HEARSAY_LIFE_S, PeerBook
+from swarmd.store.database import Database
+from swarmd.store.peers import Source
+
+OWN, A, B = NodeId("00" * 32), NodeId("aa" * 32), NodeId("bb" * 32)
+
+
+def at(n: int) -> Endpoint:
+    return Endpoint(f"10.0.0.{n}", 8810)
+
+
+async def test_an_offer_is_news_once_and_survives_a_restart() -> None:
+    async with await Database.open(None) as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        assert await book.offer(A, (at(1),), source=Source.INVITE)
+        assert not await book.offer(A, (at(1),), source=Source.INTRODUCED)
+        assert await book.offer(A, (at(2), at(1)), source=Source.INTRODUCED)
+        assert await book.offer(B, (), source=Source.OBSERVED)
+        assert not await book.offer(B, (), source=Source.OBSERVED)
+        again = PeerBook(own=OWN, db=db, clock=SeededClock())
+        await again.load()
+        for one in (book, again):
+            assert one.nodes() == (A, B)
+            assert A in one
+            assert one.record(A) == PeerRecord(node=A, endpoints=(at(1), at(2)), last_seen=None)
+            assert one.endpoints(B) == ()
+            assert one.record(OWN) is None
+
+
+async def test_we_are_not_in_our_own_book() -> None:
+    async with await Database.open(None) as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        assert not await book.offer(OWN, (at(1),), source=Source.INTRODUCED)
+        assert book.nodes() == ()
+
+
+async def test_endpoints_nobody_may_dial_are_left_out() -> None:
+    async with await Database.open(None) as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        bad = (Endpoint("0.0.0.0", 1), Endpoint("224.0.0.1", 1), Endpoint("192.0.2.1", 1), Endpoint("10.0.0.1", 0))
+        await book.offer(A, (*bad, at(1)), source=Source.INTRODUCED)
+        assert book.endpoints(A) == (at(1),)
+
+
+async def test_the_newest_evidence_comes_first_then_the_better_source() -> None:
+    async with await Database.open(None) as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        await book.offer(A, (at(1),), source=Source.INTRODUCED)
+        await book.offer(A, (at(2),), source=Source.INVITE)
+        await book.offer(A, (at(3),), source=Source.MANUAL)
+        assert book.endpoints(A) == (at(3), at(2), at(1))
+        assert book.proven_endpoints(A) == ()
+        clock.shift(10)
+        await book.record_seen(A, endpoint=at(1))
+        assert book.endpoints(A) == (at(1), at(3), at(2))
+        clock.shift(10)
+        await book.offer(A, (at(4),), source=Source.OBSERVED)  # it travelled and came from there a moment ago
+        assert book.endpoints(A) == (at(4), at(1), at(3), at(2))
+        assert book.proven_endpoints(A) == (at(4), at(1))
+        again = PeerBook(own=OWN, db=db, clock=clock)
+        await again.load()
+        assert again.endpoints(A) == book.endpoints(A)
+        record = again.record(A)
+        assert record is not None
+        assert record.last_seen == pytest.approx(clock.now() - 10, abs=5)
+
+
+async def test_the_worst_endpoints_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await Database.open(None) as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        await book.offer(A, tuple(at(n) for n in range(1, 30)), source=Source.INTRODUCED)
+        assert len(book.endpoints(A)) == MAX_ENDPOINTS
+        await book.offer(A, (at(99),), source=Source.MANUAL)
+        assert len(book.endpoints(A)) == MAX_ENDPOINTS
+        assert book.endpoints(A)[0] == at(99)
+        assert not await book.offer(A, (at(50),), source=Source.INTRODUCED)
+        assert (await db.fetch_all("SELECT COUNT(*) FROM peer_endpoints"))[0][0] == MAX_ENDPOINTS
+        monkeypatch.setattr(module, "MAX_PEERS", 1)
+        assert not await book.offer(B, (at(1),), source=Source.INTRODUCED)
+        assert book.nodes() == (A,)
+
+
+async def test_hearsay_that_never_came_true_is_forgotten_at_the_next_start() -> None:
+    async with await Database.open(None) as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        await book.offer(A, (at(1),), source=Source.INTRODUCED)
+        await book.offer(B, (at(2),), source=Source.INTRODUCED)
+        await book.record_seen(B, endpoint=None)
+        clock.shift(HEARSAY_LIFE_S + 1)
+        await book.load()
+        assert book.nodes() == (B,)
+
+
+async def test_a_removed_peer_is_gone() -> None:
+    async with await Database.open(None) as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        await book.offer(A, (at(1),), source=Source.MANUAL)
+        await book.remove(A)
+        await book.record_seen(A, endpoint=at(1))
+        assert book.nodes() == ()
+        await book.load()
+        assert book.nodes() == ()

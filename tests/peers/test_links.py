@@ -1,0 +1,260 @@
+"""Links in virtual time: they come up, find each other, break and come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from swarmd.discovery.join import Joined
+from swarmd.domain.events import PeerConnected, PeerDisconnected, SummaryReceived
+from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
+from swarmd.kit.world import seeded_world
+from swarmd.store.peers import Source
+from tests.fakes.linked import Node, Swarm, joined, open_swarm
+
+pytestmark = pytest.mark.looptime
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
+    async with open_swarm(tmp_path) as swarm:
+        yield swarm
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def both_up(one: Node, other: Node) -> bool:
+    return all(
+        here.links.link(there.id, purpose) is not None for here, there in ((one, other), (other, one)) for purpose in Purpose
+    )
+
+
+def sockets(node: Node) -> int:
+    return len(node.links._open)
+
+
+async def apart(one: Node, other: Node) -> None:
+    await until(lambda: not one.links.connected() and not other.links.connected())
+
+
+async def together(*nodes: Node, within_s: float = 60.0) -> None:
+    """Each pair with both connections."""
+    pairs = [(one, other) for one in nodes for other in nodes if one is not other]
+    await until(lambda: all(both_up(one, other) for one, other in pairs), within_s=within_s)
+
+
+async def pair(swarm: Swarm) -> tuple[Node, Node]:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await together(a, b)
+    return a, b
+
+
+async def test_both_connections_come_up_and_stay_one_each(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    await asyncio.sleep(30)
+    assert both_up(a, b)
+    assert sockets(a) == sockets(b) == 2
+    assert a.links.connected() == (b.id,)
+    assert a.links.link(NodeId("00" * 32)) is None
+    view = a.links.view(b.id)
+    assert view is not None
+    assert view.connected
+    assert view.min_rtt_ms == pytest.approx(20, abs=2)
+    assert view.rtt_ms == pytest.approx(20, abs=5)
+    assert view.rtt_samples >= 4
+    assert a.gauges.get("peers.connected") == 1
+    assert a.gauges.get(f"peers.{b.id}.rtt_ms") == pytest.approx(20, abs=5)
+    assert [one.record.node for one in a.links.views()] == [b.id]
+
+
+async def test_members_of_the_same_inviter_find_each_other(swarm: Swarm) -> None:
+    a, b, c = [await swarm.start(seed) for seed in (1, 2, 3)]
+    await joined(b, a)
+    await joined(c, a)
+    await together(a, b, c)
+    assert b.member.book.endpoints(c.id) == (Endpoint("10.0.0.3", 8810),)
+    await asyncio.sleep(20)
+    assert [sockets(node) for node in (a, b, c)] == [4, 4, 4]
+
+
+async def test_a_node_that_only_dials_is_a_full_member(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    b = await swarm.start(2, listening=False)
+    c = await swarm.start(3)
+    await joined(b, a)
+    await joined(c, a)
+    await together(a, b)
+    await together(b, c)  # introduced to C, it dials
+    assert a.member.book.endpoints(b.id) == ()
+    await asyncio.sleep(60)
+    assert both_up(b, c)
+
+
+async def test_simultaneous_dials_end_in_one_connection_per_purpose(swarm: Swarm) -> None:
+    for latency_s in (0.0, 0.001, 0.05, 0.3):
+        a, b = await pair(swarm)
+        swarm.hub.change(swarm.host(1), swarm.host(2), latency_s=latency_s)
+        for round_ in range(4):
+            swarm.hub.cut(swarm.host(1), swarm.host(2))
+            await apart(a, b)
+            with a.member.bus.spy() as at_a, b.member.bus.spy() as at_b:
+                for one, other in ((a, b), (b, a)) if round_ % 2 else ((b, a), (a, b)):
+                    one.links.wake(other.id)
+                await together(a, b)
+                await asyncio.sleep(10)
+                assert both_up(a, b)
+                assert sockets(a) == sockets(b) == 2, (latency_s, round_)
+                # Resolving the double connection was not seen by anybody as a peer that left.
+                for spy in (at_a, at_b):
+                    assert len(spy.of(PeerConnected)) == 1
+                    assert spy.of(PeerDisconnected) == []
+            for purpose in Purpose:
+                here, there = a.links.link(b.id, purpose), b.links.link(a.id, purpose)
+                assert here is not None and there is not None
+                assert here.connection.handshake_hash == there.connection.handshake_hash
+        await swarm.stop(2)
+        await swarm.stop(1)
+        swarm.databases.clear()
+
+
+async def test_a_cut_link_comes_back(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    await asyncio.sleep(70)
+    with a.member.bus.spy() as spy:
+        swarm.hub.cut(swarm.host(1), swarm.host(2))
+        gone = await spy.wait_for(PeerDisconnected)
+        assert gone.node == b.id
+        began = asyncio.get_running_loop().time()
+        await spy.wait_for(PeerConnected)
+        await together(a, b)
+        assert asyncio.get_running_loop().time() - began < 3
+    assert a.gauges.get("peers.connected") == 1
+
+
+async def test_a_silent_peer_is_noticed_and_found_again_after_the_partition(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    swarm.hub.partition(swarm.host(1), swarm.host(2))
+    await apart(a, b)
+    assert a.gauges.get(f"peers.{b.id}.rtt_ms") is None
+    view = a.links.view(b.id)
+    assert view is not None
+    assert not view.connected
+    assert view.record.last_seen is not None
+    await asyncio.sleep(600)
+    swarm.hub.heal(swarm.host(1), swarm.host(2))
+    await together(a, b, within_s=45)
+    await asyncio.sleep(20)
+    assert sockets(a) == sockets(b) == 2
+
+
+async def test_a_new_offer_ends_the_pause_at_once(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    await swarm.stop(2)
+    await until(lambda: not a.links.connected())
+    await asyncio.sleep(600)  # A's pauses are 30 s long by now
+    b = await swarm.start(2)
+    a.links._place(b.id, Purpose.CONTROL)
+    await b.member.book.remove(a.id)  # B does not dial
+    await a.links.offer(b.id, (Endpoint("10.0.0.2", 8811),), source=Source.MANUAL)
+    assert await a.links.wait_for(b.id, timeout_s=1)
+
+
+async def test_a_restarted_node_comes_back_by_itself(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    c = await swarm.start(3)
+    await joined(c, a)
+    await together(b, c)
+    for seed in (2, 1):
+        await swarm.stop(seed)
+        await asyncio.sleep(5)
+        node = await swarm.start(seed, world=seeded_world(100 + seed))
+        a, b = (node, b) if seed == 1 else (a, node)
+        await together(a, b, c, within_s=40)
+    await asyncio.sleep(30)
+    assert [sockets(node) for node in (a, b, c)] == [4, 4, 4]
+
+
+async def test_a_peer_that_lost_power_is_replaced_when_it_is_back(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    swarm.hub.partition(swarm.host(1), swarm.host(2))
+    await swarm.stop(2)  # A hears nothing of it
+    b = await swarm.start(2, world=seeded_world(200))
+    swarm.hub.heal(swarm.host(1), swarm.host(2))
+    await together(a, b, within_s=5)
+    await asyncio.sleep(15)
+    assert both_up(a, b)
+    assert sockets(a) == sockets(b) == 2
+
+
+def summary_of(node: Node, version: int) -> NodeSummary:
+    return NodeSummary(
+        node=node.id, version=version, software="swarmd/test", started_at=1.0, ram_free_bytes=1, ram_total_bytes=2
+    )
+
+
+async def test_neighbours_know_the_newest_summary_of_each_other(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    a.links.announce(summary_of(a, 1))
+    with b.member.bus.spy() as at_b:
+        await joined(b, a)
+        await at_b.wait_for(SummaryReceived, lambda fact: fact.summary == summary_of(a, 1))
+        for version in range(2, 50):
+            a.links.announce(summary_of(a, version))
+        await at_b.wait_for(SummaryReceived, lambda fact: fact.summary.version == 49)
+        assert len(at_b.of(SummaryReceived)) <= 4  # the newest state, not every state
+        view = b.links.view(a.id)
+        assert view is not None
+        assert view.summary == summary_of(a, 49)
+        swarm.hub.cut(swarm.host(1), swarm.host(2))
+        await at_b.wait_for(PeerDisconnected)
+        view = b.links.view(a.id)
+        assert view is not None
+        assert view.summary is None
+        at_b.clear()
+        await at_b.wait_for(SummaryReceived, lambda fact: fact.summary.version == 49, timeout_s=20)
+
+
+async def test_a_forgotten_peer_is_dialled_no_more(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    await b.links.forget(a.id)
+    await a.links.forget(b.id)
+    await apart(a, b)
+    await asyncio.sleep(120)
+    assert not a.links.connected()
+    assert b.links.views() == ()
+
+
+async def test_waiting_for_somebody_who_does_not_come_ends(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    began = asyncio.get_running_loop().time()
+    assert not await a.links.wait_for(NodeId("ab" * 32), timeout_s=7)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(7)
+
+
+async def test_an_offer_of_ourselves_is_no_news(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    assert not await a.links.offer(a.id, (Endpoint("10.0.0.1", 1),), source=Source.MANUAL)
+    a.links.wake(NodeId("ab" * 32))
+    assert a.links.views() == ()
+
+
+async def test_the_number_of_linked_peers_is_bounded(swarm: Swarm) -> None:
+    a = await swarm.start(1, max_peers=2)
+    others = [await swarm.start(seed) for seed in (2, 3, 4)]
+    for node in others[:2]:
+        await joined(node, a)
+    late = await others[2].joiner.join(await a.code())
+    assert isinstance(late, Joined)  # a member it is, and the others are there for it
+    await asyncio.sleep(60)
+    assert len(a.links.connected()) == 2
+    await swarm.stop(2)
+    await until(lambda: both_up(a, others[2]), within_s=90)

@@ -1,0 +1,148 @@
+"""Founding, joining, switching, and what a restart finds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from swarmd.domain.events import NetworkFounded
+from swarmd.domain.ids import NetworkId, NodeId
+from swarmd.domain.peers import Endpoint
+from swarmd.domain.refusals import Forbidden, OtherNetwork
+from swarmd.identity import certificates
+from swarmd.identity.certificates import Certificate, Role
+from swarmd.identity.keys import NetworkKey
+from swarmd.kit.world import SeededClock, World
+from swarmd.peers.membership import FOUNDER_LIFE_S
+from swarmd.store.peers import Source
+from tests.fakes.members import open_member
+
+ELSEWHERE = NetworkKey(bytes([77]) * 32)
+INVITER = NodeId("cd" * 32)
+ENDPOINT = Endpoint("10.0.0.7", 8810)
+
+
+def elsewhere(node: NodeId, world: World, *, life_s: float = certificates.LIFE_S) -> Certificate:
+    return certificates.issue(ELSEWHERE, node=node, role=Role.MEMBER, now=world.clock.now(), life_s=life_s)
+
+
+async def test_a_network_is_founded_once_and_found_again(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        assert a.membership.network is None
+        assert not a.membership.may_invite
+        network = await a.membership.ensure_network()
+        assert network == await a.membership.ensure_network()
+        assert [fact for fact in a.bus.recent() if isinstance(fact, NetworkFounded)] == [NetworkFounded(network=network)]
+        own = a.membership.certificate
+        assert own is not None
+        assert own.role is Role.INVITER
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        assert a.membership.network == network
+        assert a.membership.founded
+        assert a.membership.may_invite
+        assert a.membership.certificate == own
+
+
+async def test_a_founder_without_its_key_stays_a_member(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        network = await a.membership.ensure_network()
+    (tmp_path / "network-1.key").unlink()
+    with caplog.at_level(logging.WARNING):
+        async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+            assert a.membership.network == network
+            assert not a.membership.may_invite
+            assert isinstance(await a.membership.ensure_network(), Forbidden)
+    assert "cannot invite anybody" in caplog.text
+    assert not (tmp_path / "network-1.key").exists()
+
+
+async def test_a_founder_renews_its_own_certificate(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        await a.membership.ensure_network()
+    assert isinstance(world.clock, SeededClock)
+    world.clock.shift(FOUNDER_LIFE_S * 0.6)
+    for _ in range(2):
+        async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+            own = a.membership.certificate
+            assert own is not None
+            assert own.expires_at > world.clock.now() + FOUNDER_LIFE_S * 0.9
+
+
+async def test_a_node_becomes_a_member_and_remembers_its_inviter(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        certificate = elsewhere(a.key.node, world)
+        assert await a.membership.adopt(certificate, inviter=INVITER, endpoints=(ENDPOINT,)) is None
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        assert a.membership.network == ELSEWHERE.network
+        assert not a.membership.founded
+        assert a.membership.certificate == certificate
+        assert a.book.endpoints(INVITER) == (ENDPOINT,)
+        refusal = await a.membership.ensure_network()
+        assert isinstance(refusal, Forbidden)
+        assert "may not invite" in refusal.sentence
+        assert isinstance(a.membership.issue_for(INVITER), Forbidden)
+
+
+async def test_a_renewal_is_adopted_like_the_first_certificate(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a:
+        for life_s in (100.0, 200.0):
+            certificate = elsewhere(a.key.node, world, life_s=life_s)
+            assert await a.membership.adopt(certificate, inviter=INVITER, endpoints=()) is None
+            assert a.membership.certificate == certificate
+
+
+async def test_a_certificate_that_is_not_ours_or_not_valid_is_not_adopted(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a:
+        foreign = await a.membership.adopt(elsewhere(INVITER, world), inviter=INVITER, endpoints=())
+        assert isinstance(foreign, Forbidden)
+        assert "not for this one" in foreign.sentence
+        ended = await a.membership.adopt(elsewhere(a.key.node, world, life_s=0), inviter=INVITER, endpoints=())
+        assert isinstance(ended, Forbidden)
+        assert a.membership.network is None
+
+
+async def test_a_founder_alone_may_switch_and_keeps_its_key_file(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a:
+        await a.membership.ensure_network()
+        assert await a.membership.may_join(ELSEWHERE.network) is None
+        assert await a.membership.adopt(elsewhere(a.key.node, world), inviter=INVITER, endpoints=()) is None
+        assert a.membership.network == ELSEWHERE.network
+        assert not a.membership.may_invite
+        assert not a.membership.founded
+        assert (tmp_path / "network-1.key").exists()
+
+
+async def test_a_node_with_others_in_its_network_does_not_switch(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a:
+        network = await a.membership.ensure_network()
+        assert not isinstance(network, Forbidden)
+        await a.book.offer(INVITER, (), source=Source.OBSERVED)
+        refusal = await a.membership.adopt(elsewhere(a.key.node, world), inviter=INVITER, endpoints=())
+        assert refusal == OtherNetwork(network=network)
+        assert a.membership.network == network
+        assert await a.membership.may_join(network) is None
+    async with open_member(2, world=world, folder=tmp_path) as b:
+        await b.membership.adopt(elsewhere(b.key.node, world), inviter=INVITER, endpoints=())
+        assert isinstance(await b.membership.may_join(NetworkId("00" * 32)), OtherNetwork)
+
+
+async def test_an_ended_membership_is_said_at_the_start(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        await a.membership.adopt(elsewhere(a.key.node, world, life_s=5), inviter=INVITER, endpoints=())
+    assert isinstance(world.clock, SeededClock)
+    world.clock.shift(6)
+    with caplog.at_level(logging.WARNING):
+        async with open_member(1, world=world, folder=tmp_path, database=file):
+            pass
+    assert "join again" in caplog.text

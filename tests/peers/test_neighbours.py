@@ -1,0 +1,220 @@
+"""What neighbours say to each other, and what they do with lies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from swarmd.domain.events import SummaryReceived
+from swarmd.domain.ids import ModelId, NodeId
+from swarmd.domain.peers import Endpoint, Holding, NodeSummary
+from swarmd.kit.bus import EventBus
+from swarmd.kit.world import SeededClock
+from swarmd.peers.book import PeerBook
+from swarmd.peers.neighbours import MAX_INTRODUCED, Neighbours, unsound
+from swarmd.store.peers import Source
+from swarmd.wire.messages import Introduced, Introduction, Summary, encode
+from tests.fakes.inline_sqlite import inline_database
+
+pytestmark = pytest.mark.looptime
+
+OWN, A, B, C = (NodeId(digit * 64) for digit in "0abc")
+LAN = "10.0.0.5"
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    neighbours: Neighbours
+    book: PeerBook
+    bus: EventBus
+    offered: list[tuple[NodeId, tuple[Endpoint, ...], Source]]
+    talks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def talk(self, node: NodeId, *, observed_host: str = LAN) -> list[Summary | Introduction]:
+        """A control link to `node` is up; what it is told appears in the list."""
+        told: list[Summary | Introduction] = []
+
+        async def send(message: Summary | Introduction) -> None:
+            encode(message)
+            told.append(message)
+
+        self.talks.append(asyncio.ensure_future(self.neighbours.converse(node, observed_host=observed_host, send=send)))
+        return told
+
+
+@asynccontextmanager
+async def open_scene() -> AsyncIterator[Scene]:
+    offered: list[tuple[NodeId, tuple[Endpoint, ...], Source]] = []
+
+    async def offer(node: NodeId, endpoints: tuple[Endpoint, ...], source: Source) -> None:
+        offered.append((node, endpoints, source))
+
+    async with inline_database() as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        bus = EventBus()
+        scene = Scene(neighbours=Neighbours(own=OWN, book=book, bus=bus, offer=offer), book=book, bus=bus, offered=offered)
+        yield scene
+        for task in scene.talks:
+            task.cancel()
+        await asyncio.gather(*scene.talks, return_exceptions=True)
+
+
+def summary(node: NodeId, version: int) -> NodeSummary:
+    return NodeSummary(node=node, version=version, software="t/1", started_at=0.0, ram_free_bytes=1, ram_total_bytes=1)
+
+
+async def settle() -> None:
+    await asyncio.sleep(0.01)
+
+
+async def test_each_neighbour_hears_the_newest_summary_once() -> None:
+    async with open_scene() as scene:
+        to_a = scene.talk(A)
+        await settle()
+        assert to_a == []
+        scene.neighbours.announce(summary(OWN, 1))
+        scene.neighbours.announce(summary(OWN, 2))
+        await settle()
+        to_b = scene.talk(B)
+        scene.neighbours.refresh()
+        await settle()
+        assert to_a == to_b == [Summary(summary=summary(OWN, 2))]
+
+
+async def test_neighbours_are_introduced_to_each_other_with_proven_addresses() -> None:
+    async with open_scene() as scene:
+        at_a, at_b, rumour = Endpoint("10.0.0.1", 1), Endpoint("10.0.0.2", 2), Endpoint("10.0.0.3", 3)
+        await scene.book.offer(A, (at_a,), source=Source.OBSERVED)
+        await scene.book.offer(B, (at_b,), source=Source.OBSERVED)
+        await scene.book.offer(C, (rumour,), source=Source.INTRODUCED)
+        to_a, to_b, to_c = scene.talk(A), scene.talk(B), scene.talk(C)
+        await settle()
+        about_a, about_b = Introduced(node=A, endpoints=(at_a,)), Introduced(node=B, endpoints=(at_b,))
+        assert to_a == [Introduction(members=(about_b,))]
+        assert to_b == [Introduction(members=(about_a,))]
+        assert to_c == [Introduction(members=(about_a, about_b))]
+        await scene.book.record_seen(C, endpoint=rumour)
+        scene.neighbours.refresh()
+        scene.neighbours.refresh()
+        await settle()
+        assert to_a[1:] == to_b[1:] == [Introduction(members=(Introduced(node=C, endpoints=(rumour,)),))]
+        assert len(to_c) == 1
+
+
+async def test_a_loopback_address_is_told_only_on_the_same_machine() -> None:
+    async with open_scene() as scene:
+        here = Endpoint("127.0.0.1", 7)
+        await scene.book.offer(A, (here,), source=Source.OBSERVED)
+        scene.talk(A, observed_host="127.0.0.1")
+        far, near = scene.talk(B), scene.talk(C, observed_host="127.0.0.1")
+        await settle()
+        assert far == []
+        assert near == [Introduction(members=(Introduced(node=A, endpoints=(here,)),))]
+
+
+async def test_a_message_holds_a_bounded_number_and_the_rest_follows() -> None:
+    async with open_scene() as scene:
+        many = [NodeId(f"{n:064x}") for n in range(1, MAX_INTRODUCED + 11)]
+        for number, node in enumerate(many):
+            await scene.book.offer(node, (Endpoint("10.0.1.1", 1000 + number),), source=Source.OBSERVED)
+            scene.talk(node)
+        await settle()
+        told = scene.talk(A)
+        await settle()
+        sizes = [len(one.members) for one in told if isinstance(one, Introduction)]
+        assert sizes == [MAX_INTRODUCED, 10]
+
+
+async def test_who_left_is_introduced_no_more() -> None:
+    async with open_scene() as scene:
+        await scene.book.offer(A, (Endpoint("10.0.0.1", 1),), source=Source.OBSERVED)
+        scene.talk(A)
+        await settle()
+        scene.talks[0].cancel()
+        await settle()
+        to_b = scene.talk(B)
+        await settle()
+        assert to_b == []
+
+
+async def test_only_newer_summaries_of_the_speaker_itself_count(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_scene() as scene:
+        heard = scene.neighbours.heard_summary
+        heard(A, Summary(summary=summary(A, 5)))
+        heard(A, Summary(summary=summary(A, 5)))
+        heard(A, Summary(summary=summary(A, 4)))
+        with caplog.at_level(logging.WARNING):
+            heard(A, Summary(summary=summary(B, 9)))
+        assert "speaks for another node" in caplog.text
+        assert scene.bus.recent() == [SummaryReceived(summary=summary(A, 5))]
+        assert scene.neighbours.summary(A) == summary(A, 5)
+        assert scene.neighbours.summary(B) is None
+        scene.neighbours.gone(A)
+        scene.neighbours.gone(A)
+        assert scene.neighbours.summary(A) is None
+        heard(A, Summary(summary=summary(A, 1)))  # it restarted with another clock: a new link, a new count
+        assert scene.neighbours.summary(A) == summary(A, 1)
+
+
+async def test_introduced_nodes_are_offered_unless_the_address_is_worthless(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_scene() as scene:
+        good, local = Endpoint("10.0.0.2", 2), Endpoint("127.0.0.1", 2)
+
+        async def told(*members: Introduced, by: str = LAN) -> list[tuple[NodeId, tuple[Endpoint, ...], Source]]:
+            scene.offered.clear()
+            await scene.neighbours.heard_introduction(A, Introduction(members=members), observed_host=by)
+            return list(scene.offered)
+
+        assert await told(Introduced(node=B, endpoints=(good, local))) == [(B, (good,), Source.INTRODUCED)]
+        assert await told(Introduced(node=B, endpoints=(local,)), by="127.0.0.1") == [(B, (local,), Source.INTRODUCED)]
+        worthless = (local, Endpoint("0.0.0.0", 1), Endpoint("192.0.2.1", 1), Endpoint("224.0.0.1", 1), Endpoint("x y", 1))
+        assert await told(Introduced(node=B, endpoints=worthless)) == []
+        assert await told(Introduced(node=B, endpoints=(Endpoint("0.0.0.0", 1),)), by="127.0.0.1") == []
+        assert await told(Introduced(node=OWN, endpoints=(good,)), Introduced(node=A, endpoints=(good,))) == []
+        many = tuple(Introduced(node=NodeId(f"{n:064x}"), endpoints=(good,)) for n in range(1, 200))
+        assert len(await told(*many)) == MAX_INTRODUCED
+        with caplog.at_level(logging.WARNING):
+            assert await told(Introduced(node=NodeId("../etc"), endpoints=(good,))) == []
+        assert "without a proper id" in caplog.text
+
+
+GOOD = Holding(model=ModelId("tiny-q8-0"), layout="ab" * 16, shards=(0, 1, 5), layer_ms=0.5)
+
+
+def test_a_sound_summary_is_sound() -> None:
+    assert unsound(replace(summary(A, 1), holdings=(GOOD, replace(GOOD, layer_ms=None, shards=())))) is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"software": "x" * 200},
+        {"region": "a\nb"},
+        {"gpu": "\x1b[31m"},
+        {"started_at": float("nan")},
+        {"ram_free_bytes": -1},
+        {"ram_free_bytes": 2},
+        {"endpoints": (Endpoint("10.0.0.1", 1),) * 9},
+        {"holdings": (GOOD,) * 1001},
+        {"holdings": (replace(GOOD, model=ModelId("../../etc")),)},
+        {"holdings": (replace(GOOD, layout="x"),)},
+        {"holdings": (replace(GOOD, layer_ms=float("inf")),)},
+        {"holdings": (replace(GOOD, layer_ms=-1.0),)},
+        {"holdings": (replace(GOOD, shards=(1, 0)),)},
+        {"holdings": (replace(GOOD, shards=(1, 1)),)},
+        {"holdings": (replace(GOOD, shards=(-1,)),)},
+        {"holdings": (replace(GOOD, shards=(2**40,)),)},
+    ],
+    ids=str,
+)
+async def test_an_unsound_summary_is_not_kept(bad: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    async with open_scene() as scene:
+        with caplog.at_level(logging.WARNING):
+            scene.neighbours.heard_summary(A, Summary(summary=replace(summary(A, 1), **bad)))
+        assert scene.neighbours.summary(A) is None
+        assert "about itself, ignored" in caplog.text

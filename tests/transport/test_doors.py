@@ -1,0 +1,224 @@
+"""Doors: who gets in, who gets silence, and how much a stranger may take. Real sockets where no time must pass."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+import pytest
+
+from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import Endpoint, Purpose
+from swarmd.domain.refusals import Forbidden, NoAnswer, UsedUp
+from swarmd.kit.service import Supervisor
+from swarmd.kit.world import seeded_world
+from swarmd.transport.connection import Connection
+from swarmd.transport.doors import HANDSHAKE_TIMEOUT_S, DoorLimits, Doors
+from swarmd.transport.loopback import LoopbackHub
+from tests.fakes.authority import FakeAuthority
+from tests.transport.nodes import nodes, until
+
+TAG, PSK = b"t" * 16, b"p" * 32
+
+
+async def test_both_ends_know_each_other() -> None:
+    async with nodes("ab") as (a, b):
+        link = await a.link_to(b, Purpose.BULK)
+        await until(lambda: bool(b.links))
+        (there,) = b.links
+        assert (link.node, there.node) == (b.authority.node, a.authority.node)
+        assert link.connection.purpose is there.connection.purpose is Purpose.BULK
+        assert link.connection.dialled and not there.connection.dialled
+        assert link.connection.remote == b.endpoint
+        assert there.connection.remote.host == "127.0.0.1"
+        assert link.connection.handshake_hash == there.connection.handshake_hash
+        assert link.connection.peer_hello == b.authority.hello(purpose=Purpose.BULK, invited=False)
+        await until(lambda: link.connection.rtt_s is not None)
+
+
+async def test_somebody_else_answers() -> None:
+    async with nodes("ab") as (a, b):
+        result = await a.doors.dial(b.endpoint, expect=NodeId("c" * 64), purpose=Purpose.CONTROL)
+        assert isinstance(result, Forbidden)
+        assert "in place of cccc" in result.sentence
+        await until(lambda: bool(b.links) and b.links[0].closed is not None)
+
+
+async def test_a_stranger_gets_silence() -> None:
+    async with nodes("ab") as (a, b):
+        b.authority.banned.add(a.authority.node)
+        result = await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL)
+        assert isinstance(result, NoAnswer)
+        assert not b.links
+        assert b.doors.turned_away == 1
+        b.authority.banned.clear()
+        a.authority.banned.add(b.authority.node)
+        assert isinstance(await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL), Forbidden)
+
+
+async def test_an_invite_admits_once() -> None:
+    async with nodes("ab") as (a, b):
+        b.authority.invites[TAG] = PSK
+        for psk, expected in ((bytes(32), NoAnswer), (PSK, Connection), (PSK, NoAnswer)):
+            result = await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL, invite=(TAG, psk))
+            assert isinstance(result, expected)
+            if isinstance(result, Connection):
+                assert result.peer_hello.endswith(b"|1")
+                a.adopt(result)
+
+
+async def test_a_rejection_may_be_told() -> None:
+    async with nodes("ab") as (a, b):
+        b.authority.invites[TAG] = PSK
+        b.authority.thinking_s = 0.05
+        results = await asyncio.gather(
+            *[a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL, invite=(TAG, PSK)) for _ in range(2)]
+        )
+        assert sorted(type(result).__name__ for result in results) == ["Connection", UsedUp.__name__]
+        for result in results:
+            if isinstance(result, Connection):
+                a.adopt(result)
+
+
+async def test_nobody_listens() -> None:
+    async with nodes("ab") as (a, b):
+        endpoint = b.endpoint
+        await b.supervisor.stop()
+        result = await a.doors.dial(endpoint, expect=None, purpose=Purpose.CONTROL)
+        assert isinstance(result, NoAnswer)
+        assert str(endpoint) in result.sentence
+        result = await a.doors.dial(Endpoint("no-such-host.invalid", 1), expect=None, purpose=Purpose.CONTROL)
+        assert isinstance(result, NoAnswer)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        bytes(100),
+        b"\x01\x00" + bytes(16) + b"\xff\xff" + os.urandom(1000),
+        b"\x01\x01" + os.urandom(66),
+        os.urandom(100_000),
+    ],
+)
+async def test_garbage_gets_silence_and_a_closed_socket(garbage: bytes) -> None:
+    async with nodes("b") as (b,):
+        reader, writer = await asyncio.open_connection(b.endpoint.host, b.endpoint.port)
+        writer.write(garbage)
+        async with asyncio.timeout(2):
+            # Garbage that was never read makes the kernel reset the connection; nothing was sent either.
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        await until(lambda: b.doors.turned_away == 1)
+        assert not b.links
+
+
+async def test_message_2_is_all_that_an_unproven_caller_ever_gets() -> None:
+    async with nodes("b") as (b,):
+        reader, writer = await asyncio.open_connection(b.endpoint.host, b.endpoint.port)
+        writer.write(b"\x01\x00" + bytes(16) + b"\x00\x20" + os.urandom(32))
+        assert len(await reader.readexactly(98)) == 98
+        writer.write(b"\x00\x50" + os.urandom(80))
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_one_address_may_not_take_all_places() -> None:
+    async with nodes("ab", limits=DoorLimits(waiting_per_address=3)) as (a, b):
+        idle = [await asyncio.open_connection(b.endpoint.host, b.endpoint.port) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        assert isinstance(await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL), NoAnswer)
+        assert b.doors.turned_away == 1
+        idle[0][1].close()
+        await until(lambda: b.doors.turned_away == 2)
+        await a.link_to(b)
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_one_address_may_not_knock_too_often() -> None:
+    async with nodes("ab", limits=DoorLimits(rate_per_address=0.001, burst_per_address=2)) as (a, b):
+        for _ in range(2):
+            await a.link_to(b)
+        assert isinstance(await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL), NoAnswer)
+
+
+async def test_all_places_together_are_limited() -> None:
+    async with nodes("b", limits=DoorLimits(waiting_total=2)) as (b,):
+        idle = [await asyncio.open_connection(b.endpoint.host, b.endpoint.port) for _ in range(4)]
+        await until(lambda: b.doors.turned_away == 2)
+        for _, writer in idle:
+            writer.close()
+
+
+@pytest.mark.looptime
+async def test_who_says_nothing_is_dropped_after_five_seconds() -> None:
+    hub = LoopbackHub()
+    async with nodes("b", hub=hub) as (b,):
+        lost: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        class Mute(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set_result(asyncio.get_running_loop().time())
+
+        begin = asyncio.get_running_loop().time()
+        await hub.network("x").connect(Mute, b.endpoint)
+        assert await lost - begin == pytest.approx(HANDSHAKE_TIMEOUT_S)
+        assert b.doors.turned_away == 1
+
+
+@pytest.mark.looptime
+async def test_who_answers_nothing_is_given_up_after_five_seconds() -> None:
+    hub = LoopbackHub()
+    async with nodes("a", hub=hub) as (a,):
+        hub.listen(Endpoint("mute", 1), asyncio.Protocol)
+        begin = asyncio.get_running_loop().time()
+        result = await a.doors.dial(Endpoint("mute", 1), expect=None, purpose=Purpose.CONTROL)
+        assert isinstance(result, NoAnswer)
+        assert "within 5 s" in result.sentence
+        assert asyncio.get_running_loop().time() - begin == pytest.approx(HANDSHAKE_TIMEOUT_S)
+
+
+@pytest.mark.looptime
+async def test_a_slow_judgement_is_no_reason_to_wait_longer() -> None:
+    hub = LoopbackHub()
+    async with nodes("ab", hub=hub) as (a, b):
+        b.authority.thinking_s = 30
+        result = await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL)
+        assert isinstance(result, NoAnswer)
+        await asyncio.sleep(0.1)
+        assert b.doors.turned_away == 1
+
+
+@pytest.mark.looptime
+async def test_a_partition_is_no_answer() -> None:
+    hub = LoopbackHub(latency_s=0.05)
+    async with nodes("ab", hub=hub) as (a, b):
+        hub.partition("a", "b")
+        assert isinstance(await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL), NoAnswer)
+        hub.heal("a", "b")
+        begin = asyncio.get_running_loop().time()
+        await a.link_to(b)
+        # connect, message 1 and 2, message 3 and reply: three round trips
+        assert asyncio.get_running_loop().time() - begin == pytest.approx(0.3)
+
+
+async def test_dial_only_nodes_need_no_port() -> None:
+    world = seeded_world(3)
+    async with nodes("b") as (b,), Supervisor("client", world=world) as supervisor:
+        doors = Doors(
+            listen=None,
+            authority=FakeAuthority("a"),
+            on_connection=lambda connection: connection.close(),
+            spawn=supervisor.spawn,
+            world=world,
+        )
+        await supervisor.start(doors)
+        assert doors.endpoint is None
+        connection = await doors.dial(b.endpoint, expect=b.authority.node, purpose=Purpose.CONTROL)
+        assert isinstance(connection, Connection)
+        connection.close()
+        await supervisor.stop()
