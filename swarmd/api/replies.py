@@ -34,7 +34,7 @@ class NoKey(Refusal):
     @property
     def sentence(self) -> str:
         if self.given:
-            return "this API key is not the key of this node: `swarmd key` on the node's machine prints it"
+            return "this API key is not the key of this node, which is in the file `api_key` of its data folder"
         return "this needs the API key of the node, as `Authorization: Bearer KEY` or `x-api-key: KEY`"
 
 

@@ -143,6 +143,7 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
+        # bounded by the seats of the model: each has at most a few steps under way
         self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()

@@ -97,7 +97,7 @@ class _Host:
         self.started_at = 0.0
         self.sequences = settings.inference.max_batch_size
         self.context = min(settings.inference.context_tokens, manifest.context_length)
-        per_token = known.architecture.kv_bytes_per_token(0, manifest.layer_count)
+        per_token = known.architecture.kv_bytes_per_token(manifest.layer_count)
         affordable = KV_BUDGET_BYTES // max(1, per_token)
         self.cells = max(self.context, min(affordable, self.context * self.sequences))
         self._free = list(range(self.sequences))
@@ -106,7 +106,7 @@ class _Host:
     def memory_bytes(self, index: int) -> int:
         """Estimate for one shard: weights, caches, compute buffers. Errs on the high side by the buffers' share."""
         manifest, spec = self.known.manifest, self.known.manifest.shards[index]
-        caches = self.known.architecture.kv_bytes_per_token(spec.layer_start, spec.layer_end) * self.cells
+        caches = self.known.architecture.kv_bytes_per_token(spec.layers) * self.cells
         buffers = PREFILL_ROWS * manifest.width * 4 * 16  # some sixteen activations of a chunk alive at once
         if index == len(manifest.shards) - 1:
             buffers += PREFILL_ROWS * manifest.vocab_size * 4
@@ -115,7 +115,9 @@ class _Host:
     def take(self, cells: int) -> Seat | Busy:
         assert self.process is not None
         if not self._free:
-            return Busy(what=f"all {self.sequences} sequences of model {self.known.manifest.model} are in use: try again soon")
+            return Busy(
+                what=f"all {self.sequences} sequences of model {self.known.manifest.model} are in use: try again soon"
+            )
         if cells > self._free_cells:
             return Busy(
                 what=f"the caches of model {self.known.manifest.model} have {self._free_cells} free cells and this request "
@@ -196,7 +198,7 @@ class Workers:
 
     # -- loading
 
-    async def ensure(self, model: ModelId, shards: Iterable[int]) -> None | Refusal:
+    async def ensure(self, model: ModelId, shards: Iterable[int]) -> Refusal | None:
         """Makes sure a worker runs with at least these shards loaded. Idempotent; concurrent calls wait for each other."""
         host = self._host(model)
         if host is None:
@@ -286,7 +288,9 @@ class Workers:
         assert host.texts is not None
         return host.texts
 
-    async def tokenize(self, model: ModelId, command: frames.RenderChat | frames.Tokenize) -> list[int] | Refusal | CommandFailed:
+    async def tokenize(
+        self, model: ModelId, command: frames.RenderChat | frames.Tokenize
+    ) -> list[int] | Refusal | CommandFailed:
         """Token ids of a prompt. A template's complaint comes back as the CommandFailed with kind `template`."""
         texts = await self.texts(model)
         if isinstance(texts, Refusal):
@@ -312,7 +316,7 @@ class Workers:
         return host
 
     async def _running(self, host: _Host) -> WorkerProcess:
-        """The live process of a host, started if need be, not before its backoff allows. Raises WorkerGone, CommandFailed."""
+        """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""
         if host.process is not None and host.process.alive:
             return host.process
         model = host.known.manifest.model
@@ -349,7 +353,7 @@ class Workers:
                 kind=embedding.type,
                 rows=embedding.rows,
                 width=embedding.columns,
-                row_bytes=embedding.size_bytes // embedding.rows,
+                row_bytes=embedding.row_bytes,
                 scale=known.architecture.embedding_scale,
             )
         command = frames.Load(
@@ -428,5 +432,3 @@ def _status(model: ModelId, host: _Host) -> WorkerStatus:
 
 def _ignore(_outcome: object) -> None:
     """Bookkeeping whose failure means the worker is gone, which `_mourn` reports."""
-
-

@@ -6,6 +6,7 @@ another matter (`shards`). Owner of `manifest.json`, `gguf_header.bin` and `voca
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class Catalog:
     def __init__(self, *, root: Path, disk: Disk, bus: EventBus, verify: manifests.Verify) -> None:
         self._root, self._disk, self._bus, self._verify = root, disk, bus, verify
         self._models: dict[ModelId, KnownModel] = {}
+        self._adopting = asyncio.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The folder of all models."""
+        return self._root
 
     def load_now(self) -> None:
         """Start-up: reads every folder. A folder that cannot be read is left alone, named in the log, and not a model."""
@@ -90,14 +97,27 @@ class Catalog:
         known = self._models.get(model)
         return TrustLevel.PINNED if known and known.pinned else TrustLevel.DISCOVERED
 
-    async def adopt(self, manifest_data: bytes, header_data: bytes) -> KnownModel | BadFile | UnsupportedModel:
+    async def adopt(
+        self, manifest_data: bytes, header_data: bytes, *, expect: tuple[ModelId, str] | None = None
+    ) -> KnownModel | BadFile | UnsupportedModel:
         """Check both, write both, know the model. Known already with the same layout: nothing changes.
 
-        A manifest of a known model in another layout is refused: shards of two layouts do not fit together.
+        A manifest of a known model in another layout is refused: shards of two layouts do not fit together. `expect`: it
+        comes from a peer, and has to be of this model in this layout, signed by its publisher. Raises OSError.
         """
-        known = self._check(manifest_data, header_data, pinned=False)
+        # In a thread: a header may have 64 MB, and the parser takes seconds for that.
+        known = await asyncio.to_thread(self._check, manifest_data, header_data, pinned=False)
         if not isinstance(known, KnownModel):
             return known
+        manifest = known.manifest
+        if expect is not None and (manifest.model, manifest.layout) != expect:
+            return BadFile(what=f"asked for model {expect[0]} in layout {expect[1]}, got {manifest.model} in {manifest.layout}")
+        if expect is not None and manifest.publisher is None:
+            return BadFile(what=f"the manifest of model {manifest.model} is not signed")
+        async with self._adopting:
+            return await self._keep(known, manifest_data, header_data)
+
+    async def _keep(self, known: KnownModel, manifest_data: bytes, header_data: bytes) -> KnownModel | BadFile:
         model = known.manifest.model
         present = self._models.get(model)
         if present is not None:

@@ -15,13 +15,13 @@ from pathlib import Path
 import blake3
 
 from swarmd.domain.ids import ModelId, ShardRef
-from swarmd.domain.models import CHUNK_BYTES, ShardSpec, ShardState
+from swarmd.domain.models import CHUNK_BYTES, Manifest, ShardSpec, ShardState
 from swarmd.domain.refusals import NoSpace
 from swarmd.kit.disk import Disk
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.shard_file import Run, ShardFile
 
-BITMAP_LIMIT = 64 * 1024  # bytes: one byte per chunk of a 512 GB shard
+BITMAP_LIMIT = 64 * 1024  # bytes: one for each chunk of a shard of 500 GB
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,20 @@ class ShardStorage:
             for index in self._held.get(known.manifest.model, ())
         )
 
-    async def space_for(self, needed_bytes: int, *, limit_bytes: int) -> NoSpace | None:
-        """None when `needed_bytes` more fit the disk and the share of it that swarmd may use."""
-        folder_free = await self._disk.free_bytes(self._catalog.folder(ModelId("any")).parent)
-        free = min(folder_free, limit_bytes - self.local_bytes())
-        return NoSpace(needed_bytes=needed_bytes, free_bytes=max(free, 0)) if needed_bytes > free else None
+    def space_for(self, refs: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = ()) -> NoSpace | None:
+        """None when these shards fit the disk and the share of it that swarmd may use, beside the `promised` ones.
+
+        Asks the file system at once: that takes microseconds, and the person who asked gets the answer.
+        """
+        wanted, beside = set(refs), set(promised)
+        needed = sum(self._size(ref) for ref in wanted)
+        coming = [ref for ref in wanted | beside if self.state(ref) is not ShardState.HELD]
+        allowed = limit_bytes - self.local_bytes() - sum(self._size(ref) for ref in coming if ref not in wanted)
+        # A partial file has its whole size reserved already, so the disk's own number has it counted.
+        reserved = sum(self._size(ref) for ref in coming if self.state(ref) is ShardState.PARTIAL)
+        room = self._disk.free_bytes_now(self._catalog.root) - sum(self._size(ref) for ref in coming) + reserved + needed
+        free = min(allowed, room)
+        return NoSpace(needed_bytes=needed, free_bytes=max(free, 0)) if needed > free else None
 
     async def open_landing(self, ref: ShardRef) -> Landing:
         """Continues a partial shard or begins one; reserves its whole size, so a full disk fails here."""
@@ -88,15 +97,17 @@ class ShardStorage:
         file = known.files[ref.index]
         partial, bitmap_path = self._partial(ref), self._bitmap(ref)
         spec = known.manifest.shards[ref.index]
+        tag = _tag(known.manifest)
         bitmap = bytearray(len(spec.chunk_blake3))
         if await self._disk.exists(partial) and await self._disk.exists(bitmap_path):
             found = await self._disk.read_bytes(bitmap_path, limit=BITMAP_LIMIT)
-            tag, stored = found[:16], found[16:]
-            # A bitmap of another layout would call foreign bytes ours.
-            if tag == bytes.fromhex(known.manifest.layout) and len(stored) == len(bitmap):
-                bitmap[:] = stored
+            # A bitmap of another manifest would call foreign bytes ours.
+            if found[: len(tag)] == tag and len(found) == len(tag) + len(bitmap):
+                bitmap[:] = found[len(tag) :]
+        if not any(bitmap):
+            await self._disk.remove(partial)  # what lies in it is nobody's, also between the runs, where zeros belong
         await self._disk.preallocate(partial, file.size_bytes)
-        return Landing(self, self._disk, ref, spec, file, partial, bitmap_path, bytes.fromhex(known.manifest.layout), bitmap)
+        return Landing(self, self._disk, ref, spec, file, partial, bitmap_path, tag, bitmap)
 
     async def read_payload(self, ref: ShardRef, offset: int, size: int) -> bytes:
         """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short."""
@@ -150,8 +161,19 @@ class ShardStorage:
         gone = [await self._disk.remove(path) for path in (self.path(ref), self._partial(ref), self._bitmap(ref))]
         return any(gone)
 
+    async def find_lost(self) -> list[ShardRef]:
+        """Held shards whose files somebody took away; they are not held any more."""
+        lost: list[ShardRef] = []
+        for model in sorted(self._held):
+            for index in self.held(model):
+                ref = ShardRef(model, index)
+                if not await self._disk.exists(self.path(ref)):
+                    self._held[model].discard(index)
+                    lost.append(ref)
+        return lost
+
     def forget(self, model: ModelId) -> None:
-        """The model's folder is gone."""
+        """The model's folder is going: nothing of it is held from now on."""
         self._held.pop(model, None)
 
     def committed(self, ref: ShardRef) -> None:
@@ -162,6 +184,9 @@ class ShardStorage:
         known = self._catalog.get(model)
         assert known is not None, f"{model} is not in the catalog"
         return known
+
+    def _size(self, ref: ShardRef) -> int:
+        return self._need(ref.model).manifest.shards[ref.index].size_bytes
 
     def _partial(self, ref: ShardRef) -> Path:
         return self.path(ref).with_suffix(".gguf.partial")
@@ -182,11 +207,11 @@ class Landing:
         file: ShardFile,
         partial: Path,
         bitmap_path: Path,
-        layout: bytes,
+        tag: bytes,
         bitmap: bytearray,
     ) -> None:
         self._storage, self._disk, self.ref, self.spec, self._file = storage, disk, ref, spec, file
-        self._partial, self._bitmap_path, self._layout, self._bitmap = partial, bitmap_path, layout, bitmap
+        self._partial, self._bitmap_path, self._tag, self._bitmap = partial, bitmap_path, tag, bitmap
         self._saving = asyncio.Lock()
 
     def missing(self) -> list[int]:
@@ -214,7 +239,7 @@ class Landing:
         await asyncio.to_thread(work)
         self._bitmap[number] = 1
         async with self._saving:  # the bitmap may lag behind the bytes, never run ahead of them
-            await self._disk.write_atomic(self._bitmap_path, self._layout + bytes(self._bitmap))
+            await self._disk.write_atomic(self._bitmap_path, self._tag + bytes(self._bitmap))
 
     async def commit(self) -> None:
         """All chunks are there: put the header in front, check the whole, give the final name. Raises ChunkMismatch."""
@@ -237,6 +262,11 @@ class Landing:
         assert not self.missing(), "commit before the last chunk"
         await asyncio.to_thread(work)
         self._storage.committed(self.ref)
+
+
+def _tag(manifest: Manifest) -> bytes:
+    """What a bitmap belongs to: the layout and the bytes, since two files may share the one and not the other."""
+    return bytes.fromhex(manifest.layout) + blake3.blake3("".join(one.blake3 for one in manifest.shards).encode()).digest(16)
 
 
 def pieces(runs: Iterable[Run], offset: int, size: int) -> list[tuple[int, int, int]]:

@@ -1,0 +1,386 @@
+"""The wiring: who is there, in which order they start, and how the node ends. The only file that knows everybody.
+
+Read it as the table of contents of the program. Floors are built bottom up with constructor arguments and nothing else; services
+start in that order and stop in reverse. Whatever happens before is recovery: the same path after a clean stop and after
+`kill -9`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import logging
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from swarmd import __version__
+from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
+from swarmd.api.api_key import ensure_api_key
+from swarmd.api.guard import Gate as ApiGate
+from swarmd.api.live_settings import LiveSettings
+from swarmd.api.models import ModelHandlers
+from swarmd.api.network import NetworkHandlers
+from swarmd.api.node import NodeHandlers
+from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
+from swarmd.api.passes import OneTimePasses
+from swarmd.api.routes import complete, table
+from swarmd.api.server import ApiServer
+from swarmd.api.storage import StorageHandlers
+from swarmd.api.ws import LiveFeed
+from swarmd.config.loading import Loaded
+from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
+from swarmd.discovery.codes import NetworkCodes
+from swarmd.discovery.join import Joiner
+from swarmd.domain.events import NodeStarted
+from swarmd.domain.ids import NodeId, ShardRef, short
+from swarmd.domain.peers import Endpoint, parse_endpoint
+from swarmd.domain.refusals import Refusal
+from swarmd.hardware import Hardware
+from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
+from swarmd.inference.forwarding import Stages
+from swarmd.inference.herald import Herald
+from swarmd.inference.pipeline import Pipeline
+from swarmd.inference.workers import Workers
+from swarmd.kit.bus import EventBus
+from swarmd.kit.disk import Disk, Locked
+from swarmd.kit.gauges import Gauges
+from swarmd.kit.logs import Redactor
+from swarmd.kit.service import Fatal, Supervisor
+from swarmd.kit.world import World
+from swarmd.models.catalog import Catalog
+from swarmd.peers.addresses import announced
+from swarmd.peers.book import PeerBook
+from swarmd.peers.gate import Gate
+from swarmd.peers.invitations import Invitations
+from swarmd.peers.links import Links
+from swarmd.peers.membership import Membership
+from swarmd.shards.desk import ShardDesk
+from swarmd.shards.registry import Registry
+from swarmd.shards.serving import ShardServer
+from swarmd.shards.storage import ShardStorage
+from swarmd.store.database import BadMigration, Database, DatabaseUnusable, SchemaTooNew
+from swarmd.transport.connection import Connection
+from swarmd.transport.doors import Doors
+from swarmd.transport.rpc import Dispatcher
+
+EXIT_OK: Final = 0
+EXIT_ERROR: Final = 1
+STOP_TIMEOUT_S: Final = 4.0  # per service; most take milliseconds, and the whole must end within 10 s
+BUILTIN_SHARD_BYTES: Final = 800 * 1024
+"""The built-in model has 7 MB in 8 layers: about one layer a shard, so that up to eight nodes can share it."""
+CONTAINER_INTERFACES: Final = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
+"""Interfaces whose addresses nobody outside this machine can reach (design, section 6)."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A running node, for whoever opened it."""
+
+    node: NodeId
+    url: str
+    """Of the API and the dashboard."""
+    api_key_path: Path
+    peer_endpoint: Endpoint
+    stop: asyncio.Event
+    """Set by `POST /api/admin/shutdown`; whoever holds the node leaves its block then."""
+    pipeline: Pipeline
+    workers: Workers
+    desk: ShardDesk
+    links: Links
+    bus: EventBus
+
+
+@asynccontextmanager
+async def open_node(
+    loaded: Loaded,
+    *,
+    world: World,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Value | None],
+    redactor: Redactor | None = None,
+) -> AsyncGenerator[Node]:
+    """Builds floors 2 to 9, starts every service, yields the node, and stops everything in reverse.
+
+    Raises Fatal with an exit code and a sentence when the node cannot start or go on.
+    """
+    disk, bus, gauges = Disk(), EventBus(), Gauges()
+    folder = Path(loaded.settings.node.data_dir)
+    with _fatal_start(), contextlib.ExitStack() as held:
+        disk.make_folder_now(folder, mode=0o700)
+        held.enter_context(disk.locked(folder / "lock"))  # one node per folder
+        live = LiveSettings(loaded, environ=environ, flags=flags, bus=bus, disk=disk)
+        key = await ensure_node_key(folder / "identity.key", disk=disk, entropy=world.entropy)
+        api_key = await ensure_api_key(
+            folder, setting=loaded.settings.api.api_key, disk=disk, entropy=world.entropy
+        )
+        if redactor is not None:
+            redactor.hide(api_key)
+        database = await Database.open(folder / "state.sqlite", disk=disk)
+        kept = held.pop_all()
+    with kept:
+        try:
+            async with Supervisor("node", world=world, stop_timeout_s=STOP_TIMEOUT_S) as supervisor:
+                built = _Built(
+                    folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
+                    gauges=gauges, world=world, supervisor=supervisor,
+                )  # fmt: skip
+                yield await built.start()
+        finally:
+            await database.close()
+
+
+@contextlib.contextmanager
+def _fatal_start():  # noqa: ANN202  a generator of nothing
+    """What can be wrong with a data folder, as the end of the node with one sentence."""
+    try:
+        yield
+    except Locked:
+        raise Fatal(EXIT_ERROR, "another swarmd runs on this data folder: stop it, or choose another with --data-dir") from None
+    except (KeyFileError, SchemaTooNew, DatabaseUnusable, BadMigration) as error:
+        raise Fatal(EXIT_ERROR, str(error)) from error
+    except OSError as error:
+        raise Fatal(EXIT_ERROR, f"the data folder cannot be used: {error}") from error
+
+
+class _Built:
+    """Everybody, constructed floor by floor; `start` starts the services in the same order."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        live: LiveSettings,
+        key: NodeKey,
+        api_key: str,
+        database: Database,
+        disk: Disk,
+        bus: EventBus,
+        gauges: Gauges,
+        world: World,
+        supervisor: Supervisor,
+    ) -> None:
+        settings, spawn = live.current(), supervisor.spawn
+        self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
+        self._key, self._folder = key, folder
+        self._stop = asyncio.Event()
+        self._ready = False
+        dispatcher = Dispatcher()
+
+        # floor 2: the machine
+        self._hardware = Hardware(folder=folder, world=world)
+
+        # floors 3 and 4: who we are, whom we know, what we know
+        self._book = PeerBook(own=key.node, db=database, clock=world.clock)
+        self._membership = Membership(
+            key=key, network_key_path=folder / "network.key", db=database, disk=disk, world=world, bus=bus, book=self._book
+        )
+        invitations = Invitations(membership=self._membership, db=database, clock=world.clock, bus=bus)
+        gate = Gate(
+            key=key, membership=self._membership, invitations=invitations, world=world, software=f"swarmd/{__version__}",
+            listening=self._listening,
+        )  # fmt: skip
+        self._doors = Doors(
+            listen=Endpoint(settings.network.listen_address, settings.node.listen_port + PEER_PORT_OFFSET),
+            authority=gate, on_connection=self._accepted, spawn=spawn, world=world,
+        )  # fmt: skip
+        self._links = Links(
+            own=key.node, book=self._book, dialler=self._doors, dispatcher=dispatcher, spawn=spawn, world=world, bus=bus,
+            gauges=gauges, max_peers=settings.network.max_peers,
+        )  # fmt: skip
+        self._catalog = Catalog(root=folder / "models", disk=disk, bus=bus, verify=_verify_manifest)
+
+        # floor 5: shards, and how the network grows
+        self._storage = ShardStorage(catalog=self._catalog, disk=disk)
+        self._registry = Registry(
+            node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries
+        )
+        ShardServer(
+            catalog=self._catalog, storage=self._storage, world=world, upload_limit=self._upload_limit
+        ).register(dispatcher)
+        self._desk = ShardDesk(
+            key=key, catalog=self._catalog, storage=self._storage, registry=self._registry, links=self._links,
+            database=database, disk=disk, bus=bus, gauges=gauges, world=world, settings=live.current,
+            before_drop=self._before_drop,
+        )  # fmt: skip
+        joiner = Joiner(membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus)
+        codes = NetworkCodes(
+            membership=self._membership, invitations=invitations, links=self._links, world=world, announced=self._announced
+        )
+
+        # floor 6: running layers
+        self._workers = Workers(
+            node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, bus=bus, world=world,
+            settings=live.current, memory_limit=lambda: self._hardware.free_ram_for_workers(live.current()),
+        )  # fmt: skip
+        stages = Stages(
+            node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
+            spawn=spawn, world=world, bus=bus,
+        )  # fmt: skip
+        stages.register(dispatcher)
+        self._pipeline = Pipeline(
+            node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, stages=stages,
+            links=self._links, spawn=spawn, world=world, bus=bus, settings=live.current,
+        )  # fmt: skip
+        self._herald = Herald(
+            node=key.node, registry=self._registry, links=self._links, hardware=self._hardware, bus=bus, world=world,
+            layer_ms=stages.layer_ms, settings=live.current, endpoints=self._listening,
+            software=f"swarmd/{__version__}",
+        )  # fmt: skip
+
+        # floor 9: the rim
+        self._server = self._rim(api_key, disk, joiner, codes)
+
+    def _rim(self, api_key: str, disk: Disk, joiner: Joiner, codes: NetworkCodes) -> ApiServer:
+        world, live, node = self._world, self._live, self._key.node
+        tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
+        self._feed = LiveFeed(
+            world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
+            models=self._registry, desk=self._desk,
+        )  # fmt: skip
+        pages = PageHandlers(
+            key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),
+            tickets=tickets, subsystems=lambda: {"node": self._ready},
+        )  # fmt: skip
+        rows = complete(
+            table(
+                pages=pages,
+                node=NodeHandlers(
+                    node=node, clock=world.clock, settings=live, counters=self._pipeline, machine=self._hardware,
+                    models=self._registry, peers=self._links, stop=self._stop,
+                ),
+                models=ModelHandlers(
+                    node=node, catalog=self._catalog, models=self._registry, desk=self._desk, memory=self._workers,
+                    generations=self._pipeline,
+                ),
+                storage=StorageHandlers(
+                    node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
+                    peers=self._links, disk=disk, folder=self._folder / "models",
+                ),
+                network=NetworkHandlers(peers=self._links, codes=codes, joiner=joiner),
+                openai=OpenAiHandlers(
+                    models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
+                ),
+                feed=self._feed,
+            )
+        )  # fmt: skip
+        settings = live.current()
+        return ApiServer(
+            rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
+            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
+        )  # fmt: skip
+
+    async def start(self) -> Node:
+        """Recovery, then every service in floor order."""
+        with _fatal_start():
+            await self._book.load()
+            await self._membership.load()
+            await asyncio.to_thread(self._catalog.load_now)
+            await asyncio.to_thread(self._storage.scan_now)
+        for service in (
+            self._feed, self._hardware, self._doors, self._links, self._desk, self._workers, self._herald, self._server
+        ):  # fmt: skip
+            await self._supervisor.start(service)
+        await self._cut_builtin(self._live.current())
+        self._ready = True
+        self._bus.publish(NodeStarted(node=self._key.node, version=__version__))
+        address, port = self._server.bound
+        host = "127.0.0.1" if address in ("0.0.0.0", "::") else address
+        url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        logger.info("node %s is ready at %s", short(self._key.node), url)
+        return Node(
+            node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._doors.endpoint,
+            stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, links=self._links,
+            bus=self._bus,
+        )  # fmt: skip
+
+    async def _cut_builtin(self, settings: Settings) -> None:
+        """A node that knows no model and nobody gets the built-in one, so that it answers within its first minute."""
+        if not settings.ui.builtin_model or self._catalog.all() or self._book.nodes():
+            return
+        with importlib.resources.as_file(importlib.resources.files("swarmd.builtin") / "swarmd-builtin.gguf") as path:
+            added = await self._desk.add_file(path, BUILTIN_SHARD_BYTES)
+        if isinstance(added, Refusal):
+            logger.warning("the built-in model could not be added: %s", added.sentence)
+
+    # -- what one floor asks of another, late
+
+    def _accepted(self, connection: Connection) -> None:
+        self._links.accepted(connection)
+
+    def _summaries(self):  # noqa: ANN202  the type is registry.Summaries
+        return {view.record.node: view.summary for view in self._links.views() if view.connected and view.summary}
+
+    async def _before_drop(self, ref: ShardRef) -> Refusal | None:
+        if ref.index not in self._workers.loaded(ref.model):
+            return None
+        remaining = await self._workers.unload_shard(ref)
+        return remaining if isinstance(remaining, Refusal) else None
+
+    def _upload_limit(self) -> float | None:
+        """Bytes per second for serving shards beyond the local network; None: no limit (swarmllm.md 5.1)."""
+        settings = self._live.current()
+        automatic = {"minimal": 10.0, "moderate": 50.0, "maximum": None}[settings.node.contribution]
+        mbps = float(settings.resources.max_bandwidth_mbps) or automatic
+        return None if mbps is None else mbps * 1e6 / 8
+
+    def _listening(self) -> tuple[Endpoint, ...]:
+        """Where we accept links, as it was configured; a peer puts in the address it sees."""
+        return (self._doors.endpoint, *self._external())
+
+    def _announced(self) -> tuple[Endpoint, ...]:
+        """Where an invited node may find us."""
+        interfaces = tuple(
+            address.address.split("%")[0]
+            for name, addresses in psutil.net_if_addrs().items()
+            if not name.startswith(CONTAINER_INTERFACES)
+            for address in addresses
+        )
+        return announced((*self._external(), self._doors.endpoint), interfaces)
+
+    def _external(self) -> tuple[Endpoint, ...]:
+        text = self._live.current().network.external_address
+        return (parse_endpoint(text),) if text else ()
+
+
+def _verify_manifest(publisher: NodeId, message: bytes, signature: bytes) -> bool:
+    return verify(publisher, Signed.MANIFEST, message, signature)
+
+
+async def run_node(
+    loaded: Loaded,
+    *,
+    world: World,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Value | None],
+    on_ready: Callable[[Node], None],
+    redactor: Redactor | None = None,
+) -> int:
+    """One node until SIGTERM, SIGINT or a shutdown request. Returns the exit code; raises Fatal."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        async with open_node(loaded, world=world, environ=environ, flags=flags, redactor=redactor) as node:
+            on_ready(node)
+            loop.add_signal_handler(signal.SIGTERM, node.stop.set)
+            loop.add_signal_handler(signal.SIGINT, node.stop.set)
+            if not asked.is_set():
+                await node.stop.wait()
+            logger.info("stopping")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return EXIT_OK
+
+

@@ -1,0 +1,254 @@
+"""A small typed client of a node's HTTP API. Every way in which it can fail is a Failure with one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from swarmd import __version__
+from swarmd.api import openai_shapes, shapes
+from swarmd.api.replies import ErrorBody, ErrorReply
+from swarmd.cli.failure import Failure
+from swarmd.cli.place import Place
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 5.0  # the node is on this machine or in the next room
+REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials, 10 s for the link
+SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
+CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `POST /v1/chat/completions`."""
+
+    model: str
+    messages: list[Turn]
+    stream: bool
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+
+
+class _Delta(Struct, frozen=True, kw_only=True):
+    content: str | None = None
+
+
+class _Choice(Struct, frozen=True, kw_only=True):
+    delta: _Delta | None = None
+
+
+class _Event(Struct, frozen=True, kw_only=True):
+    """One server-sent event: a chunk, or the error that ends the stream."""
+
+    choices: list[_Choice] = msgspec.field(default_factory=list[_Choice])
+    swarm: openai_shapes.Swarm | UnsetType = UNSET
+    error: ErrorBody | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Text of a reply, and with the last one where its time went."""
+
+    text: str
+    swarm: openai_shapes.Swarm | None = None
+
+
+class AcquisitionState(Struct, frozen=True, kw_only=True):
+    """How a model's shards come in; both bodies of `GET /models/{id}/status` fit."""
+
+    state: str | shapes.FailedState
+    message: str = ""
+    total_bytes: int = 0
+    downloaded_bytes: int = 0
+    speed_bytes_per_sec: int = 0
+    log: list[str] = msgspec.field(default_factory=list[str])
+
+    @property
+    def failed(self) -> str | None:
+        """The reason, when it failed."""
+        return self.state.failed.reason if isinstance(self.state, shapes.FailedState) else None
+
+
+class NodeClient:
+    """Use it as `async with NodeClient(place) as node`."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"authorization": f"Bearer {self._place.key}"} if self._place.key else {}
+        self._session = aiohttp.ClientSession(headers=headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None, "the client was not entered"
+        await self._session.close()
+
+    @property
+    def url(self) -> str:
+        return self._place.url
+
+    # -- the node and the network
+
+    async def readiness(self) -> shapes.Readiness:
+        """Also of a node that is not ready yet."""
+        return await self._ask("GET", "/health/ready", shapes.Readiness, also=(503,))
+
+    async def stats(self) -> shapes.Stats:
+        return await self._ask("GET", "/api/admin/stats", shapes.Stats)
+
+    async def peers(self) -> list[shapes.PeerRow]:
+        return await self._ask("GET", "/api/admin/peers", list[shapes.PeerRow])
+
+    async def invite(self) -> shapes.NetworkCodeView:
+        return await self._ask("GET", "/api/admin/network-code", shapes.NetworkCodeView)
+
+    async def join(self, code: str) -> shapes.Joined:
+        return await self._ask("POST", "/api/admin/join-network", shapes.Joined, body=shapes.JoinRequest(code=code))
+
+    async def settings(self) -> dict[str, bool | int | str]:
+        """The flat settings; only those the API shows."""
+        found = await self._ask("GET", "/api/admin/config", dict[str, Any])
+        return {name: value for name, value in found.items() if isinstance(value, bool | int | str)}
+
+    async def change_setting(self, name: str, value: bool | int | str) -> None:
+        await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
+
+    # -- models
+
+    async def models(self) -> list[shapes.ModelRow]:
+        return await self._ask("GET", "/api/admin/models", list[shapes.ModelRow])
+
+    async def add_file(self, path: str) -> shapes.ModelAdded:
+        body = shapes.AddFile(path=path)
+        return await self._ask("POST", "/api/admin/models", shapes.ModelAdded, body=body, within_s=CUT_S)
+
+    async def fetch_model(self, model: str) -> shapes.Acquiring:
+        return await self._ask("POST", f"/api/admin/models/{_part(model)}/add", shapes.Acquiring)
+
+    async def fetch_shard(self, model: str, index: int) -> shapes.ShardDownload:
+        return await self._ask("POST", f"{_shard(model, index)}/download", shapes.ShardDownload)
+
+    async def delete_shard(self, model: str, index: int) -> shapes.ShardDeleted:
+        return await self._ask("DELETE", _shard(model, index), shapes.ShardDeleted)
+
+    async def acquisition(self, model: str) -> AcquisitionState:
+        return await self._ask("GET", f"/api/admin/models/{_part(model)}/status", AcquisitionState)
+
+    async def unload(self, model: str) -> shapes.ModelUnloaded:
+        return await self._ask("POST", f"/api/admin/models/{_part(model)}/unload", shapes.ModelUnloaded)
+
+    async def remove_model(self, model: str) -> shapes.ModelDeleted:
+        return await self._ask("DELETE", f"/api/admin/models/{_part(model)}", shapes.ModelDeleted)
+
+    # -- chat
+
+    async def chat(
+        self, model: str, turns: Sequence[Turn], *, max_tokens: int | None = None, temperature: float | None = None
+    ) -> AsyncGenerator[Piece]:
+        """The reply as it is made. Closing the generator, or a cancellation, ends it on all nodes."""
+        question = Question(model=model, messages=[*turns], stream=True, max_tokens=max_tokens, temperature=temperature)
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
+        with self._explained(SILENCE_S):
+            async with self._opened().post(
+                f"{self.url}/v1/chat/completions",
+                data=msgspec.json.encode(question),
+                headers={"content-type": "application/json"},
+                timeout=timeout,
+            ) as response:
+                if response.status != 200:
+                    raise self._refused(response.status, await response.read())
+                async for line in response.content:
+                    data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+                    if data == b"[DONE]":
+                        return
+                    if data:
+                        yield self._piece(data)
+        raise Failure("the reply broke off: the node hung up before its end")
+
+    def _piece(self, data: bytes) -> Piece:
+        event = msgspec.json.decode(data, type=_Event)
+        if not isinstance(event.error, UnsetType):
+            raise Failure(event.error.message)
+        text = "".join(choice.delta.content or "" for choice in event.choices if choice.delta)
+        return Piece(text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm)
+
+    # -- inside
+
+    def _opened(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "the client was not entered"
+        return self._session
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        reply: Callable[..., T],
+        *,
+        body: Any = None,
+        also: tuple[int, ...] = (),
+        within_s: float = REPLY_S,
+    ) -> T:
+        """One request. `reply`: the type of the body of a success; `also`: further statuses that have it."""
+        timeout = aiohttp.ClientTimeout(total=within_s, connect=CONNECT_S)
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"content-type": "application/json"}
+        with self._explained(within_s):
+            async with self._opened().request(
+                method, self.url + path, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                text = await response.read()
+                if response.status != 200 and response.status not in also:
+                    raise self._refused(response.status, text)
+                found: T = msgspec.json.decode(text, type=reply)  # pyright: ignore[reportArgumentType, reportCallIssue]
+                return found
+
+    @contextlib.contextmanager
+    def _explained(self, within_s: float) -> Generator[None]:
+        """Failures of the connection and of the reply's form, as sentences."""
+        try:
+            yield
+        except aiohttp.ClientConnectorError as error:
+            raise Failure(f"no node answers at {self.url}: start one with `swarmd run`") from error
+        except aiohttp.InvalidURL as error:
+            raise Failure(f"{self.url!r} is not the URL of a node") from error
+        except TimeoutError as error:
+            raise Failure(f"the node at {self.url} did not answer within {within_s:.0f} s") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Failure(f"the node at {self.url} hung up: look into its log") from error
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Failure(f"{self.url} answers, but not as swarmd {__version__} does: is another program there?") from error
+
+    def _refused(self, status: int, text: bytes) -> Failure:
+        try:
+            message = msgspec.json.decode(text, type=ErrorReply).error.message
+        except (msgspec.DecodeError, ValueError):
+            return Failure(f"{self.url} answered {status} without a reason: is another program there?", status=status)
+        if status == 401 and self._place.key is None:
+            message = f"there is no API key at {self._place.key_path}: name the node's folder with --data-dir"
+        return Failure(message, status=status)
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _shard(model: str, index: int) -> str:
+    return f"/api/admin/models/{_part(model)}/shards/{index}"
+

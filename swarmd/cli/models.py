@@ -1,0 +1,207 @@
+"""`swarmd model`: add a GGUF file, list, fetch, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from swarmd.api import shapes
+from swarmd.cli.client import AcquisitionState, NodeClient
+from swarmd.cli.failure import Failure
+from swarmd.cli.network import AsJson
+from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, absolute, find
+from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, show_table, sure
+
+LOOK_S: Final = 0.5  # between two looks at a transfer: often enough for a bar, one cheap request each
+LOST_LOOKS: Final = 6  # so many looks without shards and without a transfer, and nobody is fetching any more
+SHARD_SIZE_KEY: Final = "shard_size_mb"
+
+ModelName = Annotated[str, typer.Argument(metavar="ID", help="The model's id, as `swarmd model list` shows it.")]
+OnProgress = Callable[[int, int], None]
+"""(bytes so far, bytes in all)."""
+
+
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A GGUF file on the node's own machine.")],
+    *,
+    shard_size_mb: Annotated[
+        int | None, typer.Option("--shard-size-mb", min=64, max=2048, help="Target size of a shard, for this file.")
+    ] = None,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Cut a GGUF file into shards, which other nodes can fetch."""
+    finish(_add(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), absolute(file), shard_size_mb))
+
+
+def list_models(
+    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """The models this node knows, and who holds them."""
+    finish(_list(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
+def fetch(
+    model: ModelName,
+    *,
+    shard: Annotated[list[int] | None, typer.Option("--shard", min=0, help="Only this shard; may be repeated.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until it is here.")] = True,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Fetch a model, or some shards of it, from the other nodes."""
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_fetch(chosen, model, tuple(sorted(set(shard or ()))), wait=wait))
+
+
+def remove(
+    model: ModelName,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Delete a model from this node's disk; other nodes keep theirs."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise sure("`swarmd model remove` deletes files: add --yes where nobody can be asked")
+        typer.confirm(f"Delete every shard of {printable(model)} on this node?", abort=True)
+    finish(_remove(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model))
+
+
+async def _add(chosen: Chosen, file: Path, shard_size_mb: int | None) -> None:
+    async with NodeClient(find(chosen)) as node, _shard_size(node, shard_size_mb):
+        say(f"cutting {file.name} ...", style="dim")
+        added = await node.add_file(str(file))
+    say(f"{added.model_id} is here in {added.shard_count} {'shard' if added.shard_count == 1 else 'shards'}")
+
+
+@contextlib.asynccontextmanager
+async def _shard_size(node: NodeClient, shard_size_mb: int | None) -> AsyncGenerator[None]:
+    """The API cuts with the node's setting, so that is changed for the time of one cut and put back."""
+    before = None if shard_size_mb is None else (await node.settings()).get(SHARD_SIZE_KEY)
+    if shard_size_mb is None or before is None or before == shard_size_mb:
+        yield
+        return
+    await node.change_setting(SHARD_SIZE_KEY, shard_size_mb)
+    try:
+        yield
+    finally:
+        await node.change_setting(SHARD_SIZE_KEY, before)
+
+
+async def _list(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.models()
+    if as_json:
+        say_json(rows)
+        return
+    if not rows:
+        say("this node knows no model: add one with `swarmd model add FILE.gguf`")
+        return
+    columns = ("model", "size", "kind", "layers", "shards here", "nodes", "can answer")
+    show_table(columns, [model_cells(row) for row in rows], numbers=("size", "layers", "shards here", "nodes"))
+
+
+def model_cells(row: shapes.ModelRow) -> tuple[str, ...]:
+    return (
+        row.id,
+        megabytes(row.total_size_bytes),
+        " ".join(part for part in (row.architecture, row.quantization) if part),
+        "" if row.layer_count is None else str(row.layer_count),
+        f"{row.hosted_shards}/{row.shard_count}",
+        str(holders(row)),
+        answer_text(row),
+    )
+
+
+def holders(row: shapes.ModelRow) -> int:
+    """Distinct nodes that hold a part of it, this one included."""
+    return len({node for shard in row.shards for node in shard.holder_ids})
+
+
+def answer_text(row: shapes.ModelRow) -> str:
+    """Whether and how a question would be answered now."""
+    if row.shards and all(shard.local for shard in row.shards):
+        return "yes, alone"
+    missing = [shard.index for shard in row.shards if not shard.local and shard.holders == 0]
+    if not row.shards:
+        return "no, its manifest is missing"
+    return f"no, nobody has shard {', '.join(map(str, missing))}" if missing else "yes, with others"
+
+
+async def _fetch(chosen: Chosen, model: str, indices: tuple[int, ...], *, wait: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        if indices:
+            for index in indices:
+                await node.fetch_shard(model, index)
+        else:
+            await node.fetch_model(model)
+        if not wait:
+            say(f"fetching {model}; see `swarmd model list`")
+            return
+        with _shown_progress(model) as progress:
+            row = await until_held(node, model, indices or None, progress)
+    say(f"{model}: {row.hosted_shards} of {row.shard_count} shards are here")
+
+
+async def until_held(
+    node: NodeClient, model: str, indices: tuple[int, ...] | None, on_progress: OnProgress
+) -> shapes.ModelRow:
+    """Waits until the node holds these shards (None: all). Raises Failure when the transfer failed or was given up."""
+    lost = 0
+    while True:
+        row = await _row(node, model)
+        if row is not None and row.shards and _held(row, indices):
+            return row
+        state = await node.acquisition(model)
+        if state.failed is not None:
+            raise Failure(f"{model} could not be fetched: {state.failed}")
+        lost = 0 if _under_way(state) else lost + 1
+        if lost >= LOST_LOOKS:
+            raise Failure(f"{model} is not here, and nothing fetches it any more: {state.message or 'try again'}")
+        on_progress(state.downloaded_bytes, state.total_bytes)
+        await asyncio.sleep(LOOK_S)
+
+
+async def _row(node: NodeClient, model: str) -> shapes.ModelRow | None:
+    return next((row for row in await node.models() if row.id == model), None)
+
+
+def _held(row: shapes.ModelRow, indices: tuple[int, ...] | None) -> bool:
+    wanted = [shard for shard in row.shards if indices is None or shard.index in indices]
+    return bool(wanted) and all(shard.local for shard in wanted)
+
+
+def _under_way(state: AcquisitionState) -> bool:
+    return state.state in ("awaiting_manifest", "downloading")
+
+
+@contextlib.contextmanager
+def _shown_progress(model: str) -> Generator[OnProgress]:
+    """A bar on a terminal; elsewhere nothing, since a log of percentages helps nobody."""
+    console = output()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(printable(model)), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+async def _remove(chosen: Chosen, model: str) -> None:
+    async with NodeClient(find(chosen)) as node:
+        removed = await node.remove_model(model)
+    say(f"{removed.model_id} is gone from this node: {removed.files_removed} files")

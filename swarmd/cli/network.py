@@ -1,0 +1,148 @@
+"""`status`, `peers`, `invite`, `join`: the swarm as one node sees it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from swarmd.api import shapes
+from swarmd.cli.client import NodeClient
+from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
+from swarmd.cli.terminal import finish, say, say_json, show_table
+
+AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the API's own JSON.")]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What `status --json` prints."""
+
+    url: str
+    ready: bool
+    subsystems: dict[str, bool]
+    stats: shapes.Stats
+    models: list[shapes.ModelRow]
+
+
+def status(
+    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """How the node is: peers, models, memory, replies."""
+    finish(_status(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
+def peers(
+    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """The other nodes of the swarm."""
+    finish(_peers(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
+def invite(
+    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """Print a code that admits one more node."""
+    finish(_invite(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
+def join(
+    code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member, or a multiaddr.")],
+    *,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Make the node a member of a swarm."""
+    finish(_join(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), code.strip()))
+
+
+async def _status(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        readiness, stats, models = await node.readiness(), await node.stats(), await node.models()
+    found = Status(
+        url=node.url, ready=readiness.ready, subsystems=readiness.subsystems, stats=stats, models=models
+    )
+    if as_json:
+        say_json(found)
+        return
+    for line in status_lines(found):
+        say(line)
+
+
+def status_lines(found: Status) -> list[str]:
+    """The same for people."""
+    stats, machine = found.stats, found.stats.hardware
+    waiting = [name for name, ready in found.subsystems.items() if not ready]
+    ready = "ready" if found.ready else f"not ready: {', '.join(waiting) or 'starting'}"
+    held = sum(model.hosted_shards for model in found.models)
+    lines = [
+        f"node      {stats.node_id}",
+        f"version   {stats.version}, up {duration(stats.uptime_seconds)}, {ready}",
+        f"dashboard {found.url}",
+        f"peers     {stats.peers} linked",
+        f"models    {len(found.models)} known, {held} shards here",
+        f"memory    {machine.used_ram_mb} of {machine.total_ram_mb} MB in use, {machine.process_rss_mb} by the node",
+        f"disk      {machine.available_disk_mb} of {machine.total_disk_mb} MB free",
+        f"replies   {stats.requests_made} asked here, {stats.forwards_served} helped with, {stats.active_requests} now",
+    ]
+    median = stats.inference.p50_latency_ms
+    if isinstance(median, float | int):
+        lines.append(f"latency   {median:.0f} ms in the median of {stats.inference.samples} replies")
+    return lines
+
+
+async def _peers(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.peers()
+    if as_json:
+        say_json(rows)
+        return
+    if not rows:
+        say("this node knows no other one: print a code with `swarmd invite` and use it with `swarmd join` elsewhere")
+        return
+    show_table(
+        ("node", "state", "round trip", "shards", "models", "version", "address"),
+        [peer_cells(row) for row in rows],
+        numbers=("round trip", "shards"),
+    )
+
+
+def peer_cells(row: shapes.PeerRow) -> tuple[str, ...]:
+    addresses = row.addresses if isinstance(row.addresses, list) else []
+    return (
+        row.node_id,
+        "linked" if row.connected else "away",
+        "" if row.measured_min_rtt_ms is None else f"{row.measured_min_rtt_ms:.2f} ms",
+        str(row.hosted_shards),
+        ", ".join(row.hosted_models),
+        row.version or "",
+        addresses[0] if addresses else "",
+    )
+
+
+async def _invite(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        code = await node.invite()
+    if as_json:
+        say_json(code)
+        return
+    say(code.code)
+    say(f"It admits one node until {code.expires_at}. On that machine: swarmd join CODE", style="dim")
+
+
+async def _join(chosen: Chosen, code: str) -> None:
+    async with NodeClient(find(chosen)) as node:
+        joined = await node.join(code)
+    say(joined.message)
+
+
+def duration(seconds: int) -> str:
+    """`42 s`, `3 min`, `5 h 12 min`, `2 d 4 h`."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"

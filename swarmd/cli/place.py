@@ -1,0 +1,127 @@
+"""Which node a client command talks to, and with which key: from its options, else from the node's own settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from swarmd.api.api_key import FILE_NAME
+from swarmd.cli.failure import Failure
+from swarmd.config.loading import Loaded, default_path, load
+from swarmd.config.settings import Settings, Value
+from swarmd.domain.refusals import Invalid
+from swarmd.kit.disk import Disk
+
+KEY_LIMIT: Final = 1024  # bytes of a key file, as the node has it
+USAGE: Final = 2  # exit code of wrong options, as click has it
+
+DataFolder = Annotated[
+    Path | None, typer.Option("--data-dir", help="The node's data folder.", show_default="the platform's")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="The node's settings file.", show_default="config.toml in the data folder")
+]
+Url = Annotated[
+    str | None, typer.Option("--url", help="Where the node answers.", show_default="its listen_port on this machine")
+]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="File with its API key.", show_default="api_key in the data folder")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A node to talk to."""
+
+    url: str
+    """Without a slash at the end."""
+    key: str | None
+    """None: there is no key file, which is fine for what a node shows freely on loopback."""
+    key_path: Path
+    """Where the key was looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The options of a client command as they were given."""
+
+    url: str | None = None
+    data_dir: Path | None = None
+    config: Path | None = None
+    key_file: Path | None = None
+
+
+def flags_of(data_dir: Path | None, **more: Value | None) -> dict[str, Value | None]:
+    """Options as settings by dotted path; `more`: with `__` for the dot. None: not given."""
+    flags = {path.replace("__", "."): value for path, value in more.items()}
+    return {**flags, "node.data_dir": None if data_dir is None else str(absolute(data_dir))}
+
+
+def settings_of(flags: Mapping[str, Value | None], *, config: Path | None) -> Loaded:
+    """The settings a node with these options has. Raises Failure when they cannot be read or are refused."""
+    path = default_path(os.environ, flags) if config is None else absolute(config)
+    if config is not None and not Disk().exists_now(path):
+        raise Failure(f"there is no settings file {path}", exit_code=USAGE)
+    try:
+        loaded = load(path, os.environ, flags)
+    except OSError as error:
+        raise Failure(f"the settings file {path} cannot be read: {error.strerror or error}") from error
+    if isinstance(loaded, Invalid):
+        raise Failure(loaded.sentence, exit_code=USAGE)
+    return loaded
+
+
+def find(chosen: Chosen) -> Place:
+    """Raises Failure when the settings are refused, the URL is none, or a key file that was named cannot be read."""
+    loaded = settings_of(flags_of(chosen.data_dir), config=chosen.config)
+    settings = loaded.settings
+    key_path = absolute(chosen.key_file) if chosen.key_file else Path(settings.node.data_dir) / FILE_NAME
+    key = settings.api.api_key if settings.api.api_key and chosen.key_file is None else _read_key(key_path)
+    if key is None and chosen.key_file is not None:
+        raise Failure(f"there is no key file {key_path}", exit_code=USAGE)
+    return Place(url=_checked_url(chosen.url) if chosen.url else url_of(settings), key=key, key_path=key_path)
+
+
+def url_of(settings: Settings) -> str:
+    """Where a node with these settings answers on this machine."""
+    host = settings.node.listen_address
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{settings.node.listen_port}"
+    if address.is_unspecified:
+        host = "::1" if address.version == 6 else "127.0.0.1"
+    return f"http://{f'[{host}]' if address.version == 6 else host}:{settings.node.listen_port}"
+
+
+def absolute(path: Path) -> Path:
+    """The node's settings want absolute paths; at a prompt people write relative ones."""
+    return path.expanduser().absolute()
+
+
+def _checked_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Failure(f"{text!r} is not the URL of a node: give one like http://127.0.0.1:8800", exit_code=USAGE)
+    return text.rstrip("/")
+
+
+def _read_key(path: Path) -> str | None:
+    try:
+        return Disk().read_bytes_now(path, limit=KEY_LIMIT).decode("ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a key"
+        raise Failure(f"the key file {path} cannot be read: {reason}") from error

@@ -1,0 +1,86 @@
+"""What the commands write and how: plain lines where nobody watches, rich ones on a terminal; errors on stderr.
+
+Texts of peers and models come through here, so control characters are taken out: a reply must not drive the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import unicodedata
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from swarmd.cli.failure import INTERRUPTED, Failure
+
+T = TypeVar("T")
+
+PLAIN_WIDTH: Final = 160  # columns of a table in a pipe or a file: rich's own 80 would cut node ids and model names
+_KEPT: Final = "\n\t"
+
+
+def output() -> Console:
+    """stdout. Made anew each time, so that it is the stdout of now."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def errors() -> Console:
+    """stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Without control and format characters other than line ends and tabs: no escape sequence survives."""
+    return "".join(one for one in text if one in _KEPT or unicodedata.category(one) not in ("Cc", "Cf"))
+
+
+def say(text: str, *, style: str | None = None, end: str = "\n") -> None:
+    """One line (or a piece of one) on stdout, never wrapped: what can be copied must stay whole."""
+    output().print(printable(text), style=style, end=end, markup=False, soft_wrap=True)
+
+
+def complain(sentence: str) -> None:
+    errors().print(f"swarmd: {printable(sentence)}", style="red", markup=False, soft_wrap=True)
+
+
+def say_json(value: Any) -> None:
+    """Any of the API's shapes, indented, for other programs."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    output().print(text, markup=False, soft_wrap=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
+    """The columns named in `numbers` are right-aligned."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left")
+    for row in rows:
+        made.add_row(*(printable(cell) for cell in row))
+    output().print(made, markup=False)
+
+
+def megabytes(size: float) -> str:
+    """`6.8 MB`, `1.2 GB`: decimal, as disks are sold."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's coroutine. A Failure becomes its sentence and exit code, Ctrl-C a quiet end."""
+    try:
+        return asyncio.run(work)
+    except Failure as failure:
+        complain(str(failure))
+        raise typer.Exit(failure.exit_code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def sure(sentence: str) -> typer.Exit:
+    """For `raise`: prints the sentence on stderr and ends with exit code 1."""
+    complain(sentence)
+    return typer.Exit(1)

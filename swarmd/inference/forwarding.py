@@ -1,0 +1,398 @@
+"""Stages: our layers of a generation, whoever is its head.
+
+A step arrives (from the head, from the stage before, or from a stage on this very node), goes to the worker, and what
+comes out is pushed to the next stage or, behind the last layer, answered to the head. On this path everything is a callback
+within the event that brought the bytes: no task is switched between the socket and the worker.
+
+Publishes `StageServed` for other nodes' generations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from swarmd.domain.events import StageServed
+from swarmd.domain.ids import ModelId, NodeId, SessionId, short
+from swarmd.domain.refusals import Busy, Invalid, NotFound, Refusal, WorkerFailed
+from swarmd.inference import worker_frames as frames
+from swarmd.inference.worker_process import CommandFailed, Outcome, WorkerGone
+from swarmd.inference.workers import PREFILL_ROWS, Seat, Workers
+from swarmd.kit.bus import EventBus
+from swarmd.kit.service import Spawn
+from swarmd.kit.world import World
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.shards.registry import Registry
+from swarmd.transport.rpc import Dispatcher, Link
+from swarmd.transport.stream import LinkLost, ResetCode, Stream, StreamReset
+from swarmd.wire.events import TooManyStreams
+from swarmd.wire.generation import Lane, OpenStage, StageBroken, StageReady, StepDone, StepOn
+from swarmd.wire.messages import Refused
+
+STEP_DEADLINE_S = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
+START_DEADLINE_S = 10.0
+SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
+LANE_QUEUE = 64  # steps waiting for a successor's credit; the head keeps fewer than this in flight
+SPEED_WEIGHT = 0.1  # of a new sample in the smoothed time per layer: some ten tokens of history
+BYTES_PER_NUMBER = 4  # int32 tokens, float32 hidden states
+
+logger = logging.getLogger(__name__)
+
+Outlet = Callable[["StepOn | StepDone", memoryview], None]
+"""Where a step goes next. Must not raise."""
+Failed = Callable[[str], None]
+"""Told once when a session cannot go on."""
+
+
+class Linking(Protocol):
+    """What stages need of `peers.links.Links`."""
+
+    def link(self, node: NodeId) -> Link | None: ...
+
+
+class StageSession:
+    """One generation's caches on this node, and the way steps take through it."""
+
+    def __init__(
+        self, *, owner: Stages, known: KnownModel, seat: Seat, request: OpenStage, outlet: Outlet, failed: Failed
+    ) -> None:
+        self._owner, self._seat, self._request = owner, seat, request
+        self._outlet, self._failed = outlet, failed
+        manifest = known.manifest
+        self._tail = request.last_shard == len(manifest.shards) - 1
+        self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
+        self._layers = manifest.shards[request.last_shard].layer_end - manifest.shards[request.first_shard].layer_start
+        self._next = 0
+        self._over = False
+        self.rows = 0
+
+    def feed(self, step: StepOn, payload: memoryview) -> None:
+        """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
+        if self._over:
+            return
+        arrived = self._owner.ticks()
+        fault = self._fault(step, payload)
+        if fault is not None:
+            self.fail(fault)
+            return
+        self._next += step.count
+        self.rows += step.count
+        sequence = self._seat.sequence
+        last_position = step.position + step.count - 1
+        outputs = [(step.count - 1, sequence, last_position)] if self._tail and step.sample else []
+        command = frames.Step(
+            self._request.first_shard, self._request.last_shard, [(sequence, step.position, step.count)], outputs
+        )
+
+        def stepped(outcome: Outcome) -> None:
+            self._stepped(step, arrived, outcome)
+
+        self._seat.process.ask(command, payload, stepped, deadline_s=STEP_DEADLINE_S)
+
+    def fail(self, reason: str) -> None:
+        if not self._over:
+            self._over = True
+            self._failed(reason)
+
+    def close(self) -> None:
+        """Nothing comes out any more, and the caches are free."""
+        self._over = True
+        self._seat.release()
+
+    def _fault(self, step: StepOn, payload: memoryview) -> str | None:
+        if not 0 < step.count <= PREFILL_ROWS:
+            return f"a step of {step.count} rows; 1 to {PREFILL_ROWS} are allowed"
+        if step.position != self._next:
+            return f"a step at position {step.position} where {self._next} is next"
+        if step.position + step.count > self._request.cells:
+            return f"a step beyond the {self._request.cells} positions that were asked for"
+        if len(payload) != step.count * self._row_bytes:
+            return f"a step of {step.count} rows with {len(payload)} bytes"
+        if len(step.trace) != self._request.stage:
+            return "a step that did not come through the stages before this one"
+        return None
+
+    def _stepped(self, step: StepOn, arrived: float, outcome: Outcome) -> None:
+        if self._over:
+            return
+        answer = outcome.answer
+        if not isinstance(answer, frames.Stepped):
+            self.fail(f"its worker {outcome.error}" if isinstance(outcome.error, WorkerGone) else str(outcome.error))
+            return
+        if step.count == 1:
+            self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
+        node_us = int((self._owner.ticks() - arrived) * 1e6)
+        trace = [*step.trace, (answer.compute_us, node_us)]
+        if self._tail:
+            token, logprobs = answer.picked[0] if answer.picked else (None, [])
+            self._outlet(StepDone(step.number, token, logprobs, trace), outcome.payload)
+        else:
+            self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), outcome.payload)
+
+
+class StepSender:
+    """Pushes steps into a stream without waiting; what does not fit its credit waits in a bounded queue."""
+
+    def __init__(self, stream: Stream, *, spawn: Spawn, failed: Failed) -> None:
+        self._stream, self._spawn, self._failed = stream, spawn, failed
+        self._queue: deque[tuple[object, memoryview]] = deque()  # bounded by LANE_QUEUE below
+        self._flushing = False
+
+    def push(self, message: object, payload: memoryview) -> None:
+        try:
+            if not self._queue and self._stream.send_now(message, payload):
+                return
+        except (LinkLost, StreamReset) as error:
+            self._failed(str(error))
+            return
+        if len(self._queue) >= LANE_QUEUE:
+            self._failed("the next node does not take its steps")
+            return
+        self._queue.append((message, payload))
+        if not self._flushing:
+            self._flushing = True
+            self._spawn(self._flush(), name=f"steps to {short(self._stream.peer.node)}")
+
+    async def _flush(self) -> None:
+        try:
+            while self._queue:
+                await self._stream.send(*self._queue[0])
+                self._queue.popleft()
+        except (LinkLost, StreamReset) as error:
+            self._queue.clear()
+            self._failed(str(error))
+        finally:
+            self._flushing = False
+
+
+class Stages:
+    """All stage sessions of this node."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        registry: Registry,
+        workers: Workers,
+        links: Linking,
+        spawn: Spawn,
+        world: World,
+        bus: EventBus,
+    ) -> None:
+        self._node, self._catalog, self._registry, self._workers = node, catalog, registry, workers
+        self._links, self._spawn, self._world, self._bus = links, spawn, world, bus
+        self._sessions: dict[tuple[SessionId, int], tuple[OpenStage, StageSession]] = {}
+        self._layer_ms: dict[ModelId, float] = {}
+        self.served = 0
+        """Steps run for other nodes' generations since the start."""
+        self.ticks = world.clock.ticks
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        dispatcher.serve(OpenStage, self._serve)
+        dispatcher.accept(Lane, self._accept)
+
+    def measured(self, model: ModelId, layer_ms: float) -> None:
+        """For sessions: one decode step's time per layer."""
+        known = self._layer_ms.get(model, layer_ms)
+        self._layer_ms[model] = known + SPEED_WEIGHT * (layer_ms - known)
+
+    def layer_ms(self, model: ModelId) -> float | None:
+        """Smoothed decode time of one layer here, milliseconds; None before the first step."""
+        return self._layer_ms.get(model)
+
+    @asynccontextmanager
+    async def session(
+        self, request: OpenStage, *, head: Callable[[StepDone], None], failed: Failed
+    ) -> AsyncGenerator[StageSession | Refusal]:
+        """Opens our stage of a generation, and drops it when the block is left.
+
+        `head` hears the tail's answers when this stage is the tail; `failed` is told once when the stage cannot go on.
+        """
+        known = self._check(request)
+        if isinstance(known, Refusal):
+            yield known
+            return
+        shards = range(request.first_shard, request.last_shard + 1)
+        with self._registry.lease(request.model, shards):
+            seat = await self._workers.take_seat(request.model, shards, cells=request.cells)
+            if isinstance(seat, Refusal):
+                yield seat
+                return
+            key = (request.session, request.stage)
+            lane = _LaneOutlet(self, request, failed)
+            outlet = lane.push if request.successor is not None else _answer(head)
+            session = StageSession(owner=self, known=known, seat=seat, request=request, outlet=outlet, failed=failed)
+            try:
+                refusal = await self._start(seat, request)
+                if refusal is not None:
+                    yield refusal
+                    return
+                if key in self._sessions:
+                    yield Invalid(what=f"stage {request.stage} of this session is already open")
+                    return
+                self._sessions[key] = (request, session)
+                try:
+                    yield session
+                finally:
+                    del self._sessions[key]
+            finally:
+                session.close()
+                lane.close()
+
+    def next_session(self, session: SessionId, stage: int) -> StageSession | None:
+        """For lanes: a stage on this very node."""
+        found = self._sessions.get((session, stage))
+        return found[1] if found else None
+
+    def open_lane(self, request: OpenStage) -> Stream:
+        """For lanes: the stream to a successor elsewhere. Raises LinkLost, TooManyStreams."""
+        assert request.successor is not None
+        link = self._links.link(request.successor)
+        if link is None:
+            raise LinkLost(f"there is no link to node {short(request.successor)}")
+        return link.open(Lane(session=request.session, stage=request.stage + 1))
+
+    @property
+    def spawn(self) -> Spawn:
+        return self._spawn
+
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    def _check(self, request: OpenStage) -> KnownModel | Refusal:
+        known = self._catalog.get(request.model)
+        if known is None or known.manifest.layout != request.layout:
+            return NotFound(what=f"model {request.model} is not known here in layout {request.layout}")
+        count = len(known.manifest.shards)
+        if not 0 <= request.first_shard <= request.last_shard < count:
+            return Invalid(what=f"shards {request.first_shard} to {request.last_shard} of {count} are no range")
+        if (request.successor is None) != (request.last_shard == count - 1):
+            return Invalid(what="only the stage with the last shard has no successor")
+        if (request.stage == 0) != (request.first_shard == 0):
+            return Invalid(what="the first stage has the first shard, and no other")
+        if not 0 < request.cells <= known.manifest.context_length:
+            return Invalid(what=f"{request.cells} positions do not fit a context of {known.manifest.context_length}")
+        if len(self._sessions) >= SESSIONS_LIMIT:
+            return Busy(what=f"this node already serves {SESSIONS_LIMIT} stages: try again soon")
+        return known
+
+    async def _start(self, seat: Seat, request: OpenStage) -> Refusal | None:
+        sampling = request.sampling
+        shape = None if sampling is None or request.successor is not None else frames.SamplingAs(
+            sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.frequency_penalty,
+            sampling.presence_penalty, sampling.repeat_penalty, sampling.seed, sampling.top_logprobs,
+        )  # fmt: skip
+        try:
+            await seat.process.call(frames.StartSequence(seat.sequence, shape), deadline_s=START_DEADLINE_S)
+        except WorkerGone as gone:
+            return WorkerFailed(model=request.model, how=str(gone))
+        except CommandFailed as failed:
+            return WorkerFailed(model=request.model, how=f"refused: {failed}")
+        return None
+
+    # -- stages for other heads
+
+    async def _serve(self, request: OpenStage, _payload: memoryview, stream: Stream) -> None:
+        """One stage as long as the head wants it. Cancelled when the stream or its link breaks."""
+        over: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def finish(reason: str | None) -> None:
+            if not over.done():
+                over.set_result(reason)
+
+        sender = StepSender(stream, spawn=self._spawn, failed=finish)
+        async with self.session(request, head=lambda done: sender.push(done, memoryview(b"")), failed=finish) as session:
+            if isinstance(session, Refusal):
+                await stream.send(Refused(kind=type(session).__name__, sentence=session.sentence), last=True)
+                return
+
+            def arrived(message: object, payload: memoryview) -> None:
+                if isinstance(message, StepOn) and request.stage == 0:
+                    session.feed(message, payload)
+                else:
+                    session.fail(f"the head sent {type(message).__name__}")
+
+            await stream.send(StageReady())
+            stream.on_message(arrived, lambda failure: finish(None))
+            try:
+                reason = await over
+            finally:
+                self.served += session.rows
+                self._bus.publish(StageServed(model=request.model, head=stream.peer.node, tokens=session.rows))
+            if reason is not None:
+                await stream.send(StageBroken(reason=reason), last=True)
+
+    def _accept(self, lane: Lane, _payload: memoryview, stream: Stream) -> None:
+        """The stage before ours opened its lane."""
+        found = self._sessions.get((lane.session, lane.stage))
+        # A session id is 128 random bits known to its members only; the name of the predecessor is checked all the same.
+        if found is None or found[0].predecessor != stream.peer.node:
+            stream.reset(ResetCode.FAILED, "there is no such stage here")
+            return
+        session = found[1]
+
+        def arrived(message: object, payload: memoryview) -> None:
+            if isinstance(message, StepOn):
+                session.feed(message, payload)
+            else:
+                session.fail(f"the stage before sent {type(message).__name__}")
+
+        def ended(failure: LinkLost | StreamReset | None) -> None:
+            # A predecessor that is done closes its lane just before the head closes us; only a broken one is news.
+            if isinstance(failure, LinkLost):
+                session.fail(f"the link to the stage before is lost: {failure}")
+            stream.end()
+
+        stream.on_message(arrived, ended)
+
+
+class _LaneOutlet:
+    """To the next stage: a session of this node, or a lane that is opened with the first step (all stages are open then)."""
+
+    def __init__(self, stages: Stages, request: OpenStage, failed: Failed) -> None:
+        self._stages, self._request, self._failed = stages, request, failed
+        self._stream: Stream | None = None
+        self._push: Callable[[StepOn | StepDone, memoryview], None] | None = None
+
+    def push(self, step: StepOn | StepDone, payload: memoryview) -> None:
+        if self._push is None:
+            self._push = self._connect()
+        if self._push is not None:
+            self._push(step, payload)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.reset(ResetCode.CANCELLED)
+
+    def _connect(self) -> Callable[[StepOn | StepDone, memoryview], None] | None:
+        request = self._request
+        if request.successor == self._stages.node:
+            following = self._stages.next_session(request.session, request.stage + 1)
+            if following is None:
+                self._failed("the next stage on this node is gone")
+                return None
+            return lambda step, payload: following.feed(step, payload) if isinstance(step, StepOn) else None
+        try:
+            stream = self._stream = self._stages.open_lane(request)
+        except (LinkLost, TooManyStreams) as error:
+            self._failed(str(error))
+            return None
+        stream.on_message(
+            lambda message, _: self._failed(f"the next stage sent {type(message).__name__}"),
+            lambda failure: self._failed(f"the next stage is gone: {failure}") if failure else None,
+        )
+        return StepSender(stream, spawn=self._stages.spawn, failed=self._failed).push
+
+
+def _answer(head: Callable[[StepDone], None]) -> Outlet:
+    def answer(step: StepOn | StepDone, _payload: memoryview) -> None:
+        assert isinstance(step, StepDone), "only the tail answers the head"
+        head(step)
+
+    return answer

@@ -1,0 +1,119 @@
+"""One model being brought here, as it stands: what people see of it. No I/O; the clock's readings are arguments."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from swarmd.domain.ids import ModelId, NodeId
+from swarmd.domain.shards import Acquisition, Transfer, TransferState
+
+LOG_LINES: Final = 50
+RATE_WINDOW_S: Final = 5.0  # long enough to smooth chunks of 8 MiB on a slow line, short enough to see a stall
+RATE_SAMPLES: Final = 256  # more chunks than that in the window mean a rate nobody needs to the last digit
+
+
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    total_bytes: int
+    done_bytes: int = 0
+    state: TransferState = TransferState.PENDING
+    source: NodeId | None = None
+
+
+class Job:
+    """Changed by whoever does the work, read by `snapshot`."""
+
+    def __init__(self, model: ModelId, *, trigger: str, started_at: float) -> None:
+        """`started_at`: unix seconds."""
+        self.model, self.trigger, self.started_at = model, trigger, started_at
+        self.state = "awaiting_manifest"
+        self.reason: str | None = None
+        self.liars: set[NodeId] = set()
+        """Sent bytes that were not what they should be; not asked again in this job."""
+        self._shards: dict[int, _Progress] = {}
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("complete", "failed")
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Sorted; empty as long as the shards are not chosen."""
+        return tuple(sorted(self._shards))
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """Shards that are neither here nor given up; sorted."""
+        ended = (TransferState.COMPLETE, TransferState.FAILED)
+        return tuple(index for index in self.wanted if self._shards[index].state not in ended)
+
+    def want(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """These shards too: (index, bytes) each."""
+        for index, size in sizes:
+            self._shards.setdefault(index, _Progress(total_bytes=size))
+        self.state = "downloading"
+
+    def say(self, line: str) -> None:
+        self._log.append(line)
+
+    def begin(self, index: int, *, done_bytes: int, source: NodeId | None) -> None:
+        shard = self._shards[index]
+        shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
+
+    def gained(self, index: int, size: int, *, at: float) -> None:
+        """`at`: monotonic seconds."""
+        self._shards[index].done_bytes += size
+        self._samples.append((at, size))
+
+    def mark(self, index: int, state: TransferState) -> None:
+        shard = self._shards[index]
+        shard.state = state
+        if state is TransferState.COMPLETE:
+            shard.done_bytes = shard.total_bytes
+
+    def fail(self, reason: str) -> None:
+        """Everything that is not here is given up. The first reason stays."""
+        if self.state == "failed":
+            return
+        for index in self.open:
+            self._shards[index].state = TransferState.FAILED
+        self.state, self.reason = "failed", reason
+        self.say(reason)
+
+    def complete(self) -> None:
+        self.state = "complete"
+        self.say(f"all {len(self._shards)} shards are here")
+
+    def progress(self, index: int) -> float:
+        """Of one shard, 0 to 1."""
+        shard = self._shards[index]
+        return shard.done_bytes / shard.total_bytes
+
+    def snapshot(self, *, at: float) -> Acquisition:
+        """`at`: monotonic seconds."""
+        recent = [] if self.over else [(when, size) for when, size in self._samples if at - when <= RATE_WINDOW_S]
+        span = max(at - recent[0][0], 1.0) if recent else 1.0
+        return Acquisition(
+            model=self.model,
+            state=self.state,
+            reason=self.reason,
+            transfers=tuple(
+                Transfer(
+                    index=index,
+                    state=shard.state,
+                    done_bytes=shard.done_bytes,
+                    total_bytes=shard.total_bytes,
+                    source=shard.source,
+                )
+                for index, shard in sorted(self._shards.items())
+            ),
+            bytes_per_second=sum(size for _, size in recent) / span,
+            started_at=self.started_at,
+            log=tuple(self._log),
+            trigger=self.trigger,
+        )

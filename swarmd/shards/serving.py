@@ -1,0 +1,179 @@
+"""Answers members who ask for models and shards: from the disk, what is verified here and nothing else.
+
+The upload limit protects the way to the internet. A peer that is seen coming from a loopback, private or link-local address
+is on the same machine or the same LAN, where there is nothing to protect, and is served as fast as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from swarmd.config.settings import Settings
+from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
+from swarmd.domain.models import CHUNK_BYTES
+from swarmd.domain.peers import PeerIdentity
+from swarmd.domain.refusals import Invalid, NotFound, Refusal
+from swarmd.kit.disk import Disk
+from swarmd.kit.flow import TokenBucket
+from swarmd.kit.world import World
+from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, Catalog, KnownModel
+from swarmd.shards.storage import ShardStorage
+from swarmd.transport.rpc import Dispatcher, Stream, WithPayload
+from swarmd.wire.exchange import PART_BYTES, AskChunk, AskHeader, AskManifest, HeaderPart, ManifestPart, ShardChunk
+from swarmd.wire.messages import Refused
+
+CHUNKS_PER_PEER: Final = 4  # as many as a node asks of one holder at a time; more would only wait in memory
+CHUNKS_AT_ONCE: Final = 16  # 128 MiB that are read and not yet written to their sockets, whoever asks
+BITS_PER_MEGABIT: Final = 1_000_000
+AUTOMATIC_MBPS: Final = {"minimal": 10, "moderate": 50, "maximum": None}  # the setting's own sentence
+
+UploadLimit = Callable[[], float | None]
+"""Bytes a second; None: no limit. Asked for every chunk, so a changed setting holds at once."""
+
+ObservedHost = Callable[[PeerIdentity], str | None]
+"""The address a peer's link comes from; None when the link has just gone."""
+
+logger = logging.getLogger(__name__)
+
+
+def upload_limit(settings: Settings) -> float | None:
+    """Bytes a second that shards may take of the uplink; None: as many as go through."""
+    mbps = settings.resources.max_bandwidth_mbps or AUTOMATIC_MBPS[settings.node.contribution]
+    return None if mbps is None else mbps * BITS_PER_MEGABIT / 8
+
+
+def is_near(host: str | None) -> bool:
+    """Whether the way to this address stays inside the house."""
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    seen = mapped or address
+    return seen.is_loopback or seen.is_private or seen.is_link_local
+
+
+class ShardServer:
+    """Register it with the dispatcher of the members' links; guests who only join have another one."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        storage: ShardStorage,
+        disk: Disk,
+        world: World,
+        upload_limit: UploadLimit,
+        observed_host: ObservedHost,
+    ) -> None:
+        self._catalog, self._storage, self._disk, self._world = catalog, storage, disk, world
+        self._upload_limit, self._observed_host = upload_limit, observed_host
+        self._uplink: TokenBucket | None = None
+        self._rate: float | None = None
+        self._slots = asyncio.Semaphore(CHUNKS_AT_ONCE)
+        self._queues: dict[NodeId, asyncio.Semaphore] = {}
+        self._busy: dict[NodeId, int] = {}
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        """Once, before the doors open."""
+        dispatcher.answer(AskManifest, self._manifest)
+        dispatcher.answer(AskHeader, self._header)
+        dispatcher.serve(AskChunk, self._chunk)
+
+    async def _manifest(self, ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
+        part = await self._part(ask.model, ask.layout, MANIFEST_NAME, ask.offset, peer)
+        return part if isinstance(part, Refusal) else WithPayload(ManifestPart(total_bytes=part[0]), part[1])
+
+    async def _header(self, ask: AskHeader, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
+        part = await self._part(ask.model, ask.layout, HEADER_NAME, ask.offset, peer)
+        return part if isinstance(part, Refusal) else WithPayload(HeaderPart(total_bytes=part[0]), part[1])
+
+    async def _part(
+        self, model: ModelId, layout: str, name: str, offset: int, peer: PeerIdentity
+    ) -> tuple[int, bytes] | Refusal:
+        """(size of the file, its bytes from `offset` on)."""
+        known = self._known(model, layout)
+        if isinstance(known, Refusal):
+            return known
+        path = self._catalog.folder(known.manifest.model) / name
+        async with self._place(peer.node):
+            try:
+                total = await self._disk.size_bytes(path)
+                if not 0 <= offset <= total:
+                    return Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}")
+                data = await self._disk.read_range(path, offset, PART_BYTES)
+            except OSError as error:
+                return _unreadable(path.name, model, error)
+            await self._pace(peer, len(data))
+        return total, data
+
+    async def _chunk(self, ask: AskChunk, payload: memoryview, stream: Stream) -> None:
+        """A task of its own until the chunk is written: its place is not free while its bytes are in memory."""
+        async with self._place(stream.peer.node):
+            answer = await self._read(ask)
+            if isinstance(answer, Refusal):
+                await stream.send(Refused(kind=type(answer).__name__, sentence=answer.sentence), last=True)
+                return
+            await self._pace(stream.peer, len(answer))
+            await stream.send(ShardChunk(), answer, last=True)
+            await stream.drain()
+
+    async def _read(self, ask: AskChunk) -> bytes | Refusal:
+        known = self._known(ask.model, ask.layout)
+        if isinstance(known, Refusal):
+            return known
+        if ask.shard not in self._storage.held(ask.model):
+            return NotFound(what=f"shard {ask.shard} of model {ask.model} is not on this node")
+        spec = known.manifest.shards[ask.shard]
+        if not 0 <= ask.chunk < len(spec.chunk_blake3):
+            return Invalid(what=f"shard {ask.shard} of model {ask.model} has no chunk {ask.chunk}")
+        offset = ask.chunk * CHUNK_BYTES
+        try:
+            return await self._storage.read_payload(
+                ShardRef(ask.model, ask.shard), offset, min(CHUNK_BYTES, spec.size_bytes - offset)
+            )
+        except OSError as error:
+            return _unreadable(f"shard {ask.shard}", ask.model, error)
+
+    def _known(self, model: ModelId, layout: str) -> KnownModel | NotFound:
+        known = self._catalog.get(model)
+        if known is None or known.manifest.layout != layout:
+            # The texts are the peer's own and go back to it alone.
+            return NotFound(what=f"there is no model {model[:80]!a} in layout {layout[:32]!a} on this node")
+        return known
+
+    @asynccontextmanager
+    async def _place(self, node: NodeId) -> AsyncGenerator[None]:
+        """First a place in the peer's own queue, then one of all: a greedy peer waits behind itself."""
+        queue = self._queues.setdefault(node, asyncio.Semaphore(CHUNKS_PER_PEER))
+        self._busy[node] = self._busy.get(node, 0) + 1
+        try:
+            async with queue, self._slots:
+                yield
+        finally:
+            self._busy[node] -= 1
+            if not self._busy[node]:
+                del self._busy[node], self._queues[node]
+
+    async def _pace(self, peer: PeerIdentity, size: int) -> None:
+        """Waits until the uplink has earned `size` bytes."""
+        rate = self._upload_limit()
+        if rate is None or is_near(self._observed_host(peer)):
+            return
+        if self._uplink is None:
+            self._uplink = TokenBucket(rate, rate, clock=self._world.clock)
+        elif rate != self._rate:
+            self._uplink.set_rate(rate, rate)
+        self._rate = rate
+        logger.debug("%d bytes for %s go over the uplink", size, short(peer.node))
+        await self._uplink.take(size)
+
+
+def _unreadable(what: str, model: ModelId, error: OSError) -> NotFound:
+    logger.warning("%s of model %s cannot be read: %s", what, model, error)
+    return NotFound(what=f"{what} of model {model} cannot be read here at the moment")

@@ -1,0 +1,91 @@
+"""Messages of a generation: the head opens every stage, steps run from stage to stage, the tail answers the head.
+
+Hidden states and token ids are the payload of a `StepOn`: float32 (count, width) between stages, int32 (count,) into the
+first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from swarmd.domain.generation import Sampling
+from swarmd.domain.ids import ModelId, NodeId, SessionId
+from swarmd.wire.messages import message
+
+
+@message(120)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStage:
+    """Head to a stage: load these shards, keep caches for one sequence. Answered with `StageReady` or `Refused`.
+
+    The stream stays open as long as the generation; when it ends or breaks, the stage drops its caches. The head sends
+    `StepOn` on it to the first stage, the tail sends `StepDone` on it.
+    """
+
+    session: SessionId
+    model: ModelId
+    layout: str
+    stage: int
+    """Position in the pipeline, from 0."""
+    first_shard: int
+    last_shard: int
+    cells: int
+    """Most positions the sequence will have."""
+    predecessor: NodeId | None
+    """Who will open a `Lane` to this stage; None for the first, which the head feeds."""
+    successor: NodeId | None
+    """Whom to push to; None for the tail, which answers the head."""
+    sampling: Sampling | None
+    """For the tail alone."""
+
+
+@message(121)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReady:
+    """The shards are loaded and a sequence is reserved."""
+
+
+@message(122)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A stage to its successor: `StepOn`s of this session follow on this stream."""
+
+    session: SessionId
+    stage: int
+    """Of the receiver."""
+
+
+@message(123)
+class StepOn(msgspec.Struct, frozen=True, array_like=True):
+    """Rows to run through the receiver's layers."""
+
+    number: int
+    """0, 1, 2 ... over the whole generation."""
+    position: int
+    """Of the first row in the sequence."""
+    count: int
+    sample: bool
+    """Whether the tail picks a token from the last row."""
+    trace: list[tuple[int, int]]
+    """(compute, node) in microseconds of every stage behind it."""
+
+
+@message(124)
+class StepDone(msgspec.Struct, frozen=True, array_like=True):
+    """Tail to head: the step is through, with the token that was picked if it was to be."""
+
+    number: int
+    token: int | None
+    logprobs: list[tuple[int, float]]
+    """Of the picked token first, then of the likeliest; empty unless asked for."""
+    trace: list[tuple[int, int]]
+
+
+@message(125)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageBroken:
+    """A stage to the head: it cannot go on. The last message of its stream."""
+
+    reason: str

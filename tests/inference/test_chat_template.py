@@ -1,0 +1,63 @@
+"""Chat templates: what they may use, and what a broken or hostile one is answered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from swarmd.inference import chat_template
+from swarmd.inference.chat_template import TemplateFailure, render
+
+NOW = datetime(2026, 3, 4, tzinfo=UTC)
+
+
+def rendered(template: str, *messages: tuple[str, str]) -> str:
+    return render(template, messages or (("user", "hi"),), bos="<s>", eos="</s>", now=NOW)
+
+
+def test_a_usual_template():
+    template = (
+        "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m.content | trim }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert rendered(template, ("system", " be kind "), ("user", "hi")) == "<s><|system|>be kind</s><|user|>hi</s><|assistant|>"
+
+
+def test_what_writers_of_templates_rely_on():
+    assert rendered("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}x{% endfor %}") == ""
+    assert rendered("{{ messages | tojson }}") == '[{"role": "user", "content": "hi"}]'
+    assert rendered("{{ strftime_now('%d %b %Y') }}") == "04 Mar 2026"
+
+
+def test_a_template_that_refuses_says_so_in_its_own_words():
+    with pytest.raises(TemplateFailure, match="roles must alternate"):
+        rendered("{{ raise_exception('roles must alternate') }}")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("a\n{% for %}", "line 2"),
+        ("{{ messages[7].content }}", "undefined|no element"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ 'a' + 1 }}", "TypeError"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{% for i in range(10000000) %}{% endfor %}", "OverflowError|Range too big"),
+    ],
+)
+def test_a_broken_or_hostile_template_is_a_clear_failure(template, words):
+    with pytest.raises(TemplateFailure, match=words):
+        rendered(template)
+
+
+def test_a_prompt_that_grows_without_end_is_stopped(monkeypatch):
+    monkeypatch.setattr(chat_template, "RENDERED_LIMIT", 1000)
+    with pytest.raises(TemplateFailure, match="above 1000"):
+        rendered("{% for i in range(90000) %}xxxxxxxxxx{% endfor %}")
+
+
+def test_a_template_beyond_its_limit_is_not_even_parsed(monkeypatch):
+    monkeypatch.setattr(chat_template, "TEMPLATE_LIMIT", 10)
+    with pytest.raises(TemplateFailure, match="above 10"):
+        rendered("{{ messages }}")
