@@ -1,8 +1,8 @@
 """The wiring: who is there, in which order they start, and how the node ends. The only file that knows everybody.
 
-Read it as the table of contents of the program. Floors are built bottom up with constructor arguments and nothing else; services
-start in that order and stop in reverse. Whatever happens before is recovery: the same path after a clean stop and after
-`kill -9`.
+Read it as the table of contents of the program. Floors are built bottom up with constructor arguments and nothing else;
+services start in that order and stop in reverse. Whatever happens before is recovery: the same path after a clean stop and
+after `kill -9`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joiner
 from swarmd.domain.events import NodeStarted
 from swarmd.domain.ids import NodeId, ShardRef, short
-from swarmd.domain.peers import Endpoint, parse_endpoint
+from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
 from swarmd.hardware import Hardware
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
@@ -64,7 +64,7 @@ from swarmd.peers.links import Links
 from swarmd.peers.membership import Membership
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.registry import Registry
-from swarmd.shards.serving import ShardServer
+from swarmd.shards.serving import ShardServer, upload_limit
 from swarmd.shards.storage import ShardStorage
 from swarmd.store.database import BadMigration, Database, DatabaseUnusable, SchemaTooNew
 from swarmd.transport.connection import Connection
@@ -96,6 +96,9 @@ class Node:
     pipeline: Pipeline
     workers: Workers
     desk: ShardDesk
+    registry: Registry
+    joiner: Joiner
+    codes: NetworkCodes
     links: Links
     bus: EventBus
 
@@ -145,7 +148,8 @@ def _fatal_start():  # noqa: ANN202  a generator of nothing
     try:
         yield
     except Locked:
-        raise Fatal(EXIT_ERROR, "another swarmd runs on this data folder: stop it, or choose another with --data-dir") from None
+        sentence = "another swarmd runs on this data folder: stop it, or choose another with --data-dir"
+        raise Fatal(EXIT_ERROR, sentence) from None
     except (KeyFileError, SchemaTooNew, DatabaseUnusable, BadMigration) as error:
         raise Fatal(EXIT_ERROR, str(error)) from error
     except OSError as error:
@@ -177,7 +181,7 @@ class _Built:
         dispatcher = Dispatcher()
 
         # floor 2: the machine
-        self._hardware = Hardware(folder=folder, world=world)
+        self._hardware = Hardware(folder=folder, disk=disk)
 
         # floors 3 and 4: who we are, whom we know, what we know
         self._book = PeerBook(own=key.node, db=database, clock=world.clock)
@@ -205,22 +209,25 @@ class _Built:
             node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries
         )
         ShardServer(
-            catalog=self._catalog, storage=self._storage, world=world, upload_limit=self._upload_limit
-        ).register(dispatcher)
+            catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
+            observed_host=self._observed_host,
+        ).register(dispatcher)  # fmt: skip
         self._desk = ShardDesk(
-            key=key, catalog=self._catalog, storage=self._storage, registry=self._registry, links=self._links,
-            database=database, disk=disk, bus=bus, gauges=gauges, world=world, settings=live.current,
-            before_drop=self._before_drop,
+            node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, lines=self._links,
+            summaries=self._summaries, db=database, disk=disk, world=world, bus=bus, gauges=gauges,
+            settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
         )  # fmt: skip
-        joiner = Joiner(membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus)
-        codes = NetworkCodes(
+        self._joiner = Joiner(
+            membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
+        )
+        self._codes = NetworkCodes(
             membership=self._membership, invitations=invitations, links=self._links, world=world, announced=self._announced
         )
 
         # floor 6: running layers
         self._workers = Workers(
             node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, bus=bus, world=world,
-            settings=live.current, memory_limit=lambda: self._hardware.free_ram_for_workers(live.current()),
+            settings=live.current, memory_limit=self._free_ram,
         )  # fmt: skip
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
@@ -232,15 +239,15 @@ class _Built:
             links=self._links, spawn=spawn, world=world, bus=bus, settings=live.current,
         )  # fmt: skip
         self._herald = Herald(
-            node=key.node, registry=self._registry, links=self._links, hardware=self._hardware, bus=bus, world=world,
-            layer_ms=stages.layer_ms, settings=live.current, endpoints=self._listening,
-            software=f"swarmd/{__version__}",
+            node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
+            software=f"swarmd/{__version__}", free_ram=self._free_ram, total_ram_bytes=psutil.virtual_memory().total,
+            layer_ms=stages.layer_ms, endpoints=self._listening,
         )  # fmt: skip
 
         # floor 9: the rim
-        self._server = self._rim(api_key, disk, joiner, codes)
+        self._server = self._rim(api_key, disk)
 
-    def _rim(self, api_key: str, disk: Disk, joiner: Joiner, codes: NetworkCodes) -> ApiServer:
+    def _rim(self, api_key: str, disk: Disk) -> ApiServer:
         world, live, node = self._world, self._live, self._key.node
         tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
         self._feed = LiveFeed(
@@ -266,7 +273,7 @@ class _Built:
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
                     peers=self._links, disk=disk, folder=self._folder / "models",
                 ),
-                network=NetworkHandlers(peers=self._links, codes=codes, joiner=joiner),
+                network=NetworkHandlers(peers=self._links, codes=self._codes, joiner=self._joiner),
                 openai=OpenAiHandlers(
                     models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
                 ),
@@ -298,9 +305,9 @@ class _Built:
         url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
         logger.info("node %s is ready at %s", short(self._key.node), url)
         return Node(
-            node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._doors.endpoint,
-            stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, links=self._links,
-            bus=self._bus,
+            node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._peer_endpoint(),
+            stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
+            joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:
@@ -317,7 +324,7 @@ class _Built:
     def _accepted(self, connection: Connection) -> None:
         self._links.accepted(connection)
 
-    def _summaries(self):  # noqa: ANN202  the type is registry.Summaries
+    def _summaries(self) -> dict[NodeId, NodeSummary]:
         return {view.record.node: view.summary for view in self._links.views() if view.connected and view.summary}
 
     async def _before_drop(self, ref: ShardRef) -> Refusal | None:
@@ -326,16 +333,25 @@ class _Built:
         remaining = await self._workers.unload_shard(ref)
         return remaining if isinstance(remaining, Refusal) else None
 
-    def _upload_limit(self) -> float | None:
-        """Bytes per second for serving shards beyond the local network; None: no limit (swarmllm.md 5.1)."""
+    def _observed_host(self, peer: PeerIdentity) -> str | None:
+        link = self._links.link(peer.node, peer.purpose)
+        return link.connection.remote.host if link is not None else None
+
+    def _free_ram(self) -> int:
+        """Bytes workers may still take: what the machine has free, within what the settings allow them."""
         settings = self._live.current()
-        automatic = {"minimal": 10.0, "moderate": 50.0, "maximum": None}[settings.node.contribution]
-        mbps = float(settings.resources.max_bandwidth_mbps) or automatic
-        return None if mbps is None else mbps * 1e6 / 8
+        return self._hardware.free_ram_for_workers(
+            max_ram_mb=settings.resources.max_ram_mb,
+            contribution=settings.node.contribution,
+            workers_rss_bytes=sum(status.rss_bytes for status in self._workers.statuses()),
+        )
+
+    def _upload_limit(self) -> float | None:
+        return upload_limit(self._live.current())
 
     def _listening(self) -> tuple[Endpoint, ...]:
         """Where we accept links, as it was configured; a peer puts in the address it sees."""
-        return (self._doors.endpoint, *self._external())
+        return (self._peer_endpoint(), *self._external())
 
     def _announced(self) -> tuple[Endpoint, ...]:
         """Where an invited node may find us."""
@@ -345,7 +361,12 @@ class _Built:
             if not name.startswith(CONTAINER_INTERFACES)
             for address in addresses
         )
-        return announced((*self._external(), self._doors.endpoint), interfaces)
+        return announced((*self._external(), self._peer_endpoint()), interfaces)
+
+    def _peer_endpoint(self) -> Endpoint:
+        endpoint = self._doors.endpoint
+        assert endpoint is not None, "our doors listen"
+        return endpoint
 
     def _external(self) -> tuple[Endpoint, ...]:
         text = self._live.current().network.external_address

@@ -216,7 +216,7 @@ class NodeClient:
                 text = await response.read()
                 if response.status != 200 and response.status not in also:
                     raise self._refused(response.status, text)
-                found: T = msgspec.json.decode(text, type=reply)  # pyright: ignore[reportArgumentType, reportCallIssue]
+                found: T = msgspec.json.decode(text, type=reply)
                 return found
 
     @contextlib.contextmanager
@@ -251,4 +251,3 @@ def _part(text: str) -> str:
 
 def _shard(model: str, index: int) -> str:
     return f"/api/admin/models/{_part(model)}/shards/{index}"
-

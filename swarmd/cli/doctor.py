@@ -49,7 +49,8 @@ def doctor(*, as_json: AsJson = False, data_dir: DataFolder = None, config: Conf
     if as_json:
         say_json(lines)
     else:
-        show_table(("", "what", "found"), [("ok" if line.problem is None else "NO", line.what, line.found) for line in lines])
+        rows = [("ok" if line.problem is None else "NO", line.what, line.found) for line in lines]
+        show_table(("", "what", "found"), rows)
         if not problems:
             say("everything is fine: start a node with `swarmd run`")
     for problem in problems:
@@ -88,7 +89,8 @@ def memory_line(total: int, free: int) -> Line:
     found = f"{megabytes(free)} free of {megabytes(total)}"
     if free >= MIN_RAM_BYTES:
         return Line(what="memory", found=found)
-    problem = f"only {megabytes(free)} of memory are free, and a node with a shard wants {megabytes(MIN_RAM_BYTES)}: close something"
+    wanted = megabytes(MIN_RAM_BYTES)
+    problem = f"only {megabytes(free)} of memory are free, and a node with a shard wants {wanted}: close something"
     return Line(what="memory", found=found, problem=problem)
 
 

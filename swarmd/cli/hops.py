@@ -30,7 +30,8 @@ def stage_lines(swarm: Swarm, names: Mapping[str, str]) -> list[str]:
     shown = [names.get(stage.node, stage.node[:SHOWN_DIGITS]) for stage in swarm.stages]
     width = max((len(name) for name in shown), default=0)
     return [
-        f"{name:<{width}}  {layers_text(stage)}: {stage.compute_ms:.2f} ms a token in the engine, {stage.node_ms:.2f} in the node"
+        f"{name:<{width}}  {layers_text(stage):<11}  {stage.compute_ms:6.2f} ms a token in the engine, "
+        f"{stage.node_ms:6.2f} ms in the node"
         for name, stage in zip(shown, swarm.stages, strict=True)
     ]
 

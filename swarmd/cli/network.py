@@ -61,9 +61,7 @@ def join(
 async def _status(chosen: Chosen, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         readiness, stats, models = await node.readiness(), await node.stats(), await node.models()
-    found = Status(
-        url=node.url, ready=readiness.ready, subsystems=readiness.subsystems, stats=stats, models=models
-    )
+    found = Status(url=node.url, ready=readiness.ready, subsystems=readiness.subsystems, stats=stats, models=models)
     if as_json:
         say_json(found)
         return

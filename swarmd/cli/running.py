@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from swarmd.app import Node, run_node
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import FAILED, Failure
 from swarmd.cli.place import USAGE, Chosen, Config, DataFolder, find, flags_of, settings_of
@@ -21,6 +20,9 @@ from swarmd.domain.peers import parse_endpoint
 from swarmd.kit import logs
 from swarmd.kit.service import Fatal, NotReady, Supervisor
 from swarmd.kit.world import World, real_world
+
+if TYPE_CHECKING:
+    from swarmd.app import Node  # imported in `_node`: the other commands start without the whole node
 
 SCHEME: Final = "swarm://"
 
@@ -59,6 +61,8 @@ def run(
 
 
 async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str], world: World) -> int:
+    from swarmd.app import run_node
+
     settings = loaded.settings.logging
     redactor = logs.setup(settings.level, format=settings.format)
     async with Supervisor("command", world=world) as supervisor:
@@ -68,9 +72,7 @@ async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str]
             if codes:
                 supervisor.spawn(_join_all(node, codes), name="join the peers of the command line")
 
-        return await run_node(
-            loaded, world=world, environ=os.environ, flags=flags, on_ready=on_ready, redactor=redactor
-        )
+        return await run_node(loaded, world=world, environ=os.environ, flags=flags, on_ready=on_ready, redactor=redactor)
 
 
 async def _join_all(node: Node, codes: list[str]) -> None:

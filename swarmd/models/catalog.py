@@ -111,7 +111,7 @@ class Catalog:
             return known
         manifest = known.manifest
         if expect is not None and (manifest.model, manifest.layout) != expect:
-            return BadFile(what=f"asked for model {expect[0]} in layout {expect[1]}, got {manifest.model} in {manifest.layout}")
+            return BadFile(what=f"asked for {expect[0]} in layout {expect[1]}, got {manifest.model} in {manifest.layout}")
         if expect is not None and manifest.publisher is None:
             return BadFile(what=f"the manifest of model {manifest.model} is not signed")
         async with self._adopting:
@@ -165,7 +165,8 @@ class Catalog:
             return manifest
         if len(header_data) != manifest.header_size_bytes:
             return BadFile(
-                what=f"the header of {manifest.model} has {len(header_data)} bytes, its manifest says {manifest.header_size_bytes}"
+                what=f"the header of {manifest.model} has {len(header_data)} bytes, "
+                f"its manifest says {manifest.header_size_bytes}"
             )
         if blake3.blake3(header_data).hexdigest() != manifest.header_blake3:
             return BadFile(what=f"the header of {manifest.model} does not match the hash in its manifest")

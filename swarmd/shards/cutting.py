@@ -15,7 +15,7 @@ from typing import Final
 import blake3
 
 from swarmd.domain.models import CHUNK_BYTES, Manifest, ShardSpec
-from swarmd.domain.refusals import BadFile, UnsupportedModel
+from swarmd.domain.refusals import BadFile
 from swarmd.kit.disk import Disk
 from swarmd.models.gguf import BadGguf, GgufHeader, HeaderParser
 from swarmd.models.manifest import PayloadHash, PayloadHasher
@@ -126,5 +126,3 @@ def _read(path: Path, runs: Iterable[Run], offset: int, size: int, disk: Disk) -
         raise OSError(f"{path} has become shorter while it was read")
     return data
 
-
-Unusable = BadFile | UnsupportedModel

@@ -89,6 +89,10 @@ class Job:
         self.state = "complete"
         self.say(f"all {len(self._shards)} shards are here")
 
+    def source(self, index: int) -> NodeId | None:
+        """Who sent the latest bytes of a shard; None: nobody, it was complete when the job began, or it is a local file."""
+        return self._shards[index].source
+
     def progress(self, index: int) -> float:
         """Of one shard, 0 to 1."""
         shard = self._shards[index]

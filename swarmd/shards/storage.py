@@ -76,20 +76,27 @@ class ShardStorage:
             for index in self._held.get(known.manifest.model, ())
         )
 
-    def space_for(self, refs: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = ()) -> NoSpace | None:
-        """None when these shards fit the disk and the share of it that swarmd may use, beside the `promised` ones.
+    def room(self, *, limit_bytes: int, promised: Iterable[ShardRef] = (), wanted: Iterable[ShardRef] = ()) -> int:
+        """Bytes that `wanted` may take of the disk and of swarmd's share of it, when `promised` shards come as well.
 
-        Asks the file system at once: that takes microseconds, and the person who asked gets the answer.
+        Asks the file system at once: that takes microseconds, and whoever asked gets the answer.
         """
-        wanted, beside = set(refs), set(promised)
-        needed = sum(self._size(ref) for ref in wanted)
-        coming = [ref for ref in wanted | beside if self.state(ref) is not ShardState.HELD]
-        allowed = limit_bytes - self.local_bytes() - sum(self._size(ref) for ref in coming if ref not in wanted)
-        # A partial file has its whole size reserved already, so the disk's own number has it counted.
-        reserved = sum(self._size(ref) for ref in coming if self.state(ref) is ShardState.PARTIAL)
-        room = self._disk.free_bytes_now(self._catalog.root) - sum(self._size(ref) for ref in coming) + reserved + needed
-        free = min(allowed, room)
-        return NoSpace(needed_bytes=needed, free_bytes=max(free, 0)) if needed > free else None
+        ours = set(wanted)
+        beside = [ref for ref in set(promised) - ours if self.state(ref) is not ShardState.HELD]
+        allowed = limit_bytes - self.local_bytes() - sum(self._size(ref) for ref in beside)
+        # A partial file has its whole size reserved, so the file system does not count that as free any more.
+        unreserved = sum(self._size(ref) for ref in beside if self.state(ref) is not ShardState.PARTIAL)
+        reserved = sum(self._size(ref) for ref in ours if self.state(ref) is ShardState.PARTIAL)
+        return max(0, min(allowed, self._disk.free_bytes_now(self._catalog.root) - unreserved + reserved))
+
+    def space_for(
+        self, wanted: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = ()
+    ) -> NoSpace | None:
+        """None when these shards, none of them held, have room beside the promised ones."""
+        refs = tuple(wanted)
+        needed = sum(self._size(ref) for ref in refs)
+        room = self.room(limit_bytes=limit_bytes, promised=promised, wanted=refs)
+        return NoSpace(needed_bytes=needed, free_bytes=room) if needed > room else None
 
     async def open_landing(self, ref: ShardRef) -> Landing:
         """Continues a partial shard or begins one; reserves its whole size, so a full disk fails here."""

@@ -1,0 +1,162 @@
+"""Puts a local GGUF file into the node: cut, signed, copied shard by shard. What `ShardDesk.add_file` does.
+
+Killed at any moment and asked again, it goes on: a manifest that exists is kept, shards that are here are not copied again,
+and a shard that was half copied continues at its last chunk.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.refusals import BadFile, NoSpace, Refusal
+from swarmd.domain.shards import TransferState
+from swarmd.kit.disk import Disk
+from swarmd.kit.gauges import Gauges
+from swarmd.kit.world import World
+from swarmd.models import manifest as manifests
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.gguf import BadGguf, GgufHeader
+from swarmd.models.slicing import plan_layout
+from swarmd.shards.cutting import LocalFile, hash_payload, is_same_file, read_chunk
+from swarmd.shards.jobs import Job
+from swarmd.shards.registry import Registry
+from swarmd.shards.storage import ChunkMismatch, ShardStorage
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Sign = Callable[[bytes], bytes]
+"""The node's signature over a manifest's canonical bytes."""
+
+logger = logging.getLogger(__name__)
+
+
+class Adder:
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        storage: ShardStorage,
+        registry: Registry,
+        disk: Disk,
+        gauges: Gauges,
+        world: World,
+        sign: Sign,
+    ) -> None:
+        self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
+        self._disk, self._gauges, self._world, self._sign = disk, gauges, world, sign
+
+    async def add(
+        self, local: LocalFile, job: Job, *, shard_size_bytes: int, limit_bytes: int, promised: tuple[ShardRef, ...]
+    ) -> Refusal | None:
+        """Everything from a sound header to the last committed shard; `job` shows the progress."""
+        gauge = f"models.{job.model}.hashing"
+        try:
+            known = await self._known(local, job, gauge, shard_size_bytes, limit_bytes, promised)
+            if isinstance(known, Refusal):
+                return known
+            manifest = known.manifest
+            held = self._registry.held(job.model)
+            wanted = [ShardRef(job.model, spec.index) for spec in manifest.shards if spec.index not in held]
+            job.want((spec.index, spec.size_bytes) for spec in manifest.shards)
+            for index in held:
+                job.mark(index, TransferState.COMPLETE)
+            refusal = self._storage.space_for(wanted, limit_bytes=limit_bytes, promised=promised)
+            if refusal is not None:
+                return refusal
+            await self._catalog.pin(job.model)
+            for ref in wanted:
+                await self._land(local, job, ref, known)
+        except ChunkMismatch as error:
+            return BadFile(what=f"{local.path} changed while it was read, or is not the file that was added before: {error}")
+        except OSError as error:
+            if error.errno in FULL:
+                free = self._storage.room(limit_bytes=limit_bytes)
+                return NoSpace(needed_bytes=local.size_bytes, free_bytes=free)
+            return BadFile(what=f"{local.path} could not be copied: {error}")
+        finally:
+            self._gauges.remove(gauge)
+        return None
+
+    async def _known(
+        self,
+        local: LocalFile,
+        job: Job,
+        gauge: str,
+        shard_size_bytes: int,
+        limit_bytes: int,
+        promised: tuple[ShardRef, ...],
+    ) -> KnownModel | Refusal:
+        known = self._catalog.get(job.model)
+        if known is None:
+            return await self._cut(local, job, gauge, shard_size_bytes, limit_bytes, promised)
+        # The size asked for does not matter: a model that is cut keeps its shards.
+        if await is_same_file(local, known.manifest, self._disk):
+            return known
+        return BadFile(
+            what=f"another model is called {job.model} here: remove that one, or rename {local.path.name} and add it again"
+        )
+
+    async def _cut(
+        self,
+        local: LocalFile,
+        job: Job,
+        gauge: str,
+        shard_size_bytes: int,
+        limit_bytes: int,
+        promised: tuple[ShardRef, ...],
+    ) -> KnownModel | Refusal:
+        cuts = plan_layout(local.header, shard_size_bytes)
+        if isinstance(cuts, Refusal):
+            return cuts
+        total = sum(cut.size_bytes for cut in cuts)
+        room = self._storage.room(limit_bytes=limit_bytes, promised=promised)
+        if total > room:  # before an hour of hashing, not after
+            return NoSpace(needed_bytes=total, free_bytes=room)
+        job.say(f"hashing {total} bytes of {len(cuts)} shards")
+        done = 0
+
+        def progress(size: int) -> None:
+            nonlocal done
+            done += size
+            self._gauges.set(gauge, done / total)
+
+        hashes = [await hash_payload(local, cut, self._disk, progress) for cut in cuts]
+        manifest = manifests.build_manifest(
+            header=local.header,
+            cuts=cuts,
+            hashes=hashes,
+            header_blake3=local.header_blake3,
+            model=job.model,
+            name=_name(local.header) or local.path.stem,
+            file_size_bytes=local.size_bytes,
+            shard_size_bytes=shard_size_bytes,
+            created_at=int(self._world.clock.now()),
+        )
+        signed = manifests.signed(manifest, self._node, self._sign)
+        return await self._catalog.adopt(manifests.encode(signed), local.header_data)
+
+    async def _land(self, local: LocalFile, job: Job, ref: ShardRef, known: KnownModel) -> None:
+        """Raises ChunkMismatch and OSError."""
+        spec = known.manifest.shards[ref.index]
+        landing = await self._storage.open_landing(ref)
+        job.begin(ref.index, done_bytes=landing.done_bytes, source=None)
+        for number in landing.missing():
+            await landing.write_chunk(number, await read_chunk(local.path, spec, number, self._disk))
+            job.gained(ref.index, landing.chunk_size(number), at=self._world.clock.monotonic())
+        job.mark(ref.index, TransferState.VERIFYING)
+        await landing.commit()
+        job.mark(ref.index, TransferState.COMPLETE)
+        job.say(f"shard {ref.index} is here")
+        self._registry.hold(ref, source=None)
+
+
+def _name(header: GgufHeader) -> str | None:
+    try:
+        return header.text("general.name")
+    except BadGguf:
+        return None

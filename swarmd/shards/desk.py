@@ -1,0 +1,387 @@
+"""Where models are asked for: added from a file, fetched from peers, deleted, found again on the disk.
+
+What is to be fetched is written down before the first byte, so a node that is killed goes on at its next start. Publishes
+`ModelRemoved`, and `ShardDropped` for what somebody took away; the other facts of shards come from where the work is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from swarmd.config.settings import Settings
+from swarmd.domain.events import ModelRemoved, PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived
+from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
+from swarmd.domain.models import ShardState
+from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
+from swarmd.domain.shards import Acquisition
+from swarmd.kit.bus import EventBus
+from swarmd.kit.disk import Disk
+from swarmd.kit.flow import Backoff
+from swarmd.kit.gauges import Gauges
+from swarmd.kit.service import Ready, Supervisor
+from swarmd.kit.world import World
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.slicing import fair_share
+from swarmd.shards.adding import Adder, Sign
+from swarmd.shards.cutting import open_local
+from swarmd.shards.fetching import FIRST_S, LIMIT_S, PATIENCE_S, Fetcher, Lines
+from swarmd.shards.jobs import Job
+from swarmd.shards.learning import Learner, Summaries
+from swarmd.shards.registry import Registry
+from swarmd.shards.storage import ShardStorage
+from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition
+from swarmd.store.database import Database
+
+MEGABYTE: Final = 1_000_000
+SHARDS_AT_ONCE: Final = 2  # from two holders if there are two; more would only share the same downlink
+RESUME_PATIENCE_S: Final = 600.0  # after a power cut the machines of a house come back one by one
+JOBS_KEPT: Final = 256  # as many as there are models; a finished one is kept for whoever asks how it went
+
+BeforeDrop = Callable[[ShardRef], Awaitable[Refusal | None]]
+"""Takes a shard out of the workers' memory before its file goes; a refusal when it cannot now."""
+
+logger = logging.getLogger(__name__)
+
+
+class ShardDesk:
+    """A service. `acquire` works while it runs."""
+
+    name = "desk"
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        storage: ShardStorage,
+        registry: Registry,
+        lines: Lines,
+        summaries: Summaries,
+        db: Database,
+        disk: Disk,
+        world: World,
+        bus: EventBus,
+        gauges: Gauges,
+        settings: Callable[[], Settings],
+        sign: Sign,
+        before_drop: BeforeDrop,
+        patience_s: float = PATIENCE_S,
+        resume_patience_s: float = RESUME_PATIENCE_S,
+    ) -> None:
+        """`lines`: the links. `summaries`: of connected nodes. `sign`: as the publisher of a manifest."""
+        self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
+        self._lines, self._summaries, self._db, self._disk = lines, summaries, db, disk
+        self._world, self._bus, self._settings, self._before_drop = world, bus, settings, before_drop
+        self._patience_s, self._resume_patience_s = patience_s, resume_patience_s
+        self._learner = Learner(catalog=catalog, lines=lines, summaries=summaries, world=world)
+        self._fetcher = Fetcher(storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world)
+        self._adder = Adder(
+            node=node, catalog=catalog, storage=storage, registry=registry, disk=disk, gauges=gauges, world=world, sign=sign
+        )
+        self._jobs: dict[ModelId, Job] = {}
+        self._tasks: dict[ModelId, asyncio.Task[None]] = {}
+        self._supervisor: Supervisor | None = None
+
+    async def run(self, ready: Ready) -> None:
+        """Goes on with what was begun, then listens to what neighbours hold."""
+        try:
+            async with Supervisor("desk", world=self._world) as supervisor:
+                self._supervisor = supervisor
+                with self._bus.subscribe(SummaryReceived, PeerConnected, PeerDisconnected) as inbox:
+                    for row in await read_acquisitions(self._db):
+                        self._resume(row)
+                    for node in self._summaries():
+                        self._learner.heard(node, supervisor.spawn)
+                    ready()
+                    async for fact in inbox:
+                        self._fetcher.wake()
+                        if isinstance(fact, SummaryReceived):
+                            self._learner.heard(fact.summary.node, supervisor.spawn)
+        finally:
+            self._supervisor = None
+
+    # ---- from a file
+
+    async def add_file(self, path: Path, shard_size_bytes: int | None) -> ModelId | Refusal:
+        """Cut a local GGUF file; None: to the size in the settings. Returns when all its shards are here.
+
+        The same file again does nothing, or goes on where it was interrupted. Refuses BadFile, UnsupportedModel, NoSpace,
+        Busy.
+        """
+        local = await open_local(path, self._disk)
+        if isinstance(local, BadFile):
+            return local
+        try:
+            model = model_slug(path.name)
+        except ValueError as error:
+            return BadFile(what=f"no model id can be made of the file name {path.name!r}: rename it ({error})")
+        # No await between this look and the entry of the job.
+        if self._running(model) is not None:
+            return Busy(what=f"model {model} is already being added or fetched: wait until that is done")
+        settings = self._settings()
+        promised = self._promised()
+        job = self._enter(Job(model, trigger="user", started_at=self._world.clock.now()))
+        try:
+            refusal = await self._adder.add(
+                local,
+                job,
+                shard_size_bytes=shard_size_bytes or settings.model.shard_size_mb * MEGABYTE,
+                limit_bytes=settings.resources.max_disk_mb * MEGABYTE,
+                promised=promised,
+            )
+            if refusal is not None:
+                job.fail(refusal.sentence)
+                return refusal
+            job.complete()
+            return model
+        finally:
+            if not job.over:
+                job.fail("it was interrupted: add the file again to go on")
+
+    # ---- from peers
+
+    def acquire(
+        self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user"
+    ) -> Acquisition | Refusal:
+        """Fetch these shards in the background; None: all that are missing if they fit, else this node's fair share.
+
+        Refuses NotFound, NoCoverage, NoSpace, Busy. More shards of a model that is on its way join that job.
+        """
+        if self._supervisor is None:
+            return Busy(what="this node is starting or stopping: try again in a moment")
+        job = self._running(model)
+        known = self._catalog.get(model)
+        if known is None and self._registry.view(model) is None:
+            return NotFound(what=f"neither this node nor a connected one knows a model {model}")
+        chosen = self._choose(known, indices) if known is not None else indices
+        if isinstance(chosen, Refusal):
+            return chosen
+        if job is not None and model not in self._tasks:
+            return Busy(what=f"model {model} is being added from a file: wait until that is done")
+        if job is None:
+            job = self._enter(Job(model, trigger=trigger, started_at=self._world.clock.now()))
+            self._start(job, known, chosen, patience_s=self._patience_s)
+        elif known is not None and chosen:
+            job.want((index, known.manifest.shards[index].size_bytes) for index in chosen)
+            self._supervisor.spawn(self._write(job, job.wanted), name=f"more shards of {model}")
+        return self._snapshot(job)
+
+    def acquisition(self, model: ModelId) -> Acquisition | None:
+        """Of the running or the latest job."""
+        job = self._jobs.get(model)
+        return None if job is None else self._snapshot(job)
+
+    def acquisitions(self) -> tuple[Acquisition, ...]:
+        """The oldest first."""
+        return tuple(self._snapshot(job) for job in self._jobs.values())
+
+    # ---- deleting, finding
+
+    async def delete_model(self, model: ModelId) -> int | Refusal:
+        """Delete all that is here of a model. Returns how many files that were. Refuses NotFound, Busy."""
+        if self._catalog.get(model) is None:
+            return NotFound(what=f"this node knows no model {model}")
+        job = self._running(model)
+        if job is not None and model not in self._tasks:
+            return Busy(what=f"model {model} is being added from a file: wait until that is done")
+        refs = [ShardRef(model, index) for index in self._registry.held(model)]
+        for ref in refs:
+            refusal = await self._unload(ref)
+            if refusal is not None:
+                return refusal
+        await self._cancel(model)
+        # No await between this look and `forget`: after it nothing is held, so nothing new can begin.
+        refusal = next((refusal for ref in refs if (refusal := self._in_use(ref)) is not None), None)
+        if refusal is not None:
+            return refusal
+        self._storage.forget(model)
+        removed = await self._catalog.remove(model)
+        self._jobs.pop(model, None)
+        self._bus.publish(ModelRemoved(model=model))
+        return removed
+
+    async def delete_shard(self, ref: ShardRef) -> Refusal | None:
+        """Delete one shard, or what has arrived of it. Refuses NotFound, Busy."""
+        known = self._catalog.get(ref.model)
+        if known is None or not 0 <= ref.index < len(known.manifest.shards):
+            return NotFound(what=f"this node knows no shard {ref.index} of a model {ref.model}")
+        if self._storage.state(ref) not in (ShardState.HELD, ShardState.PARTIAL):
+            return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node")
+        job = self._running(ref.model)
+        if job is not None and (ref.index in job.open or not job.wanted):
+            return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
+        refusal = await self._unload(ref) or self._in_use(ref)  # no await between this look and the drop
+        if refusal is not None:
+            return refusal
+        await self._registry.drop(ref)
+        return None
+
+    async def rescan(self) -> tuple[ModelId, ...]:
+        """Look at the disk again: shards that were put there by hand are held if their bytes are right, those that were
+        taken away are not any more. The models for which that changed something, sorted."""
+        lost = await self._storage.find_lost()
+        for ref in lost:
+            self._bus.publish(ShardDropped(shard=ref))
+        found = [ref for ref, matches in await self._storage.find_new() if matches]
+        for ref in found:
+            self._registry.hold(ref, source=None)
+        return tuple(sorted({ref.model for ref in (*lost, *found)}))
+
+    # ---- jobs
+
+    def _running(self, model: ModelId) -> Job | None:
+        job = self._jobs.get(model)
+        return None if job is None or job.over else job
+
+    def _enter(self, job: Job) -> Job:
+        self._jobs.pop(job.model, None)
+        for old in [model for model, one in self._jobs.items() if one.over][: max(0, len(self._jobs) - JOBS_KEPT + 1)]:
+            del self._jobs[old]
+        self._jobs[job.model] = job
+        return job
+
+    def _snapshot(self, job: Job) -> Acquisition:
+        return job.snapshot(at=self._world.clock.monotonic())
+
+    def _promised(self) -> tuple[ShardRef, ...]:
+        """Shards that are on their way and will take their space."""
+        return tuple(ShardRef(job.model, index) for job in self._jobs.values() if not job.over for index in job.open)
+
+    async def _unload(self, ref: ShardRef) -> Refusal | None:
+        """Out of the workers' memory, if it is there."""
+        if (refusal := self._in_use(ref)) is not None:
+            return refusal
+        return await self._before_drop(ref) if ref.index in self._registry.loaded(ref.model) else None
+
+    def _in_use(self, ref: ShardRef) -> Busy | None:
+        if not self._registry.in_use(ref):
+            return None
+        return Busy(what=f"shard {ref.index} of model {ref.model} runs in a generation: try again when that has ended")
+
+    def _choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal:
+        """Missing shards to fetch, sorted; none when everything asked for is here."""
+        manifest = known.manifest
+        count = len(manifest.shards)
+        outside = [index for index in indices or () if not 0 <= index < count]
+        if outside:
+            return NotFound(what=f"model {manifest.model} has no shard {outside[0]}: it has {count}, from 0 on")
+        held = self._registry.held(manifest.model)
+        wanted = tuple(sorted(set(range(count) if indices is None else indices).difference(held)))
+        remote = self._registry.remote(manifest.model, manifest.layout).values()
+        offered = {index for holding in remote for index in holding.shards}
+        uncovered = tuple(index for index in wanted if index not in offered)
+        if uncovered and (indices is not None or len(uncovered) == len(wanted)):
+            return NoCoverage(model=manifest.model, missing=uncovered, shard_count=count)
+        refusal = self._no_space(known, wanted)
+        if refusal is not None and indices is None:
+            share = fair_share(self._node, manifest.model, count, len(self._lines.connected()))
+            wanted = tuple(index for index in share if index not in held)
+            refusal = self._no_space(known, wanted)
+        return wanted if refusal is None else refusal
+
+    def _no_space(self, known: KnownModel, indices: tuple[int, ...]) -> Refusal | None:
+        refs = [ShardRef(known.manifest.model, index) for index in indices]
+        limit = self._settings().resources.max_disk_mb * MEGABYTE
+        return self._storage.space_for(refs, limit_bytes=limit, promised=self._promised()) if refs else None
+
+    def _resume(self, row: AcquisitionRow) -> None:
+        """A job that the last run of this node did not finish."""
+        known = self._catalog.get(row.model)
+        job = self._enter(Job(row.model, trigger=row.trigger, started_at=row.started_at))
+        chosen: tuple[int, ...] | None = row.shards or None
+        if known is not None and chosen is not None:
+            held = self._registry.held(row.model)
+            chosen = tuple(index for index in chosen if index < len(known.manifest.shards) and index not in held)
+        job.say("going on after a restart")
+        self._start(job, known, chosen, patience_s=self._resume_patience_s)
+
+    def _start(self, job: Job, known: KnownModel | None, chosen: tuple[int, ...] | None, *, patience_s: float) -> None:
+        assert self._supervisor is not None, "the callers have looked"
+        if known is not None and chosen is not None:
+            job.want((index, known.manifest.shards[index].size_bytes) for index in chosen)
+        work = self._work(job, chosen, patience_s=patience_s)
+        self._tasks[job.model] = self._supervisor.spawn(work, name=f"fetching {job.model}")
+
+    async def _work(self, job: Job, chosen: tuple[int, ...] | None, *, patience_s: float) -> None:
+        """The life of a job. Cancelled with the node, it stays written down; ended, well or not, it is forgotten."""
+        try:
+            if chosen != ():
+                await self._write(job, chosen)
+            problem = await self._fetch_all(job, chosen, patience_s=patience_s)
+            async with self._db.transaction() as tx:
+                await forget_acquisition(tx, job.model)
+            if problem is None:
+                job.complete()
+            else:
+                job.fail(problem)
+                logger.warning("model %s is not complete: %s", job.model, problem)
+        finally:
+            if not job.over:
+                job.fail("it was interrupted")
+            if self._tasks.get(job.model) is asyncio.current_task():
+                del self._tasks[job.model]
+
+    async def _fetch_all(self, job: Job, chosen: tuple[int, ...] | None, *, patience_s: float) -> str | None:
+        known = await self._manifest(job, patience_s=patience_s)
+        if known is None:
+            return f"nobody sent a good manifest of model {job.model} within {patience_s:.0f} s"
+        if job.trigger == "user":
+            await self._catalog.pin(job.model)
+        if job.state == "awaiting_manifest":
+            selected = self._choose(known, chosen)
+            if isinstance(selected, Refusal):
+                return selected.sentence
+            job.want((index, known.manifest.shards[index].size_bytes) for index in selected)
+            await self._write(job, selected)
+        problems: list[str] = []
+        while pending := job.open:  # shards may be added while others come
+            turns = iter(enumerate(pending))
+
+            async def lane(turns: enumerate[int] = turns) -> None:
+                for turn, index in turns:
+                    ref = ShardRef(job.model, index)
+                    layout = known.manifest.layout
+                    problem = await self._fetcher.fetch(job, ref, layout, turn=turn, patience_s=patience_s)
+                    if problem is not None:
+                        problems.append(problem)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(SHARDS_AT_ONCE):
+                    group.create_task(lane())
+        return problems[0] if problems else None
+
+    async def _manifest(self, job: Job, *, patience_s: float) -> KnownModel | None:
+        """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
+        clock = self._world.clock
+        deadline = clock.monotonic() + patience_s
+        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
+        while (known := self._catalog.get(job.model)) is None:
+            for node, summary in sorted(self._summaries().items()):
+                for holding in summary.holdings:
+                    if holding.model == job.model and self._catalog.get(job.model) is None:
+                        outcome = await self._learner.learn(node, job.model, holding.layout)
+                        if isinstance(outcome, Refusal):
+                            job.say(outcome.sentence)
+            if self._catalog.get(job.model) is None:
+                if clock.monotonic() >= deadline:
+                    return None
+                await self._fetcher.pause(backoff.delay())
+        return known
+
+    async def _write(self, job: Job, chosen: tuple[int, ...] | None) -> None:
+        row = AcquisitionRow(model=job.model, trigger=job.trigger, started_at=job.started_at, shards=chosen or ())
+        async with self._db.transaction() as tx:
+            await write_acquisition(tx, row)
+
+    async def _cancel(self, model: ModelId) -> None:
+        """End a job that fetches, and forget that it was to be done."""
+        task = self._tasks.get(model)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+        async with self._db.transaction() as tx:
+            await forget_acquisition(tx, model)

@@ -1,0 +1,150 @@
+"""Models that neighbours hold and we do not know: their manifest and header are fetched, checked and kept.
+
+Only what is signed by a publisher is taken from a peer, and one model at a time from each. Whatever fails its checks is
+not asked for again from the same peer until this node restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from swarmd.domain.ids import ModelId, NodeId, short
+from swarmd.domain.peers import NodeSummary, Purpose
+from swarmd.domain.refusals import BadFile, NotFound, Refusal
+from swarmd.kit.flow import Backoff, SingleFlight
+from swarmd.kit.service import Spawn
+from swarmd.kit.world import World
+from swarmd.models.catalog import HEADER_LIMIT, MODELS_LIMIT, Catalog, KnownModel
+from swarmd.models.manifest import MANIFEST_LIMIT
+from swarmd.shards.fetching import Lines
+from swarmd.transport.rpc import Link, LinkLost, StreamReset
+from swarmd.wire.events import TooManyStreams
+from swarmd.wire.exchange import PART_BYTES, AskHeader, AskManifest, HeaderPart, ManifestPart
+from swarmd.wire.messages import Refused
+
+PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, behind as much again of somebody else's
+BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
+FIRST_S: Final = 0.05
+LIMIT_S: Final = 1.0
+REFUSED_LIMIT: Final = 4096  # names kept of what failed its checks; beyond, peers invent them, and all are forgotten
+
+Summaries = Callable[[], Mapping[NodeId, NodeSummary]]
+
+logger = logging.getLogger(__name__)
+
+
+class Learner:
+    """One per node. `heard` starts by itself what `learn` does when asked."""
+
+    def __init__(self, *, catalog: Catalog, lines: Lines, summaries: Summaries, world: World) -> None:
+        self._catalog, self._lines, self._summaries, self._world = catalog, lines, summaries, world
+        self._flights: SingleFlight[ModelId, KnownModel | Refusal] = SingleFlight()
+        self._busy: set[NodeId] = set()
+        self._again: set[NodeId] = set()
+        self._refused: set[tuple[NodeId, ModelId, str]] = set()
+
+    def heard(self, node: NodeId, spawn: Spawn) -> None:
+        """`node` told what it holds: learn the models that are new here, in a task of its own if there are any."""
+        if node in self._busy:
+            self._again.add(node)
+        elif self._unknown(node):
+            self._busy.add(node)
+            spawn(self._learn_all(node), name=f"models of {short(node)}")
+
+    async def learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
+        """Ask one node for one model. NotFound: not from this node, or not now; other refusals: what it sent is no good."""
+        known = self._catalog.get(model)
+        if known is not None:
+            return known
+        return await self._flights.do(model, lambda: self._learn(node, model, layout))
+
+    async def _learn_all(self, node: NodeId) -> None:
+        try:
+            while True:
+                self._again.discard(node)
+                for model, layout in self._unknown(node):
+                    outcome = await self.learn(node, model, layout)
+                    if isinstance(outcome, Refusal):
+                        logger.info("model %s is not learned from %s: %s", model, short(node), outcome.sentence)
+                if node not in self._again:  # no await between this look and the end
+                    return
+        finally:
+            self._busy.discard(node)
+            self._again.discard(node)
+
+    def _unknown(self, node: NodeId) -> list[tuple[ModelId, str]]:
+        summary = self._summaries().get(node)
+        if summary is None or len(self._catalog.all()) >= MODELS_LIMIT:
+            return []
+        return [
+            (holding.model, holding.layout)
+            for holding in summary.holdings
+            if self._catalog.get(holding.model) is None and (node, holding.model, holding.layout) not in self._refused
+        ]
+
+    async def _learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
+        link = await self._bulk(node)
+        if link is None:
+            return NotFound(what=f"there is no link to {short(node)} for the manifest of model {model}")
+        manifest = await _collect(
+            link, lambda offset: AskManifest(model=model, layout=layout, offset=offset), ManifestPart, MANIFEST_LIMIT
+        )
+        if isinstance(manifest, Refusal):
+            return self._judged(node, model, layout, manifest)
+        header = await _collect(
+            link, lambda offset: AskHeader(model=model, layout=layout, offset=offset), HeaderPart, HEADER_LIMIT
+        )
+        if isinstance(header, Refusal):
+            return self._judged(node, model, layout, header)
+        try:
+            outcome = await self._catalog.adopt(manifest, header, expect=(model, layout))
+        except OSError as error:
+            logger.warning("model %s cannot be kept: %s", model, error)
+            return NotFound(what=f"the manifest of model {model} cannot be written: {error}")
+        if isinstance(outcome, KnownModel):
+            logger.info("learned model %s from %s", model, short(node))
+            return outcome
+        return self._judged(node, model, layout, outcome)
+
+    def _judged(self, node: NodeId, model: ModelId, layout: str, refusal: Refusal) -> Refusal:
+        if not isinstance(refusal, NotFound):  # else it may work another time
+            if len(self._refused) >= REFUSED_LIMIT:
+                self._refused.clear()
+            self._refused.add((node, model, layout))
+        return refusal
+
+    async def _bulk(self, node: NodeId) -> Link | None:
+        """Summaries come over the control link, and the other one follows it."""
+        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
+        deadline = self._world.clock.monotonic() + BULK_PATIENCE_S
+        while (link := self._lines.link(node, Purpose.BULK)) is None:
+            if self._world.clock.monotonic() >= deadline or node not in self._lines.connected():
+                return None
+            await asyncio.sleep(backoff.delay())
+        return link
+
+
+async def _collect(
+    link: Link, ask: Callable[[int], object], part: type[ManifestPart] | type[HeaderPart], limit: int
+) -> bytes | Refusal:
+    """A file of a peer, part by part. BadFile when it does not keep to the rules, NotFound when it does not answer."""
+    data = bytearray()
+    total: int | None = None
+    while total is None or len(data) < total:
+        try:
+            reply = await link.call(ask(len(data)), part, timeout_s=PART_TIMEOUT_S)
+        except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
+            return NotFound(what=f"{short(link.node)} did not send it: {error}")
+        if isinstance(reply, Refused):
+            return NotFound(what=f"{short(link.node)} does not send it: {reply.sentence[:200]}")
+        stated, size = reply.message.total_bytes, len(reply.payload)
+        if not 0 < stated <= limit or (total is not None and stated != total):
+            return BadFile(what=f"{short(link.node)} offers {stated} bytes where at most {total or limit} are taken")
+        if not 0 < size <= PART_BYTES or len(data) + size > stated:
+            return BadFile(what=f"{short(link.node)} sent {size} bytes after {len(data)} of {stated}")
+        total = stated
+        data += reply.payload
+    return bytes(data)

@@ -1,0 +1,103 @@
+"""`swarmd model`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swarmd.domain.ids import ModelId
+from tests.cli.conftest import Cli
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, model_view, no_coverage
+
+
+def test_the_list_says_what_can_answer(cli: Cli) -> None:
+    cli.rim.models.known[ModelId("gone-q8")] = model_view(ModelId("gone-q8"), (OWN,), ())
+    lines = cli("model", "list").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines}
+    assert "yes, alone" in rows["tiny-q8"] and "2/2" in rows["tiny-q8"]
+    assert "yes, with others" in rows["spread-q8"] and "1/2" in rows["spread-q8"]
+    assert "no, nobody has shard 1" in rows["gone-q8"]
+
+
+def test_the_list_for_programs_and_when_it_is_empty(cli: Cli) -> None:
+    assert [row["id"] for row in json.loads(cli("model", "list", "--json").stdout)] == ["tiny-q8", "spread-q8"]
+    cli.rim.models.known.clear()
+    assert "swarmd model add" in cli("model", "list").stdout
+
+
+def test_add_sends_an_absolute_path(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli("model", "add", "tiny.gguf")
+    assert result.exit_code == 0, result.output
+    assert "tiny-q8 is here in 2 shards" in result.stdout
+    assert cli.rim.desk.added == [tmp_path / "tiny.gguf"]
+
+
+def test_another_shard_size_is_for_one_cut_only(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    add_file = cli.rim.desk.add_file
+
+    async def noting(path: Path, size: int | None) -> object:
+        seen.append(cli.rim.settings.current().model.shard_size_mb)
+        return await add_file(path, size)
+
+    monkeypatch.setattr(cli.rim.desk, "add_file", noting)
+    assert cli("model", "add", "/x.gguf", "--shard-size-mb", "128").exit_code == 0
+    assert seen == [128]
+    assert cli.rim.settings.current().model.shard_size_mb == 512
+    assert cli("model", "add", "/x.gguf", "--shard-size-mb", "3").exit_code == 2
+
+
+def test_fetch_waits_until_it_is_here(cli: Cli) -> None:
+    calls = 0
+    status = cli.rim.desk.acquisition
+
+    def arriving(model: ModelId) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            cli.rim.models.known[SPREAD] = model_view(SPREAD, (OWN,), (OWN, PEER))
+        return status(model)
+
+    cli.rim.desk.acquisition = arriving  # type: ignore[method-assign]
+    result = cli("model", "fetch", "spread-q8", "--shard", "1")
+    assert result.exit_code == 0, result.output
+    assert "spread-q8: 2 of 2 shards are here" in result.stdout
+
+
+def test_fetch_of_what_is_here_or_without_waiting(cli: Cli) -> None:
+    assert "2 of 2" in cli("model", "fetch", "tiny-q8", "--shard", "0", "--shard", "1").stdout
+    assert "swarmd model list" in cli("model", "fetch", "spread-q8", "--no-wait").stdout
+    assert SPREAD in cli.rim.desk.running
+
+
+def test_fetch_that_fails_says_why(cli: Cli) -> None:
+    cli.rim.desk.acquire = lambda model, indices, trigger="user": cli.rim.desk.running.setdefault(  # type: ignore[method-assign]
+        model, acquisition(model, state="failed")
+    )
+    result = cli("model", "fetch", "spread-q8")
+    assert result.exit_code == 1
+    assert "could not be fetched: no peer" in result.stderr
+    cli.rim.desk.running.clear()
+    cli.rim.desk.acquire = lambda model, indices, trigger="user": no_coverage()  # type: ignore[method-assign]
+    assert cli("model", "fetch", "spread-q8").exit_code == 1
+
+
+def test_fetch_gives_up_when_nobody_fetches(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmd.cli.models.LOOK_S", 0.01)
+    cli.rim.desk.acquire = lambda model, indices, trigger="user": acquisition(model)  # type: ignore[method-assign]
+    result = cli("model", "fetch", "spread-q8")
+    assert result.exit_code == 1
+    assert "nothing fetches it any more" in result.stderr
+
+
+def test_remove_asks_or_is_told_not_to(cli: Cli) -> None:
+    refused = cli("model", "remove", "tiny-q8")
+    assert refused.exit_code == 1
+    assert "--yes" in refused.stderr
+    assert cli.rim.desk.deleted == []
+    assert "5 files" in cli("model", "remove", "tiny-q8", "--yes").stdout
+    assert cli.rim.desk.deleted == [TINY]
+    assert cli("model", "remove", "no-such", "--yes").exit_code == 1

@@ -1,0 +1,41 @@
+"""The commands as they are named, and what happens to wrong ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+from swarmd import __version__
+from swarmd.cli.program import installed, program
+
+COMMANDS = ("run", "chat", "status", "peers", "invite", "join", "model", "doctor", "version")
+
+
+def test_help_lists_every_command() -> None:
+    shown = CliRunner().invoke(program(), ["--help"]).stdout
+    assert all(f" {command} " in shown for command in COMMANDS)
+    models = CliRunner().invoke(program(), ["model", "--help"]).stdout
+    assert all(f" {command} " in models for command in ("add", "list", "fetch", "remove"))
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(program(), ["version"]).stdout
+    assert f"swarmd {__version__}" in shown and "xllamacpp" in shown
+    assert installed("no-such-package") == "is not installed"
+
+
+def test_wrong_usage_is_two() -> None:
+    assert CliRunner().invoke(program(), ["status", "--no-such-option"]).exit_code == 2
+    assert CliRunner().invoke(program(), ["no-such-command"]).exit_code == 2
+
+
+def test_a_node_that_is_not_there_is_a_sentence(nowhere: str) -> None:
+    """As a process: neither a traceback nor a word on stdout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "swarmd", "status", "--url", nowhere], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"swarmd: no node answers at {nowhere}: start one with `swarmd run`\n"

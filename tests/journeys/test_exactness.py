@@ -1,0 +1,55 @@
+"""The claim the product stands on: a model split over nodes says what the whole model says, to the last bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarmd.domain.generation import Sampling, TokenChunk
+from swarmd.domain.ids import ModelId
+from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.nodes import chat, generated, running, spread, swarm
+
+MODEL = TinyModel(layers=8, tokenizer=True)
+TOKENS = 12
+
+
+def everything(vocabulary: int) -> Sampling:
+    """Greedy, with the logprob of every token of the vocabulary: computed from the raw logits, so equal bits in, equal out."""
+    return Sampling(temperature=0.0, top_logprobs=vocabulary)
+
+
+def bits(chunks: list[TokenChunk]) -> list[list[tuple[int, float]]]:
+    return [[(one.token, one.logprob) for one in others] for chunk in chunks for _, others in chunk.logprobs]
+
+
+async def reply(node, model: ModelId) -> list[TokenChunk]:
+    long_prompt = "the quick brown fox jumps over the lazy dog " * 8  # more than one prefill chunk
+    return await generated(node, chat(model, long_prompt, max_tokens=TOKENS, sampling=everything(MODEL.rows)))
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> list[list[tuple[int, float]]]:
+    path = write_model(tmp_path / "tiny.gguf", MODEL)
+    async with running(tmp_path / "alone") as node:
+        model = await node.desk.add_file(path, 1 << 30)  # one shard: the whole model in one llama.cpp context
+        assert isinstance(model, str), model
+        assert len(node.registry.view(ModelId(model)).shards) == 1
+        found = bits(await reply(node, ModelId(model)))
+        assert len(found) >= 1
+        assert all(len(row) == MODEL.rows for row in found)
+        return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+async def test_a_reply_over_encrypted_links_has_the_bits_of_the_whole_model(count, tmp_path, whole):
+    async with swarm(tmp_path, count) as nodes:
+        model = ModelId(await nodes[0].desk.add_file(tmp_path / "tiny.gguf", 1))  # as many shards as it has layers
+        await spread(nodes, model)
+        plan = nodes[0].pipeline.plan(model)
+        assert [stage.node for stage in plan.stages] == [node.node for node in nodes]
+        assert bits(await reply(nodes[0], model)) == whole
+        if count == 3:  # and whoever asks: a head in the middle, and one that holds the tail
+            assert bits(await reply(nodes[1], model)) == whole
+            assert bits(await reply(nodes[2], model)) == whole
