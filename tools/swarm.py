@@ -256,8 +256,8 @@ class Swarm:
             screen.say(f"  {member.name}  {member.node}  {span_text(part):<11} of {row.id}")
         await self._ask(row.id)
         self._settled = True
-        self._explain(row.id)
         if stay:
+            self._explain(row.id)
             await asyncio.get_running_loop().create_future()  # until Ctrl-C
 
     async def _ready(self, member: Member) -> None:

@@ -63,8 +63,8 @@ def run(
 async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str], world: World) -> int:
     from swarmd.app import run_node
 
-    settings = loaded.settings.logging
-    redactor = logs.setup(settings.level, format=settings.format)
+    settings = loaded.settings
+    redactor = logs.setup(settings.logging.level, format=settings.logging.format)
     async with Supervisor("command", world=world) as supervisor:
 
         def on_ready(node: Node) -> None:

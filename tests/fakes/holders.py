@@ -33,6 +33,13 @@ from swarmd.transport.rpc import Dispatcher, Link
 from tests.fakes.authority import FakeAuthority
 
 
+class HastyDisk(Disk):
+    """Syncs nothing: no test pulls the plug of the machine, and a sync takes milliseconds."""
+
+    def _sync(self, path: Path, flags: int) -> None:
+        pass
+
+
 class Wire:
     """Two ends of links for one node: who it is linked to, made by `connect`."""
 
@@ -71,7 +78,7 @@ class Store:
 
 def open_store(seed: int, folder: Path, *, disk: Disk | None = None, bus: EventBus | None = None) -> Store:
     key = NodeKey(bytes([seed]) * 32)
-    disk, bus, wire = disk or Disk(), bus or EventBus(), Wire()
+    disk, bus, wire = disk or HastyDisk(), bus or EventBus(), Wire()
     catalog = Catalog(
         root=folder / "models", disk=disk, bus=bus, verify=lambda who, data, sign: verify(who, Signed.MANIFEST, data, sign)
     )
@@ -183,8 +190,9 @@ async def open_holder(
             before_drop=before_drop, patience_s=patience_s, resume_patience_s=patience_s,
         )  # fmt: skip
         holder = Holder(
-            store=store, desk=desk, dispatcher=dispatcher, doors=doors, supervisor=supervisor, gauges=gauges, settings=settings
-        )
+            store=store, desk=desk, dispatcher=dispatcher, doors=doors, supervisor=supervisor, gauges=gauges,
+            settings=settings,
+        )  # fmt: skip
         await supervisor.start(doors)
         await supervisor.start(desk)
         yield holder

@@ -1,4 +1,4 @@
-"""Chunks of 4 KiB, so that a tiny model has many."""
+"""Chunks of 8 KiB, so that a tiny model has many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from swarmd.models import manifest
 from swarmd.shards import cutting, serving, storage
 from tests.fakes.gguf import TinyModel, write_model
 
-SMALL = 4096
+SMALL = 8192
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,12 @@ from swarmd.domain.models import ShardState, TrustLevel
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NoSpace, NotFound
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.kit.disk import Disk
+from swarmd.models.slicing import fair_share
 from swarmd.store.content import read_acquisitions
 from swarmd.store.database import Database
 from swarmd.transport.loopback import LoopbackHub
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.holders import Holder, open_holder
+from tests.fakes.holders import HastyDisk, Holder, open_holder
 
 SHARD = 100_000  # bytes: five shards of the tiny model
 TINY = ModelId("tiny-model")
@@ -117,7 +118,7 @@ async def test_the_disk_limit_holds(folks: Folks, tmp_path: Path) -> None:
     assert holder.store.catalog.all() == ()
 
 
-class DiskThatEnds(Disk):
+class DiskThatEnds(HastyDisk):
     """Fails every write after the first `left` ranges, as a full disk would."""
 
     def __init__(self, left: int) -> None:
@@ -161,6 +162,30 @@ async def test_a_neighbours_model_is_learned_and_fetched(folks: Folks, tiny: Pat
     again = two.desk.acquire(TINY, None)
     assert isinstance(again, Acquisition)
     assert (await ended(two)).state == "complete"
+
+
+async def test_a_name_that_was_only_heard_can_be_asked_for(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    started = two.desk.acquire(TINY, None)  # before the manifest can have come
+    assert isinstance(started, Acquisition) and started.state == "awaiting_manifest" and started.transfers == ()
+    done = await ended(two)
+    assert done.state == "complete" and done.transfers, done
+
+
+async def test_a_node_with_little_space_takes_its_share(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    known = two.store.catalog.get(TINY)
+    assert known is not None
+    count = len(known.manifest.shards)
+    two.desk._no_space = lambda known, indices: (  # type: ignore[method-assign]
+        NoSpace(needed_bytes=2, free_bytes=1) if len(indices) == count else None
+    )
+    assert isinstance(two.desk.acquire(TINY, None), Acquisition)
+    await ended(two)
+    assert two.store.registry.held(TINY) == fair_share(two.id, TINY, count, 1)
 
 
 async def test_one_shard_can_be_asked_for(folks: Folks, tiny: Path) -> None:

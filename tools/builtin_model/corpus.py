@@ -9,6 +9,7 @@ The text files hold *topics*. A topic is written by hand; wording is multiplied 
     + More about it.              the answer to "tell me more"
     > how big is one              a follow-up that only makes sense after this topic; the next `!` line answers it
     <word> = a | b                a synonym list, used in patterns as <word>
+    [word] a | b                  a thesaurus entry, used by Talker.loosen (95_loose.txt)
 
 One answer per topic is deliberate: a model of six million parameters should spend itself on understanding the question,
 and two wordings of one fact tempt it to mix them into a third that is wrong.
@@ -54,10 +55,11 @@ class Topic:
 
 @dataclass(frozen=True)
 class Text:
-    """What the folder holds: the topics, and the word lists by name."""
+    """What the folder holds: the topics, the word lists by name, and the thesaurus."""
 
     topics: list[Topic]
     words: dict[str, list[str]]
+    thesaurus: dict[str, list[str]]  # from a phrase to those that may stand for it
 
     def wordings(self) -> set[str]:
         """Every question of the text, normalised."""
@@ -105,6 +107,7 @@ class Grammar:
 def load_text(folder: Path = TEXT) -> Text:
     """Reads the text files in name order, so that 00_words.txt comes before its users."""
     grammar, topics = Grammar(), []
+    thesaurus: dict[str, list[str]] = {}
     pending: list[str] = []  # patterns of a follow-up whose answer is still to come
     for path in sorted(folder.glob("*.txt")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -113,6 +116,10 @@ def load_text(folder: Path = TEXT) -> Text:
                 continue
             if m := re.match(r"<(\w+)> = (.*)", line):
                 grammar.words[m[1]] = [w.strip() for w in m[2].split(" | ")]
+            elif m := re.match(r"\[.*?\] (.*)", line):
+                members = m[1].split(" | ")
+                for member in members:
+                    thesaurus.setdefault(member, []).extend(other for other in members if other != member)
             elif m := re.match(r"\$(\w+) = (.*)", line):
                 grammar.families.setdefault(m[1], []).append(m[2])
             elif line.startswith("== "):
@@ -134,7 +141,7 @@ def load_text(folder: Path = TEXT) -> Text:
             else:
                 raise ValueError(f"{where}: cannot read {line!r}")
     assert len({t.name for t in topics}) == len(topics) and all(t.answer and t.patterns for t in topics)
-    return Text(topics, grammar.words)
+    return Text(topics, grammar.words, thesaurus)
 
 
 def normalise(question: str) -> str:
@@ -155,8 +162,11 @@ def clashes(topics: list[Topic]) -> dict[str, set[str]]:
 class Talker:
     """Draws chats. All randomness comes from the generator it is given, so a seed gives one text."""
 
-    def __init__(self, text: Text, rng: random.Random) -> None:
-        self.topics, self.words, self.rng = text.topics, text.words, rng
+    def __init__(self, text: Text, rng: random.Random, loose: float = 0.0) -> None:
+        self.topics, self.words, self.thesaurus, self.rng = text.topics, text.words, text.thesaurus, rng
+        self.loose = loose  # share of questions that go through `loosen`
+        longest_first = sorted(self.thesaurus, key=lambda phrase: (-len(phrase), phrase))
+        self.known = re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b")
         # A topic with many patterns covers more ground and is drawn more often; the power keeps it from drowning the small
         # ones. The off-topic nouns need room because "everything else" is the widest class of all.
         boost = {"offtopic": 6.0, "node_dies": 1.5}
@@ -172,6 +182,8 @@ class Talker:
         """Case, punctuation, courtesies and slips of the finger."""
         rng = self.rng
         bare = text
+        if self.loose and rng.random() < self.loose:
+            text = self.loosen(text)
         if rng.random() < 0.06:
             words = text.split()
             droppable = [i for i, w in enumerate(words) if w in self.words["droppable"]]
@@ -194,6 +206,35 @@ class Talker:
             text = text.upper()
         if text[-1].isalnum() or text[-1] == "`":
             text += rng.choices(["?", "", ".", "!", " ?", "??"], [60, 32, 5, 1, 1, 1])[0]
+        return text
+
+    def loosen(self, text: str) -> str:
+        """The question in words that no pattern has: synonyms, words left out or put in, sentences around it.
+
+        The patterns alone teach the model frames, and in a frame it never saw it then finds nothing. Loosened questions are
+        clumsy, but what is left in common between them is the words that matter.
+        """
+        rng = self.rng
+        if rng.random() < 0.6:
+            text = self.known.sub(lambda m: rng.choice(self.thesaurus[m[1]]) if rng.random() < 0.4 else m[1], text)
+        if rng.random() < 0.5:
+            words: list[str] = []
+            keep = rng.choice([0.3, 0.6, 0.85])
+            for word in text.split():
+                if word not in self.words["light"] or rng.random() < keep:
+                    words.append(word)
+                if rng.random() < 0.08:
+                    words.append(rng.choice(self.words["between"]))
+            text = " ".join(words) if words else text
+        if rng.random() < 0.1 and " " in text:
+            # The end first, as in "a shard, what is that".
+            words = text.split()
+            at = rng.randrange(1, len(words))
+            text = " ".join(words[at:]) + ", " + " ".join(words[:at])
+        if rng.random() < 0.3:
+            text = f"{rng.choice(self.words['lead'])} {text}"
+        if rng.random() < 0.25 and text[-1] not in "?.!":
+            text = text + rng.choice([", ", " ", ". ", "? "]) + rng.choice(self.words["tail"])
         return text
 
     def _slip(self, text: str) -> str:

@@ -1,9 +1,11 @@
 """Trains the built-in model with torch on the CPU. Development only: nothing of this runs in a node.
 
     python train.py --out FOLDER [--steps N] [--threads 2]
+    python train.py --out FOLDER --second FIRST/checkpoint.pt
     python train.py --new-tokenizer        writes tokenizer.json beside this file, and ends
 
-Writes `checkpoint.pt` (regularly) and `log.txt` to FOLDER; export.py makes the GGUF from the checkpoint.
+The first part learns the answers and the plain wordings; the second goes on from its checkpoint with loosened wordings
+(corpus.Talker.loosen). Writes `checkpoint.pt` (regularly) and `log.txt` to FOLDER; export.py makes the GGUF from the checkpoint.
 The recipe with the measured figures is in README.md.
 """
 
@@ -13,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -58,7 +60,12 @@ class Schedule:
     final_rate: float = 4e-5
     warmup: int = 150
     weight_decay: float = 0.05
+    loose: float = 0.0  # share of questions that are loosened
     noise: float = 0.02  # share of question tokens replaced by random ones, so that one odd word derails nothing
+
+
+# Loosened wordings come second because half of them are hard to read: learnt from the start, they hide the plain ones.
+SECOND = Schedule(steps=1200, peak_rate=1e-3, warmup=50, loose=0.5)
 
 
 class RMSNorm(nn.Module):
@@ -258,7 +265,8 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--second", type=Path, help="checkpoint of the first part")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--new-tokenizer", action="store_true")
@@ -272,18 +280,22 @@ def main() -> None:
     """Trains and writes checkpoints."""
     args = arguments()
     text = load_text()
-    s, plan = Shape(), Schedule(steps=args.steps)
+    s, plan = Shape(), SECOND if args.second else Schedule()
+    plan = replace(plan, steps=args.steps or plan.steps)
     if args.new_tokenizer:
         train_tokenizer(Talker(text, random.Random(SEED)), s.vocab).save(str(TOKENIZER))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
-    torch.manual_seed(SEED)
-    rng = random.Random(SEED)
+    seed = SEED + 100 if args.second else SEED  # another text than the first part has seen
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     judge_rng = random.Random(SEED + 1)
-    judged = encode(tokenizer, list(Talker(text, judge_rng).chats(400)), judge_rng)
+    judged = encode(tokenizer, list(Talker(text, judge_rng, plan.loose).chats(400)), judge_rng)
     model = Model(s)
+    if args.second:
+        model.load_state_dict(torch.load(args.second, weights_only=True)["model"])
     # Norm gains are few and have no reason to be small, so only the matrices decay.
     matrices = [p for p in model.parameters() if p.dim() == 2]
     gains = [p for p in model.parameters() if p.dim() == 1]
@@ -293,7 +305,7 @@ def main() -> None:
         fused=True,
     )
     started, seen, total, count = time.monotonic(), 0, 0.0, 0
-    source = batches(tokenizer, Talker(text, rng), s, plan, rng)
+    source = batches(tokenizer, Talker(text, rng, plan.loose), s, plan, rng)
     for step in range(1, plan.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate(step - 1, plan)

@@ -1,0 +1,88 @@
+"""What neighbours are told, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from swarmd.domain.events import ShardDropped, ShardStored, WorkerReady
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
+from swarmd.domain.peers import Holding, NodeSummary
+from swarmd.inference.herald import COALESCE_S, EVERY_S, RAM_STEP, Herald
+from swarmd.kit.bus import EventBus
+from swarmd.kit.service import Supervisor
+from swarmd.kit.world import SeededClock, World
+
+NODE, MODEL = NodeId("a" * 64), ModelId("tiny")
+
+
+@dataclass
+class Scene:
+    world: World
+    bus: EventBus = field(default_factory=EventBus)
+    told: list[NodeSummary] = field(default_factory=list)
+    shards: tuple[int, ...] = ()
+    speed: float | None = None
+    free: int = 100 * RAM_STEP
+
+    def holdings(self) -> tuple[Holding, ...]:
+        return (Holding(model=MODEL, layout="0" * 32, shards=self.shards),) if self.shards else ()
+
+    def herald(self) -> Herald:
+        return Herald(
+            node=NODE, holdings=self, announce=self.told.append, world=self.world, bus=self.bus, software="swarmd/test",
+            free_ram=lambda: self.free, total_ram_bytes=1000 * RAM_STEP, layer_ms=lambda model: self.speed,
+            endpoints=tuple,
+        )  # fmt: skip
+
+
+@pytest.mark.looptime
+async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) -> None:
+    scene = Scene(world)
+    async with Supervisor("test", world=world) as supervisor:
+        await supervisor.start(scene.herald())
+        assert len(scene.told) == 1 and scene.told[0].holdings == ()
+        scene.shards = (0, 1)
+        for index in scene.shards:
+            scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
+        await asyncio.sleep(COALESCE_S / 2)
+        assert len(scene.told) == 1
+        await asyncio.sleep(COALESCE_S)
+        assert len(scene.told) == 2 and scene.told[1].holdings[0].shards == (0, 1)
+        scene.bus.publish(WorkerReady(model=MODEL, shards=(0,)))  # changes nothing that is told
+        await asyncio.sleep(EVERY_S * 3)
+        assert len(scene.told) == 2
+        scene.speed = 1.23456
+        await asyncio.sleep(EVERY_S + 1)
+        assert len(scene.told) == 3 and scene.told[2].holdings[0].layer_ms == 1.235
+        scene.shards = ()
+        scene.bus.publish(ShardDropped(shard=ShardRef(MODEL, 0)))
+        await asyncio.sleep(COALESCE_S * 2)
+        assert scene.told[-1].holdings == ()
+    versions = [summary.version for summary in scene.told]
+    assert versions == sorted(set(versions)) and versions[0] >= 1_700_000_000_000
+
+
+def test_a_clock_set_back_does_not_silence_the_node(world: World) -> None:
+    scene = Scene(world)
+    herald = scene.herald()
+    herald.tell()
+    assert isinstance(world.clock, SeededClock)
+    world.clock.shift(-3600)
+    scene.shards = (1,)
+    herald.tell()
+    assert scene.told[1].version == scene.told[0].version + 1
+
+
+def test_flickering_memory_is_no_news(world: World) -> None:
+    scene = Scene(world, free=100 * RAM_STEP + 5)
+    herald = scene.herald()
+    for free in (100 * RAM_STEP + 5, 100 * RAM_STEP, 101 * RAM_STEP - 1):
+        scene.free = free
+        herald.tell()
+    assert len(scene.told) == 1 and scene.told[0].ram_free_bytes == 100 * RAM_STEP
+    scene.free = 10**15
+    herald.tell()
+    assert scene.told[1].ram_free_bytes == 1000 * RAM_STEP, "never more than there is"

@@ -1,0 +1,98 @@
+"""What members get from the disk, and how fast."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
+from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.kit.world import real_world, seeded_world
+from swarmd.shards.serving import ShardServer, is_near, upload_limit
+from swarmd.transport.loopback import LoopbackHub
+from swarmd.transport.rpc import Reply
+from swarmd.wire.exchange import AskChunk, AskHeader, AskManifest, HeaderPart, ManifestPart, ShardChunk
+from swarmd.wire.messages import Refused
+from tests.fakes.holders import open_store
+from tests.shards.test_registry import hold
+from tests.shards.test_storage import MODEL, adopted
+from tests.transport.nodes import nodes
+
+PEER = PeerIdentity(node=NodeId("a" * 64), purpose=Purpose.BULK, software="swarmd/test")
+
+
+def test_the_limit_follows_the_settings() -> None:
+    settings = Settings()
+    assert upload_limit(settings) == 1_250_000
+    assert upload_limit(replace(settings, node=NodeSettings(contribution="moderate"))) == 6_250_000
+    assert upload_limit(replace(settings, node=NodeSettings(contribution="maximum"))) is None
+    assert upload_limit(replace(settings, resources=ResourcesSettings(max_bandwidth_mbps=8))) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        ("127.0.0.1", True), ("192.168.1.9", True), ("10.0.0.2", True), ("fe80::1", True), ("::ffff:10.0.0.2", True),
+        ("8.8.8.8", False), ("::ffff:8.8.8.8", False), ("2a00::1", False), ("host.example", False), (None, False),
+    ],
+)  # fmt: skip
+def test_who_is_near(host: str | None, near: bool) -> None:
+    assert is_near(host) is near
+
+
+@pytest.mark.looptime
+async def test_only_the_uplink_is_paced(tmp_path: Path) -> None:
+    store, host = open_store(1, tmp_path), ["8.8.8.8"]
+    server = ShardServer(
+        catalog=store.catalog, storage=store.storage, disk=store.disk, world=seeded_world(1), upload_limit=lambda: 1000.0,
+        observed_host=lambda peer: host[0],
+    )  # fmt: skip
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    for _ in range(4):
+        await server._pace(PEER, 1000)
+    assert loop.time() - start == pytest.approx(3.0)  # the first second was saved up
+    host[0] = "192.168.0.4"
+    await server._pace(PEER, 1_000_000)
+    assert loop.time() - start == pytest.approx(3.0)
+
+
+async def test_members_get_what_is_held_and_nothing_else(tmp_path: Path, tiny: Path) -> None:
+    store = open_store(1, tmp_path)
+    cut, known = await adopted(store, tiny)
+    await hold(store, cut.payloads[1], ShardRef(MODEL, 1))
+    layout = known.manifest.layout
+    async with nodes("ab", hub=LoopbackHub()) as (server, client):
+        ShardServer(
+            catalog=store.catalog, storage=store.storage, disk=store.disk, world=real_world(), upload_limit=lambda: 1.0,
+            observed_host=lambda peer: "10.0.0.1",
+        ).register(server.dispatcher)  # fmt: skip
+        link = await client.link_to(server)
+        manifest = await link.call(AskManifest(model=MODEL, layout=layout, offset=0), ManifestPart, timeout_s=5)
+        assert isinstance(manifest, Reply) and len(manifest.payload) == manifest.message.total_bytes
+        header = await link.call(AskHeader(model=MODEL, layout=layout, offset=10), HeaderPart, timeout_s=5)
+        assert isinstance(header, Reply) and len(header.payload) == header.message.total_bytes - 10
+        spec = known.manifest.shards[1]
+        for number, digest in enumerate(spec.chunk_blake3):
+            ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=number)
+            reply = await link.call(ask, ShardChunk, timeout_s=5)
+            assert isinstance(reply, Reply) and blake3(reply.payload).hexdigest() == digest
+        for ask, part in (
+            (AskChunk(model=MODEL, layout=layout, shard=0, chunk=0), ShardChunk),
+            (AskChunk(model=MODEL, layout=layout, shard=-1, chunk=0), ShardChunk),
+            (AskChunk(model=MODEL, layout=layout, shard=1, chunk=len(spec.chunk_blake3)), ShardChunk),
+            (AskChunk(model=MODEL, layout=layout, shard=1, chunk=-1), ShardChunk),
+            (AskChunk(model=MODEL, layout="0" * 32, shard=1, chunk=0), ShardChunk),
+            (AskHeader(model=ModelId("../x"), layout=layout, offset=0), HeaderPart),
+            (AskHeader(model=MODEL, layout=layout, offset=-1), HeaderPart),
+            (AskManifest(model=MODEL, layout=layout, offset=1 << 40), ManifestPart),
+        ):
+            assert isinstance(await link.call(ask, part, timeout_s=5), Refused), ask
+        store.storage.path(ShardRef(MODEL, 1)).unlink()
+        ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=0)
+        assert isinstance(await link.call(ask, ShardChunk, timeout_s=5), Refused)

@@ -1,0 +1,148 @@
+"""Shards on the disk: landing, interrupted, committed, damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.models import ShardState
+from swarmd.domain.refusals import NoSpace
+from swarmd.models.catalog import KnownModel
+from swarmd.models.manifest import encode
+from swarmd.models.shard_file import Run
+from swarmd.shards.storage import ChunkMismatch, pieces
+from tests.fakes.holders import Store, open_store
+from tests.fakes.shards import CutModel, assemble, cut_model
+
+MODEL = ModelId("tiny")
+
+
+async def adopted(store: Store, tiny: Path) -> tuple[CutModel, KnownModel]:
+    cut = cut_model(tiny.read_bytes(), shard_size_bytes=100_000)
+    known = await store.catalog.adopt(encode(cut.manifest), tiny.read_bytes()[: cut.header.data_offset])
+    assert isinstance(known, KnownModel), known
+    return cut, known
+
+
+def chunk(payload: bytes, number: int) -> bytes:
+    from tests.shards.conftest import SMALL
+
+    return payload[number * SMALL : (number + 1) * SMALL]
+
+
+async def test_a_shard_lands_and_reads_back(tmp_path: Path, tiny: Path) -> None:
+    store = open_store(1, tmp_path)
+    cut, known = await adopted(store, tiny)
+    for index, payload in enumerate(cut.payloads):
+        ref = ShardRef(MODEL, index)
+        assert store.storage.state(ref) is ShardState.ABSENT
+        landing = await store.storage.open_landing(ref)
+        for number in reversed(landing.missing()):
+            await landing.write_chunk(number, memoryview(chunk(payload, number)))
+        await landing.commit()
+        assert store.storage.state(ref) is ShardState.HELD
+        assert store.storage.path(ref).read_bytes() == assemble(known.files[index], payload)
+        assert await store.storage.read_payload(ref, 5, 20_000) == payload[5:20_005]
+    assert store.storage.local_bytes() == sum(len(payload) for payload in cut.payloads)
+    assert not list(store.catalog.folder(MODEL).glob("*.chunks"))
+    again = open_store(1, tmp_path)
+    assert again.storage.held(MODEL) == tuple(range(len(cut.payloads)))
+
+
+async def test_a_killed_landing_goes_on(tmp_path: Path, tiny: Path) -> None:
+    """What a kill leaves behind is what is on the disk: a second storage over the same folder sees exactly that."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await store.storage.open_landing(ref)
+    total = len(landing.missing())
+    for number in (0, 3, 4):
+        await landing.write_chunk(number, chunk(cut.payloads[1], number))
+    store = open_store(1, tmp_path)
+    assert store.storage.state(ref) is ShardState.PARTIAL and store.storage.held(MODEL) == ()
+    landing = await store.storage.open_landing(ref)
+    assert landing.missing() == [number for number in range(total) if number not in (0, 3, 4)]
+    for number in landing.missing():
+        await landing.write_chunk(number, chunk(cut.payloads[1], number))
+    store = open_store(1, tmp_path)  # killed between the last chunk and the final name
+    landing = await store.storage.open_landing(ref)
+    assert landing.missing() == []
+    await landing.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+
+
+async def test_wrong_bytes_are_not_kept(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, _ = await adopted(store, tiny)
+    landing = await store.storage.open_landing(ref)
+    good = chunk(cut.payloads[0], 0)
+    for bad in (good[:-1], bytes(len(good)), good + b"x", b""):
+        with pytest.raises(ChunkMismatch):
+            await landing.write_chunk(0, bad)
+    assert landing.done_bytes == 0 and 0 in landing.missing()
+
+
+async def test_a_bitmap_of_other_bytes_counts_for_nothing(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    landing = await store.storage.open_landing(ref)
+    bitmap = store.storage.path(ref).with_suffix(".chunks")
+    bitmap.write_bytes(bytes(32) + b"\1" * len(landing.missing()))
+    partial = store.storage.path(ref).with_suffix(".gguf.partial")
+    partial.write_bytes(b"\xff" * known.files[0].size_bytes)
+    landing = await store.storage.open_landing(ref)
+    assert landing.done_bytes == 0
+    for number in landing.missing():
+        await landing.write_chunk(number, chunk(cut.payloads[0], number))
+    await landing.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[0], cut.payloads[0]), "padding is zero"
+
+
+async def test_a_damaged_file_is_quarantined(tmp_path: Path, tiny: Path) -> None:
+    store = open_store(1, tmp_path)
+    cut, known = await adopted(store, tiny)
+    short, wrong = ShardRef(MODEL, 0), ShardRef(MODEL, 1)
+    store.storage.path(short).write_bytes(assemble(known.files[0], cut.payloads[0])[:-1])
+    store.storage.scan_now()
+    assert store.storage.state(short) is ShardState.QUARANTINED
+    data = bytearray(assemble(known.files[1], cut.payloads[1]))
+    data[known.files[1].runs[0].file_offset] ^= 1
+    store.storage.path(wrong).write_bytes(data)
+    assert await store.storage.find_new() == [(wrong, False)]
+    assert store.storage.state(wrong) is ShardState.QUARANTINED
+
+
+async def test_room(tmp_path: Path, tiny: Path) -> None:
+    store = open_store(1, tmp_path)
+    cut, _ = await adopted(store, tiny)
+    refs = [ShardRef(MODEL, index) for index in range(len(cut.payloads))]
+    total = sum(len(payload) for payload in cut.payloads)
+    assert store.storage.space_for(refs, limit_bytes=total) is None
+    assert store.storage.space_for(refs, limit_bytes=total - 1) == NoSpace(needed_bytes=total, free_bytes=total - 1)
+    first = len(cut.payloads[0])
+    assert store.storage.space_for(refs[1:], limit_bytes=total, promised=refs[:1]) is None
+    assert store.storage.room(limit_bytes=total, promised=refs[:1]) == total - first
+    await store.storage.open_landing(refs[0])
+    assert store.storage.space_for(refs, limit_bytes=total, promised=refs) is None
+    assert await store.storage.drop(refs[0]) and not await store.storage.drop(refs[0])
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20)), min_size=1, max_size=12),
+    offset=st.integers(0, 400),
+    size=st.integers(0, 400),
+)
+def test_pieces_cover_a_range_once_and_in_order(sizes: list[tuple[int, int]], offset: int, size: int) -> None:
+    runs: list[Run] = []
+    payload_offset, file_offset = 0, 7
+    where: list[int] = []
+    for length, gap in sizes:
+        runs.append(Run(payload_offset=payload_offset, size=length, file_offset=file_offset))
+        where += range(file_offset, file_offset + length)
+        payload_offset, file_offset = payload_offset + length, file_offset + length + gap
+    found = [(at + step, start + step) for at, start, count in pieces(runs, offset, size) for step in range(count)]
+    expected = [(place, position) for position, place in enumerate(where[offset : offset + size])]
+    assert found == expected
