@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from swarmd.cli.chat import Conversation
 from swarmd.cli.failure import Failure
 from tests.cli.conftest import Cli
-from tests.fakes.rim import no_coverage
+from tests.fakes.rim import no_coverage, script
 
 
 def test_one_question(cli: Cli) -> None:
@@ -58,3 +64,22 @@ def test_a_question_that_failed_is_not_remembered(cli: Cli) -> None:
     cli.rim.pipeline.says = None
     talk.ask("two")
     assert [turn.content for turn in cli.rim.pipeline.requests[-1].messages] == ["two"]
+
+
+def test_ctrl_c_stops_the_reply_on_every_node(cli: Cli) -> None:
+    """As a process with a real signal, in the middle of a reply that never ends."""
+    cli.rim.pipeline.script = [*script("one")[:1], asyncio.Event()]
+    command = [sys.executable, "-m", "swarmd", "chat", "Hi", "--url", cli.url, "--api-key-file", str(cli.key_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as chat:
+        assert chat.stdout is not None
+        assert chat.stdout.read(3) == "one"
+        chat.send_signal(signal.SIGINT)
+        rest, complaints = chat.communicate(timeout=20)
+    assert chat.returncode == 130
+    assert rest == "\n(stopped)\n"
+    assert complaints == ""
+    deadline = 100
+    while cli.rim.pipeline.active and deadline:
+        time.sleep(0.05)
+        deadline -= 1
+    assert cli.rim.pipeline.active == 0, "the node goes on with a reply that nobody reads"

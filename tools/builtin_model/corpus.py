@@ -167,8 +167,8 @@ class Talker:
         self.loose = loose  # share of questions that go through `loosen`
         longest_first = sorted(self.thesaurus, key=lambda phrase: (-len(phrase), phrase))
         self.known = re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b")
-        # A topic with many patterns covers more ground and is drawn more often; the power keeps it from drowning the small
-        # ones. The off-topic nouns need room because "everything else" is the widest class of all.
+        # A topic with many patterns covers more ground and is drawn more often; the power keeps it from drowning the
+        # small ones. The off-topic nouns need room because "everything else" is the widest class of all.
         boost = {"offtopic": 6.0, "node_dies": 1.5}
         self.weights = [boost.get(t.name, 1.0) * len(t.patterns) ** 0.4 for t in self.topics]
         self.pattern_weights = {t.name: [len(p) ** 0.4 for p in t.patterns] for t in self.topics}
@@ -216,7 +216,8 @@ class Talker:
         """
         rng = self.rng
         if rng.random() < 0.6:
-            text = self.known.sub(lambda m: rng.choice(self.thesaurus[m[1]]) if rng.random() < 0.4 else m[1], text)
+            other = self.thesaurus
+            text = self.known.sub(lambda m: rng.choice(other[m[1]]) if rng.random() < 0.4 else m[1], text)
         if rng.random() < 0.5:
             words: list[str] = []
             keep = rng.choice([0.3, 0.6, 0.85])

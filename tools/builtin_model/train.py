@@ -5,7 +5,8 @@
     python train.py --new-tokenizer        writes tokenizer.json beside this file, and ends
 
 The first part learns the answers and the plain wordings; the second goes on from its checkpoint with loosened wordings
-(corpus.Talker.loosen). Writes `checkpoint.pt` (regularly) and `log.txt` to FOLDER; export.py makes the GGUF from the checkpoint.
+(corpus.Talker.loosen). Writes `checkpoint.pt` (regularly) and `log.txt` to FOLDER; export.py makes the GGUF from the
+checkpoint.
 The recipe with the measured figures is in README.md.
 """
 
@@ -65,7 +66,7 @@ class Schedule:
 
 
 # Loosened wordings come second because half of them are hard to read: learnt from the start, they hide the plain ones.
-SECOND = Schedule(steps=1200, peak_rate=1e-3, warmup=50, loose=0.5)
+SECOND = Schedule(steps=900, peak_rate=1e-3, warmup=50, loose=0.5)
 
 
 class RMSNorm(nn.Module):
