@@ -21,6 +21,8 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     lan_peers: int
     credits: Credits
     active_requests: int
+    tokens_per_second: float | None
+    """Of the last reply this node was the head of; null before the first."""
     requests_served: int
     requests_made: int
     forwards_served: int

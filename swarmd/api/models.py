@@ -12,6 +12,7 @@ from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.refusals import Invalid, NotFound, Refusal
 from swarmd.domain.shards import ModelView
 from swarmd.models.catalog import Catalog
+from swarmd.shards.desk import MEGABYTE
 
 
 class ModelHandlers:
@@ -31,7 +32,8 @@ class ModelHandlers:
         if not path.is_absolute() or "\0" in body.path:
             what = f"{body.path[:200]!r} is not an absolute path: the node has another working folder"
             return Invalid(what=what, param="path")
-        model = await self._desk.add_file(path, None)
+        size_bytes = None if body.shard_size_mb is None else body.shard_size_mb * MEGABYTE
+        model = await self._desk.add_file(path, size_bytes)
         if isinstance(model, Refusal):
             return model
         view = self._view(model)

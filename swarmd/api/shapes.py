@@ -11,11 +11,14 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 Path4096 = Annotated[str, Meta(min_length=1, max_length=4096)]  # PATH_MAX of Linux; also the contract's limit of a code
+ShardSizeMb = Annotated[int, Meta(ge=64, le=2048)]  # contract: the range of the setting (swarmllm.md 2.1)
 
 
 class AddFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: Path4096
     """Absolute, on the node's own machine."""
+    shard_size_mb: ShardSizeMb | None = None
+    """For this file; null: the setting `model.shard_size_mb`."""
 
 
 class JoinRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +101,8 @@ class Stats(Struct, frozen=True, kw_only=True):
     forwards_served: int
     requests_made: int
     active_requests: int
+    tokens_per_second: float | None
+    """Of the last reply this node was the head of; null before the first."""
     hosted_shards: int
     credits: Credits
     hardware: HardwareRow

@@ -135,8 +135,8 @@ class NodeClient:
     async def models(self) -> list[shapes.ModelRow]:
         return await self._ask("GET", "/api/admin/models", list[shapes.ModelRow])
 
-    async def add_file(self, path: str) -> shapes.ModelAdded:
-        body = shapes.AddFile(path=path)
+    async def add_file(self, path: str, *, shard_size_mb: int | None = None) -> shapes.ModelAdded:
+        body = shapes.AddFile(path=path, shard_size_mb=shard_size_mb)
         return await self._ask("POST", "/api/admin/models", shapes.ModelAdded, body=body, within_s=CUT_S)
 
     async def fetch_model(self, model: str) -> shapes.Acquiring:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,7 +22,6 @@ from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_j
 
 LOOK_S: Final = 0.5  # between two looks at a transfer: often enough for a bar, one cheap request each
 LOST_LOOKS: Final = 6  # so many looks without shards and without a transfer, and nobody is fetching any more
-SHARD_SIZE_KEY: Final = "shard_size_mb"
 
 ModelName = Annotated[str, typer.Argument(metavar="ID", help="The model's id, as `swarmd model list` shows it.")]
 OnProgress = Callable[[int, int], None]
@@ -84,24 +83,10 @@ def remove(
 
 
 async def _add(chosen: Chosen, file: Path, shard_size_mb: int | None) -> None:
-    async with NodeClient(find(chosen)) as node, _shard_size(node, shard_size_mb):
+    async with NodeClient(find(chosen)) as node:
         say(f"cutting {file.name} ...", style="dim")
-        added = await node.add_file(str(file))
+        added = await node.add_file(str(file), shard_size_mb=shard_size_mb)
     say(f"{added.model_id} is here in {added.shard_count} {'shard' if added.shard_count == 1 else 'shards'}")
-
-
-@contextlib.asynccontextmanager
-async def _shard_size(node: NodeClient, shard_size_mb: int | None) -> AsyncGenerator[None]:
-    """The API cuts with the node's setting, so that is changed for the time of one cut and put back."""
-    before = None if shard_size_mb is None else (await node.settings()).get(SHARD_SIZE_KEY)
-    if shard_size_mb is None or before is None or before == shard_size_mb:
-        yield
-        return
-    await node.change_setting(SHARD_SIZE_KEY, shard_size_mb)
-    try:
-        yield
-    finally:
-        await node.change_setting(SHARD_SIZE_KEY, before)
 
 
 async def _list(chosen: Chosen, *, as_json: bool) -> None:

@@ -160,7 +160,7 @@ class InferenceSettings:
         live=True, low=1, high=256,
     )
     session_timeout_seconds: int = setting(
-        600, "How long a stage keeps the caches of a generation that it hears nothing of.",
+        600, "Seconds that a stage keeps the caches of a silent session; stored; takes effect with sessions, which are not built yet.",
         live=True, low=10, high=86_400,
     )
     context_tokens: int = setting(
@@ -172,12 +172,8 @@ class InferenceSettings:
         live=True, low=1, high=256,
     )
     batch_timeout_ms: int = setting(
-        50, "Longest wait for more generations to fill a batch, in milliseconds.",
+        50, "Longest wait to fill a batch, in ms; stored; takes effect with continuous batching, which is not built yet.",
         live=True, low=1, high=60_000,
-    )
-    worker_threads: int = setting(
-        0, "Threads of one worker; 0: what resources.max_cpu_threads leaves for it.",
-        live=False, low=0, high=1024,
     )
 
 

@@ -7,6 +7,7 @@ HTTP status.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from swarmd.domain.ids import ModelId, NodeId, short
 
@@ -161,8 +162,6 @@ class Expired(Refusal):
 
     @property
     def sentence(self) -> str:
-        from datetime import UTC, datetime
-
         when = datetime.fromtimestamp(self.expired_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return f"this invite code expired on {when}: ask for a new one"
 

@@ -42,6 +42,9 @@ Tokens = npt.NDArray[np.int32]
 LOG_LINES = 24  # of llama.cpp, kept as evidence for a failed load; its load log ends with the reason
 PIECE_BYTES = 512  # first guess for one token's text; longer ones are asked for again with the size llama.cpp reports
 
+GREEDY_BELOW = 1e-6
+"""A temperature below this picks the likeliest token all the same, and logits divided by it leave float32."""
+
 
 class EngineFailure(Exception):
     """llama.cpp refused or failed; the message carries its own last log lines."""
@@ -393,7 +396,7 @@ class Sampler:
                     cells, sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
                 )
             )
-        self._greedy = sampling.temperature <= 0.0
+        self._greedy = sampling.temperature < GREEDY_BELOW
         if self._greedy:
             add(call.llama_sampler_init_greedy())
             return
@@ -440,7 +443,8 @@ class Sampler:
 
 def keyed_seed(seed: int, position: int) -> int:
     """32 bits from (request seed, position): the same on every node, so any tail continues identically (design, 7)."""
-    digest = blake3.blake3(seed.to_bytes(8, "little", signed=True) + position.to_bytes(8, "little")).digest(4)
+    low = seed % (1 << 64)  # any number will do: a peer's request must not be able to end the worker
+    digest = blake3.blake3(low.to_bytes(8, "little") + position.to_bytes(8, "little")).digest(4)
     return int.from_bytes(digest, "little")
 
 

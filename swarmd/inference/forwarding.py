@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from swarmd.domain.events import StageServed
+from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NotFound, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
@@ -274,8 +276,13 @@ class Stages:
             return Invalid(what=f"shards {request.first_shard} to {request.last_shard} of {count} are no range")
         if (request.successor is None) != (request.last_shard == count - 1):
             return Invalid(what="only the stage with the last shard has no successor")
-        if (request.stage == 0) != (request.first_shard == 0):
-            return Invalid(what="the first stage has the first shard, and no other")
+        if (request.stage == 0) != (request.first_shard == 0) or not 0 <= request.stage <= request.first_shard:
+            return Invalid(what=f"stage {request.stage} cannot begin with shard {request.first_shard}")
+        if (request.stage == 0) != (request.predecessor is None):
+            return Invalid(what="every stage but the first has a predecessor")
+        fault = None if request.sampling is None else _sampling_fault(request.sampling, known.manifest.vocab_size)
+        if fault is not None:
+            return Invalid(what=fault)
         if not 0 < request.cells <= known.manifest.context_length:
             return Invalid(what=f"{request.cells} positions do not fit a context of {known.manifest.context_length}")
         if len(self._sessions) >= SESSIONS_LIMIT:
@@ -388,6 +395,19 @@ class _LaneOutlet:
             lambda failure: self._failed(f"the next stage is gone: {failure}") if failure else None,
         )
         return StepSender(stream, spawn=self._stages.spawn, failed=self._failed).push
+
+
+def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
+    """Heads are other people's programs: what would not fit llama.cpp's 32 bits is refused here."""
+    for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repeat_penalty"):
+        value: float = getattr(sampling, name)
+        if not math.isfinite(value):
+            return f"{name} is {value}: it must be a finite number"
+    if not 0 <= sampling.top_k < 1 << 31:
+        return f"top_k is {sampling.top_k}: 0 to {(1 << 31) - 1} are allowed"
+    if sampling.top_logprobs is not None and not 0 <= sampling.top_logprobs <= vocab_size:
+        return f"top_logprobs is {sampling.top_logprobs}: 0 to {vocab_size} are allowed"
+    return None
 
 
 def _answer(head: Callable[[StepDone], None]) -> Outlet:

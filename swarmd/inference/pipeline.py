@@ -93,6 +93,7 @@ class Pipeline:
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
         self._active = 0
         self._made = 0
+        self._last_tokens_per_second: float | None = None
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
 
     # -- what people see
@@ -114,6 +115,11 @@ class Pipeline:
     @property
     def forwards_served(self) -> int:
         return self._stages.served
+
+    @property
+    def last_tokens_per_second(self) -> float | None:
+        """Of the last finished reply of more than one token; None before the first."""
+        return self._last_tokens_per_second
 
     def latencies_ms(self) -> Sequence[float]:
         oldest = self._world.clock.ticks() - SAMPLE_AGE_S
@@ -234,6 +240,8 @@ class Pipeline:
         duration_ms = (now - run.began) * 1e3
         if outcome in ("stop", "length"):
             self._samples.append((now, duration_ms))
+            # Also of a reply that a stop string ended: every token that was decoded counts here.
+            self._last_tokens_per_second = run.usage(run.generated).tokens_per_second or self._last_tokens_per_second
         self._bus.publish(
             GenerationFinished(
                 request=run.request.request,
@@ -371,7 +379,7 @@ class _Run:
         self._step = 0
         self._done = 0
         """Steps answered; they come back in order."""
-        self._sent_at: deque[float] = deque()  # bounded by the window
+        self._under_way: deque[tuple[float, bool]] = deque()  # bounded by the window: when it was sent, whether it samples
         self._queue: deque[_Picked] = deque()  # bounded by TEXT_QUEUE: `_advance` stops there
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -412,7 +420,7 @@ class _Run:
             step = StepOn(self._step, position, count, sample, [])
             self._sent += count
             self._step += 1
-            self._sent_at.append(self._ticks())
+            self._under_way.append((self._ticks(), sample))
             self._feed(step, rows.data.cast("B"))
 
     # -- answers in
@@ -421,19 +429,24 @@ class _Run:
         """From the tail, here or elsewhere."""
         if self._ended or self.failure is not None:
             return
-        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._sent_at:
-            self.fail(StageFailed(node=self.plan.stages[-1].node, reason=f"it answered step {done.number} out of turn"))
+        tail = self.plan.stages[-1].node
+        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
+            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
             return
         now = self._ticks()
         self._done += 1
-        round_trip_us = (now - self._sent_at.popleft()) * 1e6
+        sent_at, sample = self._under_way.popleft()
+        if sample != (done.token is not None):
+            how = "did not pick a token" if sample else "picked a token that nobody asked for"
+            self.fail(StageFailed(node=tail, reason=f"it {how}"))
+            return
         if self.generated:
-            self._time(done, round_trip_us)
+            self._time(done, (now - sent_at) * 1e6)
         if done.token is None:
-            if self._sent == len(self.history) and self._done == self._step:
-                self.fail(StageFailed(node=self.plan.stages[-1].node, reason="it did not pick a token"))
-                return
             self._advance()
+            return
+        if not 0 <= done.token < len(self.texts.pieces):
+            self.fail(StageFailed(node=tail, reason=f"it picked token {done.token} of {len(self.texts.pieces)}"))
             return
         if not self.generated:
             self.first_at = now

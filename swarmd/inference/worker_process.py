@@ -120,6 +120,20 @@ class WorkerProcess:
 
     async def watch(self) -> None:
         """Runs beside the process until it is gone: reads its stderr, then says how it ended."""
+        try:
+            how = await self._until_gone()
+        except asyncio.CancelledError:
+            self.kill("was stopped")  # whoever watches stops before the process did: it must not stay behind
+            self._over(self._killed_as or "was stopped")
+            raise
+        self._over(how)
+
+    def _over(self, how: str) -> None:
+        self.ended.set_result(how)
+        self._link.fail_all(WorkerGone(how))
+        self._link.close()
+
+    async def _until_gone(self) -> str:
         stderr = self._process.stderr
         assert stderr is not None
         while True:
@@ -131,10 +145,7 @@ class WorkerProcess:
                 break
             self._evidence.append(line[:STDERR_LINE_BYTES].decode(errors="replace").strip())
         code = await self._process.wait()
-        how = self._killed_as or _how_it_ended(code, list(self._evidence))
-        self.ended.set_result(how)
-        self._link.fail_all(WorkerGone(how))
-        self._link.close()
+        return self._killed_as or _how_it_ended(code, list(self._evidence))
 
 
 class _Link(asyncio.Protocol):
@@ -143,8 +154,7 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        # bounded by the seats of the model: each has at most a few steps under way
-        self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()
+        self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()  # bounded by the seats: a few steps each
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.on_hang: Callable[[float], None] = lambda _seconds: None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psutil
 
@@ -40,7 +42,9 @@ LOAD_DEADLINE_S = 600.0  # 40 GB from a spinning disk at 100 MB/s take 400 s
 COMMAND_DEADLINE_S = 60.0  # bookkeeping and tokenising; a prompt of 4 MB tokenises in seconds
 FIRST_RESTART_S, LIMIT_RESTART_S = 0.5, 60.0
 QUIET_S = 60.0  # a worker that lived this long is well: the next restart waits the short delay again
-NODE_RESERVE_BYTES = 256 * 1024 * 1024  # left for the node and the system when a shard is loaded
+STOPPING = "cannot be started: the node is stopping"
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -200,13 +204,15 @@ class Workers:
 
     async def ensure(self, model: ModelId, shards: Iterable[int]) -> Refusal | None:
         """Makes sure a worker runs with at least these shards loaded. Idempotent; concurrent calls wait for each other."""
-        host = self._host(model)
-        if host is None:
-            return NotFound(what=f"model {model} is not known on this node")
-        async with host.lock:
+        return await self._apart(model, self._ensure(model, frozenset(shards)))
+
+    async def _ensure(self, model: ModelId, wanted: frozenset[int]) -> Refusal | None:
+        async with self._locked(model) as host:
+            if host is None:
+                return NotFound(what=f"model {model} is not known on this node")
             try:
                 process = await self._running(host)
-                for index in sorted(set(shards) - host.shards):
+                for index in sorted(wanted - host.shards):
                     refusal = await self._load(host, process, index)
                     if refusal is not None:
                         return refusal
@@ -233,20 +239,26 @@ class Workers:
         return refusal if refusal is not None else self.loaded(ref.model)
 
     async def unload_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
+        return await self._apart(ref.model, self._unload_shard(ref))
+
+    async def _unload_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
         host = self._hosts.get(ref.model)
         if host is None or ref.index not in host.shards:
             return NotFound(what=f"shard {ref.index} of model {ref.model} is not loaded on this node")
-        if self._registry.in_use(ref):
-            return Busy(what=f"shard {ref.index} of model {ref.model} is in use: try again when the reply is finished")
         if host.shards == {ref.index}:
-            await self.unload_model(ref.model)
-            return ()
+            refusal = await self._unload_model(ref.model)
+            return refusal if isinstance(refusal, Refusal) else ()
         async with host.lock:
-            assert host.process is not None
+            # Looked at under the lock: while we waited, a generation may have begun, or the worker ended.
+            if self._registry.in_use(ref):
+                return Busy(what=f"shard {ref.index} of model {ref.model} is in use: try again when the reply is finished")
+            if host.process is None or ref.index not in host.shards:
+                host.wanted.discard(ref.index)
+                return self.loaded(ref.model)
             try:
                 await host.process.call(frames.Unload(ref.index), deadline_s=COMMAND_DEADLINE_S)
-            except WorkerGone as gone:
-                return WorkerFailed(model=ref.model, how=str(gone))
+            except (WorkerGone, CommandFailed) as error:
+                return WorkerFailed(model=ref.model, how=str(error))
             host.shards.discard(ref.index)
             host.wanted.discard(ref.index)
             self._registry.set_loaded(ref.model, host.shards)
@@ -254,12 +266,19 @@ class Workers:
 
     async def unload_model(self, model: ModelId) -> int | Refusal:
         """Ends the worker. Returns the bytes it had resident; 0 when none was running."""
+        return await self._apart(model, self._unload_model(model))
+
+    async def _unload_model(self, model: ModelId) -> int | Refusal:
         host = self._hosts.get(model)
         if host is None:
             return 0
-        if any(self._registry.in_use(ShardRef(model, index)) for index in host.shards):
-            return Busy(what=f"model {model} is in use: try again when the reply is finished")
+        busy = Busy(what=f"model {model} is in use: try again when the reply is finished")
+        if self._in_use(host):
+            return busy
         async with host.lock:
+            # A lease is taken before its shards are loaded, so one that was taken while we waited shows here.
+            if self._in_use(host):
+                return busy
             freed = _status(model, host).rss_bytes
             host.wanted.clear()
             self._hosts.pop(model, None)
@@ -274,29 +293,38 @@ class Workers:
     async def texts(self, model: ModelId) -> Texts | Refusal:
         """Token texts of a model whose header this node has, whether or not it holds shards of it."""
         host = self._host(model)
-        if host is None:
-            return NotFound(what=f"model {model} is not known on this node")
-        if host.texts is not None:
+        if host is not None and host.texts is not None:
             return host.texts
-        async with host.lock:
+        process = await self._apart(model, self._process(model))
+        if isinstance(process, Refusal):
+            return process
+        host = self._hosts.get(model)
+        if host is None or host.texts is None:
+            return WorkerFailed(model=model, how="ended before it could be used")
+        return host.texts
+
+    async def _process(self, model: ModelId) -> WorkerProcess | Refusal:
+        """The live worker of a model, with its vocabulary open."""
+        host = self._hosts.get(model)
+        if host is not None and host.texts is not None and host.process is not None and host.process.alive:
+            return host.process  # without the lock: a long load is no reason for a prompt to wait here
+        async with self._locked(model) as host:
+            if host is None:
+                return NotFound(what=f"model {model} is not known on this node")
             try:
-                await self._running(host)
+                return await self._running(host)
             except WorkerGone as gone:
                 return WorkerFailed(model=model, how=str(gone))
             except CommandFailed as failed:
                 return WorkerFailed(model=model, how=f"refused: {failed}")
-        assert host.texts is not None
-        return host.texts
 
     async def tokenize(
         self, model: ModelId, command: frames.RenderChat | frames.Tokenize
     ) -> list[int] | Refusal | CommandFailed:
         """Token ids of a prompt. A template's complaint comes back as the CommandFailed with kind `template`."""
-        texts = await self.texts(model)
-        if isinstance(texts, Refusal):
-            return texts
-        process = self._hosts[model].process
-        assert process is not None
+        process = await self._apart(model, self._process(model))
+        if isinstance(process, Refusal):
+            return process
         try:
             _, payload = await process.call(command, deadline_s=COMMAND_DEADLINE_S)
         except WorkerGone as gone:
@@ -315,6 +343,32 @@ class Workers:
             host = self._hosts[model] = _Host(known, self._settings(), backoff)
         return host
 
+    async def _apart(self, model: ModelId, work: Coroutine[Any, Any, T]) -> T | WorkerFailed:
+        """Runs to its end whoever hangs up: a load or an unload half done would leave us wrong about the worker."""
+        if self._supervisor is None:
+            work.close()
+            return WorkerFailed(model=model, how=STOPPING)
+        task = self._supervisor.spawn(work, name=f"worker of {model}")
+        await asyncio.wait((task,))
+        return WorkerFailed(model=model, how=STOPPING) if task.cancelled() else task.result()
+
+    @asynccontextmanager
+    async def _locked(self, model: ModelId) -> AsyncGenerator[_Host | None]:
+        """The model's host with its lock held; another one when it was unloaded while we waited. None: unknown model."""
+        while True:
+            host = self._host(model)
+            if host is None:
+                yield None
+                return
+            async with host.lock:
+                if self._hosts.get(model) is host:
+                    yield host
+                    return
+
+    def _in_use(self, host: _Host) -> bool:
+        manifest = host.known.manifest
+        return any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+
     async def _running(self, host: _Host) -> WorkerProcess:
         """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""
         if host.process is not None and host.process.alive:
@@ -322,16 +376,25 @@ class Workers:
         model = host.known.manifest.model
         clock = self._world.clock
         await asyncio.sleep(max(0.0, host.not_before - clock.monotonic()))
-        if self._supervisor is None:
-            raise WorkerGone("cannot be started: the node is stopping")
+        supervisor = self._supervisor
+        if supervisor is None:
+            raise WorkerGone(STOPPING)
         host.process, host.shards = None, set()
         host.reset_seats()
-        process = await start_worker(spawn=self._supervisor.spawn, name=f"worker {model}")
+        process = await start_worker(spawn=supervisor.spawn, name=f"worker {model}")
+        if self._supervisor is None:  # `run` did not know of this process when it stopped the others
+            await process.stop()
+            raise WorkerGone(STOPPING)
         host.process, host.started_at = process, clock.monotonic()
-        self._supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
-        answer, payload = await process.call(
-            frames.OpenVocabulary(str(self._catalog.vocabulary_path(model))), deadline_s=COMMAND_DEADLINE_S
-        )
+        supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
+        try:
+            answer, payload = await process.call(
+                frames.OpenVocabulary(str(self._catalog.vocabulary_path(model))), deadline_s=COMMAND_DEADLINE_S
+            )
+        except CommandFailed:
+            host.process = None  # of no use, and nothing to mourn
+            await process.stop()
+            raise
         assert isinstance(answer, frames.VocabularyOpen)
         host.texts = _texts(answer, payload)
         logger.info("worker of %s runs as process %d", model, process.pid)

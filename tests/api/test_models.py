@@ -56,6 +56,10 @@ async def test_add_file(rim: Rim) -> None:
     status, found = await fetch(rim, "POST", "/api/admin/models", json={"path": "/somewhere/x.gguf"})
     assert (status, found) == (200, {"status": "added", "model_id": TINY, "shard_count": 2})
     assert rim.desk.added == [Path("/somewhere/x.gguf")]
+    assert (await fetch(rim, "POST", "/api/admin/models", json={"path": "/x.gguf", "shard_size_mb": 64}))[0] == 200
+    assert rim.desk.shard_sizes == [None, 64_000_000]
+    for size in (63, 2049, "64"):
+        assert (await fetch(rim, "POST", "/api/admin/models", json={"path": "/x.gguf", "shard_size_mb": size}))[0] == 400
     for path in ("x.gguf", "~/x.gguf", "/a\0b"):
         status, found = await fetch(rim, "POST", "/api/admin/models", json={"path": path})
         assert (status, found["error"]["param"]) == (400, "path")

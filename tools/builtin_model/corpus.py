@@ -211,8 +211,8 @@ class Talker:
     def loosen(self, text: str) -> str:
         """The question in words that no pattern has: synonyms, words left out or put in, sentences around it.
 
-        The patterns alone teach the model frames, and in a frame it never saw it then finds nothing. Loosened questions are
-        clumsy, but what is left in common between them is the words that matter.
+        The patterns alone teach the model frames, and in a frame it never saw it then finds nothing. Loosened questions
+        are clumsy, but what is left in common between them is the words that matter.
         """
         rng = self.rng
         if rng.random() < 0.6:

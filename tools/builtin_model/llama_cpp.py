@@ -32,11 +32,12 @@ class ContextParams(C.Structure):
         ("n_ctx", U32), ("n_batch", U32), ("n_ubatch", U32), ("n_seq_max", U32), ("n_rs_seq", U32),
         ("n_outputs_max", U32), ("n_outputs_max_per_seq", U32), ("n_threads", I32), ("n_threads_batch", I32),
         ("ctx_type", I32), ("rope_scaling_type", I32), ("pooling_type", I32), ("attention_type", I32),
-        ("flash_attn_type", I32), ("rope_freq_base", F32), ("rope_freq_scale", F32), ("yarn_ext_factor", F32), ("yarn_attn_factor", F32),
-        ("yarn_beta_fast", F32), ("yarn_beta_slow", F32), ("yarn_orig_ctx", U32), ("defrag_thold", F32),
-        ("cb_eval", PTR), ("cb_eval_user_data", PTR), ("type_k", I32), ("type_v", I32), ("abort_callback", PTR),
-        ("abort_callback_data", PTR), ("unnamed", C.c_uint64), ("embeddings", FLAG), ("offload_kqv", FLAG), ("no_perf", FLAG),
-        ("op_offload", FLAG), ("swa_full", FLAG), ("kv_unified", FLAG), ("samplers", PTR), ("n_samplers", C.c_size_t), ("ctx_other", PTR),
+        ("flash_attn_type", I32), ("rope_freq_base", F32), ("rope_freq_scale", F32), ("yarn_ext_factor", F32),
+        ("yarn_attn_factor", F32), ("yarn_beta_fast", F32), ("yarn_beta_slow", F32), ("yarn_orig_ctx", U32),
+        ("defrag_thold", F32), ("cb_eval", PTR), ("cb_eval_user_data", PTR), ("type_k", I32), ("type_v", I32),
+        ("abort_callback", PTR), ("abort_callback_data", PTR), ("unnamed", C.c_uint64), ("embeddings", FLAG),
+        ("offload_kqv", FLAG), ("no_perf", FLAG), ("op_offload", FLAG), ("swa_full", FLAG), ("kv_unified", FLAG),
+        ("samplers", PTR), ("n_samplers", C.c_size_t), ("ctx_other", PTR),
     ]  # fmt: skip
 
 

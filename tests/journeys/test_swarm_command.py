@@ -1,0 +1,112 @@
+"""`make swarm` itself: three processes, a question, `kill -9` of a node, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UP_S = 90.0
+BACK_S = 40.0
+
+
+class Running:
+    """The command, what it printed, and the nodes it started."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.process, self.folder, self.lines = process, folder, list[str]()
+
+    async def until(self, words: str) -> str:
+        assert self.process.stdout is not None
+        while True:
+            line = (await self.process.stdout.readline()).decode()
+            assert line, f"it ended before it printed {words!r}:\n{''.join(self.lines)}"
+            self.lines.append(line)
+            if words in line:
+                return line
+
+    def nodes(self) -> dict[int, psutil.Process]:
+        """Process of each node by its number."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                arguments = child.cmdline()
+            except (psutil.ZombieProcess, psutil.NoSuchProcess):  # just killed
+                continue
+            if "--data-dir" in arguments:
+                found[int(Path(arguments[arguments.index("--data-dir") + 1]).name.removeprefix("node-"))] = child
+        return found
+
+    def port(self, number: int) -> int:
+        return json.loads((self.folder / "ports.json").read_text())[number - 1]
+
+    def ask(self, number: int) -> str | None:
+        """The answer to a question through one node's API; None while it cannot answer."""
+        key = (self.folder / f"node-{number}" / "api_key").read_text().strip()
+        body = {
+            "model": "swarmd-builtin", "temperature": 0, "max_tokens": 60,
+            "messages": [{"role": "user", "content": "What is a shard?"}],
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port(number)}/v1/chat/completions", json.dumps(body).encode(),
+            {"authorization": f"Bearer {key}", "content-type": "application/json"},
+        )  # fmt: skip
+        try:
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                return json.load(reply)["choices"][0]["message"]["content"]
+        except OSError:
+            return None
+
+    async def answered(self, number: int) -> str:
+        async with asyncio.timeout(BACK_S):
+            while (answer := await asyncio.to_thread(self.ask, number)) is None:
+                await asyncio.sleep(0.3)
+        return answer
+
+
+@asynccontextmanager
+async def make_swarm(folder: Path) -> AsyncIterator[Running]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tools.swarm", "--folder", str(folder), cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    running = Running(process, folder)
+    try:
+        async with asyncio.timeout(UP_S):
+            await running.until("Dashboard:")
+        yield running
+    finally:
+        nodes = running.nodes() if process.returncode is None else {}
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(40):
+                await process.communicate()
+    assert process.returncode == 0, "".join(running.lines)
+    assert not [node for node in nodes.values() if node.is_running()], "a node was left behind"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_node_killed_at_any_moment_rejoins_and_the_swarm_answers_the_same(tmp_path, number):
+    async with make_swarm(tmp_path / "swarm") as running:
+        printed = "".join(running.lines)
+        assert "layers 0-2" in printed
+        assert "tokens/s" in printed
+        before = await running.answered(1)
+        identity = (running.folder / f"node-{number}" / "identity.key").read_bytes()
+        victim = running.nodes()[number]
+        victim.kill()
+        async with asyncio.timeout(BACK_S):
+            while (again := running.nodes().get(number)) is None or again.pid == victim.pid:
+                await asyncio.sleep(0.1)
+        assert await running.answered(1) == before
+        assert await running.answered(3) == before
+        assert (running.folder / f"node-{number}" / "identity.key").read_bytes() == identity
