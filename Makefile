@@ -51,6 +51,7 @@ floors: install ## import-linter: imports point down
 	$(VENV)/bin/lint-imports --no-logo
 
 unit: install ## the tests alone
+	@sh tools/system_packages.sh
 	$(VENV)/bin/pytest -q
 
 test: install lint types floors unit ## every check

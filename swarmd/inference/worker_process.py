@@ -154,7 +154,7 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()  # bounded by the seats: a few steps each
+        self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()  # bounded by seats and steps
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.on_hang: Callable[[float], None] = lambda _seconds: None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from swarmd.app import Node, open_node
@@ -76,7 +77,7 @@ async def join(nodes: Sequence[Node]) -> None:
 
 def division(shards: int, nodes: int) -> list[tuple[int, ...]]:
     bounds = [round(i * shards / nodes) for i in range(nodes + 1)]
-    return [tuple(range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [tuple(range(a, b)) for a, b in pairwise(bounds)]
 
 
 async def spread(nodes: Sequence[Node], model: ModelId) -> None:

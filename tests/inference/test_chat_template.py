@@ -21,7 +21,8 @@ def test_a_usual_template():
         "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m.content | trim }}{{ eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    assert rendered(template, ("system", " be kind "), ("user", "hi")) == "<s><|system|>be kind</s><|user|>hi</s><|assistant|>"
+    found = rendered(template, ("system", " be kind "), ("user", "hi"))
+    assert found == "<s><|system|>be kind</s><|user|>hi</s><|assistant|>"
 
 
 def test_what_writers_of_templates_rely_on():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def cut(path: Path, model: TinyModel, parts: int) -> CutModel:
         return cut_model(data)
     probe = cut_model(data)
     step = 6 if model.architecture == "gemma3" else layers // parts
-    bounds = [*range(0, layers, step)][:parts] + [layers]
+    bounds = [*[*range(0, layers, step)][:parts], layers]
     cuts = cuts_at(probe.header, probe.architecture, tuple(bounds))
     return cut_model(data, cuts=cuts)
 
@@ -65,7 +66,7 @@ async def open_chain(stack: AsyncExitStack, supervisor: Supervisor, folder: Path
     paths = write_shards(cut, folder)
     count = len(paths)
     bounds = [round(i * count / processes) for i in range(processes + 1)]
-    runs = [(a, b - 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+    runs = [(a, b - 1) for a, b in pairwise(bounds)]
     started = []
     for number, (first, last) in enumerate(runs):
         process = await start_worker(spawn=supervisor.spawn, name=f"worker {number}")

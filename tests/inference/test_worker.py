@@ -1,0 +1,199 @@
+"""The worker's answers, in this process: whatever is asked of it, it answers, and it ends with the node."""
+
+from __future__ import annotations
+
+import math
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swarmd.inference import worker as worker_module
+from swarmd.inference import worker_frames as frames
+from swarmd.inference.engine import Engine
+from swarmd.inference.native import EngineMismatch
+from swarmd.inference.worker import Worker, main, serve
+from swarmd.models.shard_file import vocabulary_file
+from swarmd.models.slicing import cuts_at
+from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.shards import cut_model, write_shards
+
+WIDTH = 64
+PLAIN = frames.SamplingAs(1.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 7, None)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture(scope="module")
+def loads(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[frames.Load]]:
+    """Two shards of one layer each, and beside them the vocabulary."""
+    folder = tmp_path_factory.mktemp("shards")
+    data = write_model(folder / "tiny.gguf", TinyModel(layers=2, tokenizer=True)).read_bytes()
+    whole = cut_model(data)
+    cut = cut_model(data, cuts=cuts_at(whole.header, whole.architecture, (0, 1, 2)))
+    (folder / "vocabulary.gguf").write_bytes(vocabulary_file(whole.header))
+    found = []
+    for index, path in enumerate(write_shards(cut, folder)):
+        table = cut.files[index].embedding
+        at = table and frames.EmbeddingsAt(table.file_offset, table.type, table.rows, table.columns, table.row_bytes, 1.0)
+        found.append(frames.Load(index, str(path), index == 1, at, 64, 2, 16, 1))
+    return folder / "vocabulary.gguf", found
+
+
+@pytest.fixture
+def worker(engine: Engine, loads: tuple[Path, list[frames.Load]]) -> Worker:
+    found = Worker(engine)
+    for load in loads[1]:
+        assert found.answer(load, bytearray()) == (frames.Loaded(load.shard, 1, WIDTH), b"")
+    return found
+
+
+def tokens(*ids: int) -> bytearray:
+    return bytearray(np.array(ids, np.int32).tobytes())
+
+
+def failed(worker: Worker, command: frames.Command, payload: bytearray | None = None, kind: str = "engine") -> str:
+    answer, rest = worker.answer(command, payload or bytearray())
+    assert isinstance(answer, frames.Failed) and answer.kind == kind, answer
+    assert rest == b""
+    return answer.text
+
+
+def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:
+    worker.answer(frames.StartSequence(0, PLAIN), bytearray())
+    worker.answer(frames.StartSequence(1, PLAIN), bytearray())
+    at_once, nothing = worker.answer(frames.Step(0, 1, [(0, 0, 3)], [(2, 0, 2)]), tokens(1, 2, 3))
+    assert isinstance(at_once, frames.Stepped) and len(at_once.picked) == 1 and nothing == b""
+    first, hidden = worker.answer(frames.Step(0, 0, [(1, 0, 3)], []), tokens(1, 2, 3))
+    assert isinstance(first, frames.Stepped) and first.picked == [] and len(hidden) == 3 * WIDTH * 4
+    second, _ = worker.answer(frames.Step(1, 1, [(1, 0, 3)], [(2, 1, 2)]), bytearray(hidden))
+    assert isinstance(second, frames.Stepped) and second.picked == at_once.picked
+
+
+@pytest.mark.parametrize(
+    ("command", "payload", "words"),
+    [
+        (frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1), "sequence 0 was not started with a sampler"),
+        (frames.Step(0, 1, [(0, 0, 2)], []), tokens(1), "2 rows came with 1 tokens"),
+        (frames.Step(0, 1, [(0, 0, 1)], []), tokens(-1), "outside 0"),
+        (frames.Step(1, 1, [(0, 0, 1)], []), bytearray(4 * WIDTH - 4), "came with 63 numbers"),
+        (frames.Step(0, 1, [(0, 0, 17)], []), tokens(*range(17)), "1 to 16 rows"),
+        (frames.Step(0, 1, [], []), tokens(), "1 to 16 rows"),
+        (frames.Step(0, 7, [(0, 0, 1)], []), tokens(1), "shard 2 is not loaded"),
+        (frames.Tokenize("x"), bytearray(), "the vocabulary is not open"),
+        (frames.RenderChat("x", [("user", "x")]), bytearray(), "the vocabulary is not open"),
+        (frames.OpenVocabulary("/nowhere.gguf"), bytearray(), "cannot read the vocabulary"),
+        (frames.Load(5, "/nowhere.gguf", True, None, 64, 1, 8, 1), bytearray(), "cannot load nowhere.gguf"),
+    ],
+)
+def test_a_bad_command_is_a_failure_with_a_sentence(worker: Worker, command: frames.Command, payload: bytearray, words: str) -> None:
+    assert words in failed(worker, command, payload)
+    worker.answer(frames.StartSequence(0, PLAIN), bytearray())
+    assert isinstance(worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))[0], frames.Stepped)
+
+
+def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(worker: Worker, loads: tuple[Path, list[frames.Load]]) -> None:
+    assert failed(worker, loads[1][0]) == "shard 0 is already loaded"
+    for _ in range(2):
+        assert worker.answer(frames.Unload(0), bytearray()) == (frames.Done(), b"")
+    assert failed(worker, frames.Step(0, 0, [(0, 0, 1)], []), tokens(1)) == "shard 0 is not loaded"
+    assert isinstance(worker.answer(loads[1][0], bytearray())[0], frames.Loaded)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        frames.SamplingAs(1.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, (1 << 64) - 1, None),
+        frames.SamplingAs(1.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, -(1 << 63), None),
+        frames.SamplingAs(math.nan, math.nan, -1, 9.0, 1e38, -1e38, 0.0, 1, 10**9),
+        frames.SamplingAs(math.inf, -1.0, 1 << 30, 0.0, 0.0, 0.0, math.nan, 1, -3),
+    ],
+)
+def test_absurd_sampling_ends_no_worker(worker: Worker, sampling: frames.SamplingAs) -> None:
+    worker.answer(frames.StartSequence(0, sampling), bytearray())
+    answer, _ = worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))
+    assert isinstance(answer, frames.Stepped)
+
+
+def test_numbers_that_are_none_end_no_worker(worker: Worker) -> None:
+    worker.answer(frames.StartSequence(0, PLAIN), bytearray())
+    hidden = bytearray(np.full((1, WIDTH), np.nan, np.float32).tobytes())
+    answer, _ = worker.answer(frames.Step(1, 1, [(0, 0, 1)], [(0, 0, 0)]), hidden)
+    assert isinstance(answer, frames.Stepped)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-40])
+def test_next_to_no_temperature_picks_the_likeliest(worker: Worker, temperature: float) -> None:
+    worker.answer(frames.StartSequence(0, frames.SamplingAs(temperature, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 1, 1)), bytearray())
+    answer, _ = worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))
+    assert isinstance(answer, frames.Stepped)
+    token, ((_, picked), (likeliest, best)) = answer.picked[0]
+    assert (token, picked) == (likeliest, best)
+
+
+def test_prompts_and_what_a_template_may_do_wrong(worker: Worker, loads: tuple[Path, list[frames.Load]]) -> None:
+    opened, pieces = worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
+    assert isinstance(opened, frames.VocabularyOpen) and sum(opened.lengths) == len(pieces)
+    _, ids = worker.answer(frames.Tokenize("the shard"), bytearray())
+    assert 0 < len(np.frombuffer(ids, np.int32)) < len("the shard")
+    assert "kaput" in failed(worker, frames.RenderChat("{{ raise_exception('kaput') }}", [("user", "x")]), kind="template")
+    assert "line 1" in failed(worker, frames.RenderChat("{% for %}", [("user", "x")]), kind="template")
+
+
+def test_memory_that_python_does_not_get_is_a_failure_too(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broke(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(worker_module, "_hidden", broke)
+    assert "out of memory" in failed(worker, frames.Step(1, 1, [(0, 0, 1)], []), bytearray(4 * WIDTH), kind="memory")
+
+
+def conversation(*commands: frames.Command) -> list[frames.Answer]:
+    """Says all of it, hangs up, and returns what `serve` had answered by then."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for command in commands:
+            ours.sendall(frames.encode(command, 0))
+        ours.shutdown(socket.SHUT_WR)
+        try:
+            serve(theirs)
+        except EOFError:
+            pass  # as `main` takes it
+        else:
+            assert not commands, "it ended before the node did"
+        theirs.close()
+        data = b""
+        while piece := ours.recv(65536):
+            data += piece
+    answers = []
+    while data:
+        message, payload = frames.sizes(data)
+        answers.append(frames.decode_answer(data[8 : 8 + message]))
+        data = data[8 + message + payload :]
+    return answers
+
+
+def test_it_says_what_it_is_answers_in_order_and_ends_at_the_end_of_file() -> None:
+    first, *rest = conversation(frames.EndSequence(0), frames.Tokenize("x"), frames.Unload(3))
+    assert isinstance(first, frames.Ready) and "llama.cpp" in first.description and first.compared > 20
+    assert rest == [frames.Done(), frames.Failed("engine", "the vocabulary is not open"), frames.Done()]
+
+
+def test_an_engine_that_does_not_fit_is_the_last_thing_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatched() -> Engine:
+        raise EngineMismatch("the wheel is another one")
+
+    monkeypatch.setattr(worker_module, "Engine", mismatched)
+    assert conversation() == [frames.Unusable("the wheel is another one")]
+
+
+def test_main_ends_well_when_the_node_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("other files") if "oom_score" not in str(_[0]) else 3)
+    monkeypatch.setattr(worker_module.signal, "signal", lambda *_: None)
+    ours, theirs = socket.socketpair()
+    ours.close()
+    assert main(["--fd", str(theirs.detach())]) == 0
