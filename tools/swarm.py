@@ -115,8 +115,10 @@ class Screen:
         self.live = console.is_terminal
 
     def say(self, text: str = "", style: str | None = None, end: str = "\n") -> None:
-        self._console.print(printable(text), style=style, end=end, markup=False, highlight=False, soft_wrap=True)
-        self._console.file.flush()
+        """Prints; a reader that went away is no reason to leave the nodes running."""
+        with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends the program on a broken pipe
+            self._console.print(printable(text), style=style, end=end, markup=False, highlight=False, soft_wrap=True)
+            self._console.file.flush()
 
     @contextlib.contextmanager
     def step(self, text: str) -> Generator[Callable[[str], None]]:

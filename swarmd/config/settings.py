@@ -160,7 +160,7 @@ class InferenceSettings:
         live=True, low=1, high=256,
     )
     session_timeout_seconds: int = setting(
-        600, "Seconds until a silent session's caches are dropped; stored; takes effect with sessions, which are not built yet.",
+        600, "Seconds until a silent session ends; stored; takes effect with KV sessions, which are not built yet.",
         live=True, low=10, high=86_400,
     )
     context_tokens: int = setting(

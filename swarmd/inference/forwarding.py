@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -40,6 +39,10 @@ START_DEADLINE_S = 10.0
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
 LANE_QUEUE = 64  # steps waiting for a successor's credit; the head keeps fewer than this in flight
 SPEED_WEIGHT = 0.1  # of a new sample in the smoothed time per layer: some ten tokens of history
+SAMPLING_RANGES = (  # wider than any API's, and far from where float32 ends
+    ("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0), ("frequency_penalty", -100.0, 100.0),
+    ("presence_penalty", -100.0, 100.0), ("repeat_penalty", 1e-6, 100.0),
+)  # fmt: skip
 BYTES_PER_NUMBER = 4  # int32 tokens, float32 hidden states
 
 logger = logging.getLogger(__name__)
@@ -398,11 +401,11 @@ class _LaneOutlet:
 
 
 def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
-    """Heads are other people's programs: what would not fit llama.cpp's 32 bits is refused here."""
-    for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty", "repeat_penalty"):
+    """Heads are other people's programs; a penalty of 1e38, say, keeps llama.cpp's sampler busy for many seconds."""
+    for name, low, high in SAMPLING_RANGES:
         value: float = getattr(sampling, name)
-        if not math.isfinite(value):
-            return f"{name} is {value}: it must be a finite number"
+        if not low <= value <= high:  # nor is NaN
+            return f"{name} is {value}: {low:g} to {high:g} are allowed"
     if not 0 <= sampling.top_k < 1 << 31:
         return f"top_k is {sampling.top_k}: 0 to {(1 << 31) - 1} are allowed"
     if sampling.top_logprobs is not None and not 0 <= sampling.top_logprobs <= vocab_size:

@@ -25,7 +25,7 @@ STDERR_LINES = 12  # of evidence kept from a worker; ggml prints the failed asse
 STDERR_LINE_BYTES = 4096
 START_DEADLINE_S = 60.0  # Python, numpy and a 100 MB shared object from a cold disk
 STOP_DEADLINE_S = 3.0  # a step in flight may finish; then it is killed, which loses nothing
-SPIN_COUNT = "2000"
+SPIN_COUNT = "10000"
 """GOMP_SPINCOUNT of a worker: how long an idle OpenMP thread spins before it sleeps.
 
 Stages take turns, so on a machine with several workers a thread that spins takes the processor from the stage whose turn it
@@ -261,6 +261,9 @@ async def start_worker(*, spawn: Spawn, name: str) -> WorkerProcess:
     except OSError as error:
         ours.close()
         raise WorkerGone(f"could not be started: {error}") from error
+    except asyncio.CancelledError:
+        ours.close()
+        raise
     finally:
         theirs.close()
     link = _Link()
@@ -268,7 +271,12 @@ async def start_worker(*, spawn: Spawn, name: str) -> WorkerProcess:
     spawn(worker.watch(), name=f"watch {name}")
     link.on_hang = lambda seconds: worker.kill(f"hung: no answer within {seconds:.0f} s")
     link.on_garbage = lambda reason: worker.kill(f"crashed: {reason}")
-    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    try:
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    except asyncio.CancelledError:
+        ours.close()
+        worker.kill("was stopped")
+        raise
     first: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     link.expect_first(lambda outcome: None if first.done() else first.set_result(outcome), START_DEADLINE_S)
     try:

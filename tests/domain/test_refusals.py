@@ -27,10 +27,11 @@ def every_class() -> list[type[Refusal]]:
     while waiting:
         for sub in waiting.pop().__subclasses__():
             waiting.append(sub)
-            if sub.__module__.startswith("swarmd.") and "slots" not in sub.__qualname__:
+            if sub.__module__.startswith("swarmd."):
                 found.append(sub)
-    named = {(one.__module__, one.__qualname__): one for one in found if getattr(importlib.import_module(one.__module__), one.__name__, None) is one}
-    return [named[key] for key in sorted(named)]
+    # `slots=True` makes every class twice; the module has the one that counts.
+    real = {one for one in found if getattr(importlib.import_module(one.__module__), one.__name__, None) is one}
+    return sorted(real, key=lambda one: (one.__module__, one.__name__))
 
 
 def value_for(name: str, kind: object, at: int) -> object:
@@ -39,6 +40,8 @@ def value_for(name: str, kind: object, at: int) -> object:
         return WORDS[kind]
     if kind is int:
         return (4_321_000_000 + at * 1_000_000) if MILLIONS in name else 4321 + at
+    if kind is bool:
+        return True
     if kind is float:
         return 1_700_000_000.0
     if typing.get_origin(kind) is tuple:
@@ -49,6 +52,10 @@ def value_for(name: str, kind: object, at: int) -> object:
 def shown(name: str, value: object) -> str:
     if name in SHOWN:
         return SHOWN[name]
+    if isinstance(value, bool):
+        return ""  # decides between sentences
+    if isinstance(value, float):
+        return f"{value:.0f}"
     if isinstance(value, int):
         return str(value // 1_000_000 if MILLIONS in name else value)
     if isinstance(value, tuple):

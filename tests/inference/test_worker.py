@@ -90,13 +90,17 @@ def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:
         (frames.Load(5, "/nowhere.gguf", True, None, 64, 1, 8, 1), bytearray(), "cannot load nowhere.gguf"),
     ],
 )
-def test_a_bad_command_is_a_failure_with_a_sentence(worker: Worker, command: frames.Command, payload: bytearray, words: str) -> None:
+def test_a_bad_command_is_a_failure_with_a_sentence(
+    worker: Worker, command: frames.Command, payload: bytearray, words: str
+) -> None:
     assert words in failed(worker, command, payload)
     worker.answer(frames.StartSequence(0, PLAIN), bytearray())
     assert isinstance(worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))[0], frames.Stepped)
 
 
-def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(worker: Worker, loads: tuple[Path, list[frames.Load]]) -> None:
+def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(
+    worker: Worker, loads: tuple[Path, list[frames.Load]]
+) -> None:
     assert failed(worker, loads[1][0]) == "shard 0 is already loaded"
     for _ in range(2):
         assert worker.answer(frames.Unload(0), bytearray()) == (frames.Done(), b"")
@@ -109,8 +113,8 @@ def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(worker: W
     [
         frames.SamplingAs(1.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, (1 << 64) - 1, None),
         frames.SamplingAs(1.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, -(1 << 63), None),
-        frames.SamplingAs(math.nan, math.nan, -1, 9.0, 1e38, -1e38, 0.0, 1, 10**9),
-        frames.SamplingAs(math.inf, -1.0, 1 << 30, 0.0, 0.0, 0.0, math.nan, 1, -3),
+        frames.SamplingAs(math.nan, math.nan, -1, 9.0, 0.0, 0.0, 0.0, 1, 10**9),
+        frames.SamplingAs(math.inf, -1.0, 1 << 30, 0.0, -100.0, 100.0, 100.0, 1, -3),
     ],
 )
 def test_absurd_sampling_ends_no_worker(worker: Worker, sampling: frames.SamplingAs) -> None:

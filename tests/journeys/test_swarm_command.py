@@ -110,3 +110,19 @@ async def test_a_node_killed_at_any_moment_rejoins_and_the_swarm_answers_the_sam
         assert await running.answered(1) == before
         assert await running.answered(3) == before
         assert (running.folder / f"node-{number}" / "identity.key").read_bytes() == identity
+
+
+async def test_a_reader_that_went_away_does_not_leave_the_nodes_running(tmp_path):
+    async with asyncio.timeout(UP_S):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tools.swarm", "--folder", str(tmp_path / "swarm"), cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        running = Running(process, tmp_path / "swarm")
+        await running.until("ok  starting three nodes")
+        nodes = running.nodes()
+        assert len(nodes) == 3
+        process._transport.get_pipe_transport(1).close()
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert not [node for node in nodes.values() if node.is_running() and node.status() != psutil.STATUS_ZOMBIE]
