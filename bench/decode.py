@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import rpc
 from bench.fleet import ROOT, Node, fleet
 from bench.random_model import TINY_LLAMA, write
 
@@ -64,7 +65,8 @@ async def ask(session: Any, node: Node, model: str, count: int) -> tuple[float, 
 
 
 async def measure(*, threads: int, rounds: int, tokens: int, spin: str | None = None) -> None:
-    console = Console()
+    console = Console(width=110)
+    programs = rpc.folder()
     model = write(DATA / "tiny-llama-shape.gguf", TINY_LLAMA)
     environment = {"GOMP_SPINCOUNT": spin} if spin else {}
     async with AsyncExitStack() as stack:
@@ -84,9 +86,12 @@ async def measure(*, threads: int, rounds: int, tokens: int, spin: str | None = 
                 found[f"{count} nodes"], swarm = await ask(session, nodes[0], name, tokens)
                 if number:
                     parts[count].append(swarm)
+            if programs and number:
+                found["llama-bench"] = await rpc.milliseconds(programs, model, threads=threads, tokens=tokens, servers=0)
+                found["llama.cpp RPC, 3 servers"] = await rpc.milliseconds(programs, model, threads=threads, tokens=tokens)
             if number:  # the first round loads and warms
                 for who, value in found.items():
-                    spent[who].append(value)
+                    spent.setdefault(who, []).append(value)
                 console.print(f"round {number}: " + ", ".join(f"{who} {value:.2f} ms" for who, value in found.items()))
     table = Table(title=f"{threads} thread(s), median of {rounds} rounds of {tokens} tokens, encryption on")
     for column in ("", "ms per token", "ratio", "added per stage", "in engines", "in nodes beside", "links"):
@@ -102,4 +107,8 @@ async def measure(*, threads: int, rounds: int, tokens: int, spin: str | None = 
             f"{count} nodes", f"{middle:.2f}", f"{base / middle:.3f}", f"{(middle - base) / count:.2f} ms",
             f"{engines:.2f}", f"{nodes_ms - engines:.2f}", f"{links:.2f}",
         )  # fmt: skip
+    for who in ("llama-bench", "llama.cpp RPC, 3 servers"):
+        if who in spent:
+            middle = statistics.median(spent[who])
+            table.add_row(who, f"{middle:.2f}", f"{base / middle:.3f}", "", "", "", "")
     console.print(table)

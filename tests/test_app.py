@@ -96,10 +96,10 @@ async def test_a_restart_keeps_identity_network_shards_and_friends(tmp_path: Pat
             model = ModelId(await first.desk.add_file(path, 1))
             await spread([first, second], model)
             said = text_of(await generated(first, chat(model, "hello", max_tokens=5)))
-            before = (second.node, second.api_key_path.read_text(), (await second.codes.network_code()).network)
+            before = (second.node, second.api_key_path.read_text(), second.codes._membership.network)
         async with running(folders[1], port=ports[1]) as second:
             assert await first.links.wait_for(second.node, timeout_s=15)
-            assert (second.node, second.api_key_path.read_text(), (await second.codes.network_code()).network) == before
+            assert (second.node, second.api_key_path.read_text(), second.codes._membership.network) == before
             assert second.registry.held(model) == (1,)
             assert second.workers.statuses() == ()  # what was in memory is not
             async with asyncio.timeout(10):
@@ -149,7 +149,7 @@ async def test_shutdown_over_the_api_and_signals_end_it_with_success(tmp_path: P
         async with asyncio.timeout(15):
             code = await run_node(
                 loaded, world=real_world(), environ={}, flags=flags,
-                on_ready=lambda node, end=end, tasks=tasks: tasks.append(asyncio.get_running_loop().create_task(end(node.url))),
+                on_ready=lambda node, end=end, tasks=tasks: tasks.append(asyncio.create_task(end(node.url))),
             )  # fmt: skip
         assert code == EXIT_OK
         await tasks[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
 from swarmd.kit.flow import TokenBucket
-from swarmd.kit.service import Ready
+from swarmd.kit.service import Fatal, Ready
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
 from swarmd.transport.greeting import Greeting
@@ -27,6 +28,7 @@ from swarmd.wire.handshake import Handshake, HandshakeFailed, InviteTag, PeerPro
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0  # three flights over the slowest link we want (1 s), and a store that is busy
+LISTEN_FAILED: Final = 1  # exit code: another program has the port
 _EPHEMERAL_BYTES: Final = 32
 _BUCKETS: Final = 1024  # addresses whose rate is remembered; the one seen longest ago is forgotten first
 
@@ -194,9 +196,13 @@ class Doors:
         return self._listener.endpoint if self._listener is not None else None
 
     async def run(self, ready: Ready) -> None:
-        """Listens until cancelled. Raises OSError when the port cannot be had."""
+        """Listens until cancelled. Raises Fatal when the port cannot be had."""
         if self._listen is not None:
-            self._listener = await self._network.listen(self._knock, self._listen)
+            try:
+                self._listener = await self._network.listen(self._knock, self._listen)
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                raise Fatal(LISTEN_FAILED, f"cannot listen for peers on {self._listen}: {reason}") from error
             logger.info("listening for peers on %s", self._listener.endpoint)
         try:
             ready()

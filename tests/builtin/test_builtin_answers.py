@@ -51,7 +51,8 @@ async def test_every_question_is_answered_correctly_by_three_nodes(tmp_path):
             said = [words for words in question.get("never", []) if words.lower() in low]
             if missing or said or not re.match(r"[A-Z`]|swarmd\b", answer) or answer[-1:] not in ".!?":
                 wrong.append((asked, answer, missing, said))
-    assert not wrong, "\n".join(f"{asked}: {answer!r} lacks {missing}, says {said}" for asked, answer, missing, said in wrong)
+    told = "\n".join(f"{asked}: {answer!r} lacks {missing}, says {said}" for asked, answer, missing, said in wrong)
+    assert not wrong, told
 
 
 async def test_it_says_the_same_whole_as_split(tmp_path):

@@ -13,11 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from swarmd.app import STOP_TIMEOUT_S
 from swarmd.config.settings import InferenceSettings, NodeSettings, ResourcesSettings, Settings
 from swarmd.domain.events import WorkerDied, WorkerReady, WorkerStopped
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.refusals import Busy, NoCapacity, NotFound, WorkerFailed
 from swarmd.inference import worker_frames as frames
+from swarmd.inference import worker_process
 from swarmd.inference import workers as workers_module
 from swarmd.inference.worker_process import CommandFailed, WorkerProcess
 from swarmd.inference.workers import Seat, Texts, Workers, threads_for
@@ -63,6 +65,11 @@ async def running(folder: Path) -> AsyncIterator[Scene]:
             scene = Scene(store=store, workers=workers, supervisor=supervisor, model=ModelId(model))
             await supervisor.start(workers)
             yield scene
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "STOP_DEADLINE_S", 0.2)
 
 
 @pytest.fixture
@@ -223,7 +230,7 @@ async def test_a_crash_is_told_and_repaired_with_the_same_shards(scene: Scene) -
     seat.release()  # of the dead process: frees nothing in the new one
     seats = [await scene.workers.take_seat(scene.model, (0,), cells=8) for _ in range(3)]
     assert [type(one) for one in seats] == [Seat, Seat, Busy]
-    assert scene.workers._hosts[scene.model].backoff.delay() > 0.5  # the next restart waits longer
+    assert scene.workers._hosts[scene.model].backoff.delay() >= 1.0  # the next restart waits longer
 
 
 async def test_a_worker_that_cannot_read_its_vocabulary_is_no_worker(scene: Scene) -> None:
@@ -270,7 +277,7 @@ async def test_the_end_of_the_service_ends_every_process(tmp_path: Path, monkeyp
         os.kill(scene.pid, signal.SIGSTOP)  # one that takes no notice of anything
         began = loop.time()
         await scene.supervisor.stop()
-        assert loop.time() - began < 4
+        assert loop.time() - began < STOP_TIMEOUT_S
         assert [psutil.pid_exists(process.pid) for process in started] == [False]
         refused = await scene.workers.ensure(scene.model, (0,))
         assert isinstance(refused, WorkerFailed) and "the node is stopping" in refused.sentence

@@ -16,7 +16,7 @@ TOKENS = 12
 
 
 def everything(vocabulary: int) -> Sampling:
-    """Greedy, with the logprob of every token of the vocabulary: computed from the raw logits, so equal bits in, equal out."""
+    """Greedy, with the logprob of every token of the vocabulary: from the raw logits, so equal bits in, equal out."""
     return Sampling(temperature=0.0, top_logprobs=vocabulary)
 
 
