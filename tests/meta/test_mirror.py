@@ -6,12 +6,8 @@ from tests.meta.sources import ROOT, python_files
 
 WITHOUT_TEST = {
     # Plain data without a decision in it, used by every other test. The list may only shrink.
-    "swarmd/domain/generation.py",
-    "swarmd/domain/models.py",
     "swarmd/domain/plans.py",
     "swarmd/domain/shards.py",
-    # Its own tests are tests/meta/test_facts.py.
-    "swarmd/domain/events.py",
 }
 
 

@@ -10,10 +10,7 @@ from swarmd.config.settings import KEYS, Key
 from tests.meta.sources import ROOT, python_files
 
 NOT_READ_YET = {
-    # The admin contract shows and stores these; what obeys them comes with the economy. The list may only shrink.
-    "auto_manage.enabled",
-    "auto_manage.max_storage_mb",
-    # The contract's config names these; what obeys them comes with continuous batching and with KV sessions.
+    # The contract's config names these; what obeys them comes with continuous batching and KV sessions. Only shrinks.
     "inference.batch_timeout_ms",
     "inference.session_timeout_seconds",
 }
