@@ -40,7 +40,7 @@ from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joiner
 from swarmd.domain.events import NodeStarted
-from swarmd.domain.ids import NodeId, ShardRef, short
+from swarmd.domain.ids import NodeId, ShardRef, model_slug, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
 from swarmd.hardware import Hardware
@@ -74,6 +74,7 @@ from swarmd.transport.rpc import Dispatcher
 EXIT_OK: Final = 0
 EXIT_ERROR: Final = 1
 STOP_TIMEOUT_S: Final = 4.0  # per service; most take milliseconds, and the whole must end within 10 s
+BUILTIN_NAME: Final = "swarmd-builtin.gguf"
 BUILTIN_SHARD_BYTES: Final = 800 * 1024
 """The built-in model has 7 MB in 8 layers: about one layer a shard, so that up to eight nodes can share it."""
 CONTAINER_INTERFACES: Final = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
@@ -311,10 +312,14 @@ class _Built:
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:
-        """A node that knows no model and nobody gets the built-in one, so that it answers within its first minute."""
-        if not settings.ui.builtin_model or self._catalog.all() or self._book.nodes():
+        """A node that knows nobody and no other model gets the built-in one, so that it answers within its first minute.
+
+        One that was killed while it was cut is completed; with peers, a part of it is what a node is meant to hold.
+        """
+        known = [entry.manifest.model for entry in self._catalog.all()]
+        if not settings.ui.builtin_model or self._book.nodes() or known not in ([], [model_slug(BUILTIN_NAME)]):
             return
-        with importlib.resources.as_file(importlib.resources.files("swarmd.builtin") / "swarmd-builtin.gguf") as path:
+        with importlib.resources.as_file(importlib.resources.files("swarmd.builtin") / BUILTIN_NAME) as path:
             added = await self._desk.add_file(path, BUILTIN_SHARD_BYTES)
         if isinstance(added, Refusal):
             logger.warning("the built-in model could not be added: %s", added.sentence)

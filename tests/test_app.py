@@ -171,3 +171,11 @@ async def test_a_lonely_node_gets_the_built_in_model_in_eight_shards(tmp_path: P
         await node.desk.add_file(path, None)
     async with running(tmp_path, ui__builtin_model=True) as node:  # there is one already
         assert node.registry.models() == ("own",)
+
+
+async def test_a_builtin_model_that_was_cut_in_half_is_completed_at_the_next_start(tmp_path):
+    async with running(tmp_path, ui__builtin_model=True) as node:
+        assert len(node.registry.held(ModelId("swarmd-builtin"))) == 8
+    (tmp_path / "models" / "swarmd-builtin" / "shard_005.gguf").unlink()  # as if the node had been killed before it
+    async with running(tmp_path, ui__builtin_model=True) as node:
+        assert len(node.registry.held(ModelId("swarmd-builtin"))) == 8

@@ -44,6 +44,8 @@ def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos:
             if size > RENDERED_LIMIT:
                 raise TemplateFailure(f"the prompt grew above {RENDERED_LIMIT} characters")
             parts.append(part)
+        text = "".join(parts)
+        text.encode()  # lone surrogates end here, not in the tokenizer
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFailure(f"line {error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
@@ -51,16 +53,14 @@ def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos:
     except (
         TypeError,
         ValueError,
-        KeyError,
-        IndexError,
+        LookupError,
         AttributeError,
-        ZeroDivisionError,
-        OverflowError,
-        RecursionError,
+        ArithmeticError,
+        RuntimeError,
     ) as error:
         # What Python expressions inside a template can raise; a programming error of the template, not of ours.
         raise TemplateFailure(f"{type(error).__name__}: {error}") from error
-    return "".join(parts)
+    return text
 
 
 def _raise(message: str) -> None:

@@ -151,7 +151,7 @@ class StepSender:
         try:
             if not self._queue and self._stream.send_now(message, payload):
                 return
-        except (LinkLost, StreamReset) as error:
+        except (LinkLost, StreamReset, ValueError) as error:  # ValueError: larger than a message may be
             self._failed(str(error))
             return
         if len(self._queue) >= LANE_QUEUE:
@@ -167,7 +167,7 @@ class StepSender:
             while self._queue:
                 await self._stream.send(*self._queue[0])
                 self._queue.popleft()
-        except (LinkLost, StreamReset) as error:
+        except (LinkLost, StreamReset, ValueError) as error:  # ValueError: larger than a message may be
             self._queue.clear()
             self._failed(str(error))
         finally:
