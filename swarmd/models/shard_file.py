@@ -11,7 +11,8 @@ The payload itself never changes: it is the original tensor bytes, and `runs` sa
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarmd.domain.models import Manifest, ShardSpec
@@ -26,14 +27,19 @@ from swarmd.models.architectures import (
     renumbered,
 )
 from swarmd.models.ggml import F32, tensor_size_bytes
-from swarmd.models.gguf import GgufHeader, TensorInfo, encode_header, padded, place_tensors
+from swarmd.models.gguf import ALIGNMENT_KEY, GgufHeader, TensorInfo, encode_header, padded, place_tensors
 from swarmd.models.gguf_values import Value, ValueType, number_value, text_value
 
 DUMMY_ROWS: Final = 32
 """Rows of the embedding that llama.cpp demands of a shard without a vocabulary. It also multiplies every output row
 with them, so few; a multiple of 32 keeps every data type's blocks and kernels content."""
 _F32_BYTES: Final = 4
-_TOKENIZER: Final = "tokenizer."
+_INNER_KEYS: Final = frozenset({"general.architecture", ALIGNMENT_KEY, "general.file_type", "general.name"})
+"""What a shard without a vocabulary keeps beside the keys of its architecture: llama.cpp reads no others of it."""
+_INNER_VALUE_BYTES: Final = 64 << 10
+"""Longest value such a shard keeps. The longest llama.cpp reads of an architecture is one number for each of 512 layers,
+4 KiB; a header with 60 MB under such a key would otherwise be written in front of every shard."""
+_PREAMBLE_BYTES: Final = 24  # magic, version, the two counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +69,43 @@ class EmbeddingTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
-    """Everything needed to turn a payload into a file and back."""
+    """Everything needed to turn a payload into a file and back.
 
-    header: bytes
-    """Goes to offset 0; its length is where the tensor data starts."""
+    One is kept in memory for every shard of every known model, so what is not payload (a header of up to 64 MB, dummies
+    of up to 16 MB) is made when a file is written and not kept.
+    """
+
+    source: GgufHeader = field(repr=False)
+    """The whole model's own."""
+    architecture: Architecture
+    spec: ShardSpec = field(repr=False)
+    data_offset: int
+    """Size of this file's header: where its tensor data starts."""
     runs: tuple[Run, ...]
     """In payload order, covering it without gaps."""
-    tail: tuple[tuple[int, bytes], ...]
-    """(file offset, bytes) of what is not payload."""
     size_bytes: int
     """Of the file. Bytes between runs are padding and zero."""
     embedding: EmbeddingTable | None
     """Only of the first shard."""
+
+    @property
+    def header(self) -> bytes:
+        """Goes to offset 0. Made anew each time it is asked for."""
+        table = _table(self.source, self.architecture, self.spec)
+        metadata = _metadata(self.source, self.architecture, self.spec)
+        encoded = encode_header(metadata=metadata, tensors=table.placed, version=self.source.version)
+        assert len(encoded) == self.data_offset, f"a header of {len(encoded)} bytes was expected to have {self.data_offset}"
+        return encoded
+
+    @property
+    def tail(self) -> tuple[tuple[int, bytes], ...]:
+        """(file offset, bytes) of what is not payload. Made anew each time it is asked for."""
+        if _is_last(self.architecture, self.spec):
+            return ()
+        placed = _table(self.source, self.architecture, self.spec).placed[-len(_dummies(self.architecture)) :]
+        width = self.architecture.hidden_width
+        contents = (bytes(width * DUMMY_ROWS * _F32_BYTES), struct.pack("<f", 1.0) * width)
+        return tuple((self.data_offset + at.offset_bytes, data) for at, data in zip(placed, contents, strict=True))
 
 
 def shard_file(header: GgufHeader, manifest: Manifest, index: int) -> ShardFile:
@@ -82,33 +113,22 @@ def shard_file(header: GgufHeader, manifest: Manifest, index: int) -> ShardFile:
     architecture = check_supported(header)
     assert not isinstance(architecture, UnsupportedModel), f"{manifest.model}: {architecture}"
     spec = manifest.shards[index]
-    last = spec.layer_end == architecture.layer_count
-    by_name = {tensor.name: tensor for tensor in header.tensors}
-    payload = [by_name[span.name] for span in spec.tensors]
-    output = (EMBEDDING if architecture.tied else OUTPUT) if last else None
-    described = [tensor for tensor in payload if tensor.name != EMBEDDING or output == EMBEDDING]
-    rows = [(_name_in_shard(tensor.name, spec, output), tensor.dims, tensor.type) for tensor in described]
-    dummies = () if last else _dummies(architecture)
-    placed = place_tensors(
-        (*rows, *((name, dims, F32) for name, dims, _ in dummies)),
-        alignment=header.alignment,
-    )
-    encoded = encode_header(
-        metadata=_metadata(header, architecture, spec, last=last), tensors=placed, version=header.version
-    )
-    start = len(encoded)
-    offsets = {tensor.name: start + at.offset_bytes for tensor, at in zip(described, placed, strict=False)}
-    end = start + padded(placed[-1].offset_bytes + placed[-1].size_bytes, header.alignment)
-    if index == 0 and EMBEDDING not in offsets:
+    table = _table(header, architecture, spec)
+    start = padded(_encoded_bytes(_metadata(header, architecture, spec), table.placed), header.alignment)
+    offsets = {tensor.name: start + at.offset_bytes for tensor, at in zip(table.described, table.placed, strict=False)}
+    end = start + padded(table.placed[-1].offset_bytes + table.placed[-1].size_bytes, header.alignment)
+    embedding = next((tensor for tensor in table.payload if tensor.name == EMBEDDING), None) if index == 0 else None
+    if embedding is not None and EMBEDDING not in offsets:
         offsets[EMBEDDING] = end
-        end += padded(by_name[EMBEDDING].size_bytes, header.alignment)
-    tail = tuple((start + at.offset_bytes, data) for at, (_, _, data) in zip(placed[len(described) :], dummies, strict=True))
+        end += padded(embedding.size_bytes, header.alignment)
     return ShardFile(
-        header=encoded,
-        runs=_runs(payload, offsets),
-        tail=tail,
+        source=header,
+        architecture=architecture,
+        spec=spec,
+        data_offset=start,
+        runs=_runs(table.payload, offsets),
         size_bytes=end,
-        embedding=_embedding(by_name[EMBEDDING], offsets[EMBEDDING]) if index == 0 else None,
+        embedding=None if embedding is None else _embedding(embedding, offsets[EMBEDDING]),
     )
 
 
@@ -127,6 +147,43 @@ def vocabulary_file(header: GgufHeader) -> bytes:
     return encode_header(metadata=header.metadata, tensors=(), version=header.version)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The tensors of a shard file."""
+
+    payload: tuple[TensorInfo, ...]
+    """As the original header has them."""
+    described: tuple[TensorInfo, ...]
+    """Those of the payload that llama.cpp is told of, as the original header has them."""
+    placed: tuple[TensorInfo, ...]
+    """Names and places in this file: the described ones in the same order, then the dummies."""
+
+
+def _table(header: GgufHeader, architecture: Architecture, spec: ShardSpec) -> _Table:
+    last = _is_last(architecture, spec)
+    by_name = {tensor.name: tensor for tensor in header.tensors}
+    payload = tuple(by_name[span.name] for span in spec.tensors)
+    output = (EMBEDDING if architecture.tied else OUTPUT) if last else None
+    described = tuple(tensor for tensor in payload if tensor.name != EMBEDDING or output == EMBEDDING)
+    rows = [(_name_in_shard(tensor.name, spec, output), tensor.dims, tensor.type) for tensor in described]
+    dummies = () if last else tuple((name, dims, F32) for name, dims in _dummies(architecture))
+    return _Table(
+        payload=payload, described=described, placed=place_tensors((*rows, *dummies), alignment=header.alignment)
+    )
+
+
+def _is_last(architecture: Architecture, spec: ShardSpec) -> bool:
+    return spec.layer_end == architecture.layer_count
+
+
+def _encoded_bytes(metadata: Mapping[str, Value], tensors: tuple[TensorInfo, ...]) -> int:
+    """What `encode_header` makes of these, before its padding, without making it."""
+    size = _PREAMBLE_BYTES
+    for key, value in metadata.items():
+        size += 8 + len(key) + (16 if value.is_array else 4) + len(value.data)
+    return size + sum(24 + len(tensor.name) + 8 * len(tensor.dims) for tensor in tensors)
+
+
 def _name_in_shard(name: str, spec: ShardSpec, output: str | None) -> str:
     """Layers count from 0. llama.cpp takes the embedding for the output matrix when there is no `output.weight`, so the
     last shard holds its output matrix under that name and no embedding at all."""
@@ -135,30 +192,31 @@ def _name_in_shard(name: str, spec: ShardSpec, output: str | None) -> str:
     return name if layer_of(name) is None else renumbered(name, spec.layer_start)
 
 
-def _dummies(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...], bytes], ...]:
-    """Tensors that every model must have and this shard has no use for."""
+def _dummies(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Tensors that every model must have and this shard has no use for; float32."""
     width = architecture.hidden_width
-    return (
-        (EMBEDDING, (width, DUMMY_ROWS), bytes(width * DUMMY_ROWS * _F32_BYTES)),
-        (OUTPUT_NORM, (width,), struct.pack("<f", 1.0) * width),
-    )
+    return ((EMBEDDING, (width, DUMMY_ROWS)), (OUTPUT_NORM, (width,)))
 
 
-def _metadata(header: GgufHeader, architecture: Architecture, spec: ShardSpec, *, last: bool) -> dict[str, Value]:
+def _metadata(header: GgufHeader, architecture: Architecture, spec: ShardSpec) -> dict[str, Value]:
+    """The last shard keeps everything; the others what llama.cpp runs layers with, and no vocabulary."""
     name = architecture.name
     changed = {f"{name}.block_count": number_value(header.metadata[f"{name}.block_count"].type, spec.layers)}
     for key in architecture.per_layer_keys:
         changed[key] = header.metadata[key].slice(spec.layer_start, spec.layer_end)
-    metadata = {key: changed.get(key, value) for key, value in header.metadata.items()}
-    if last:
-        return metadata
-    metadata = {key: value for key, value in metadata.items() if not key.startswith(_TOKENIZER)}
+    if _is_last(architecture, spec):
+        return {key: changed.get(key, value) for key, value in header.metadata.items()}
+    metadata = {
+        key: changed.get(key, value)
+        for key, value in header.metadata.items()
+        if (key in _INNER_KEYS or key.startswith(f"{name}.")) and len(value.data) <= _INNER_VALUE_BYTES
+    }
     metadata["tokenizer.ggml.model"] = text_value("no_vocab")
     metadata[f"{name}.vocab_size"] = number_value(ValueType.UINT32, DUMMY_ROWS)
     return metadata
 
 
-def _runs(payload: list[TensorInfo], offsets: dict[str, int]) -> tuple[Run, ...]:
+def _runs(payload: tuple[TensorInfo, ...], offsets: dict[str, int]) -> tuple[Run, ...]:
     runs: list[Run] = []
     position = 0
     for tensor in payload:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -8,8 +9,9 @@ import pytest
 
 from swarmd.domain.refusals import UnsupportedModel
 from swarmd.models.architectures import check_supported
-from swarmd.models.gguf import parse_header
-from swarmd.models.shard_file import DUMMY_ROWS, vocabulary_file
+from swarmd.models.gguf import encode_header, parse_header
+from swarmd.models.gguf_values import Value, text_value
+from swarmd.models.shard_file import DUMMY_ROWS, shard_file, vocabulary_file
 from swarmd.models.slicing import cuts_at
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.shards import CutModel, assemble, cut_model, gather
@@ -128,3 +130,37 @@ def test_the_vocabulary_file_is_the_metadata_alone(data: bytes) -> None:
     header = parse_header(data)
     found = parse_header(vocabulary_file(header))
     assert (dict(found.metadata), found.tensors) == (dict(header.metadata), ())
+
+
+def with_metadata(data: bytes, extra: dict[str, Value]) -> bytes:
+    """The same model with more in its header."""
+    header = parse_header(data)
+    encoded = encode_header(metadata={**header.metadata, **extra}, tensors=header.tensors, version=header.version)
+    return encoded + data[header.data_offset :]
+
+
+def test_a_large_header_is_not_kept_in_memory_for_every_shard(tmp_path: Path) -> None:
+    data = write_model(tmp_path / "whole.gguf", TinyModel(layers=5, width=256)).read_bytes()
+    large = text_value("x" * 1_000_000)
+    model = cut_at(with_metadata(data, {"general.note": large, "llama.note": large}), (0, 1, 2, 3, 4, 5))
+    tracemalloc.start()
+    try:
+        files = tuple(shard_file(model.header, model.manifest, index) for index in range(5))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000, "neither headers nor the dummies' 32 kB"
+    assert files == model.files and all(file.data_offset == len(file.header) for file in files)
+
+
+def test_a_large_header_is_written_in_front_of_the_last_shard_alone(tmp_path: Path) -> None:
+    data = write_model(tmp_path / "whole.gguf", TinyModel(layers=3, tokenizer=True)).read_bytes()
+    large = text_value("x" * 1_000_000)
+    model = cut_at(with_metadata(data, {"general.note": large, "llama.note": large, "foreign.key": large}), (0, 1, 2, 3))
+    first, second, last = (parse_header(file.header) for file in model.files)
+    for inner in (first, second):
+        assert inner.data_offset < 10_000
+        assert {key for key in inner.metadata if not key.startswith("llama.")} == {
+            "general.architecture", "general.name", "general.file_type", "tokenizer.ggml.model",
+        }  # fmt: skip
+    assert set(last.metadata) == set(model.header.metadata) and last.data_offset > 3_000_000
