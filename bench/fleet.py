@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -47,7 +48,7 @@ async def fleet(
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node], str]]:
     """`count` nodes with the model's shards spread over them, and the model's id."""
     shutil.rmtree(folder, ignore_errors=True)
-    megabytes = model.stat().st_size / count / (1 << 20)
+    megabytes = model.stat().st_size / count / 1e6  # as many shards as nodes: every shard is a llama.cpp context
     nodes: list[Node] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as session:
         try:
@@ -76,7 +77,7 @@ async def _start(folder: Path, port: int, threads: int, megabytes: float, enviro
         "SWARMD_NETWORK_LISTEN_ADDRESS": "127.0.0.1",
         "SWARMD_UI_BUILTIN_MODEL": "false",
         "SWARMD_RESOURCES_MAX_CPU_THREADS": str(threads),
-        "SWARMD_MODEL_SHARD_SIZE_MB": str(max(64, int(megabytes) + 2)),
+        "SWARMD_MODEL_SHARD_SIZE_MB": str(max(64, math.ceil(megabytes))),
         "SWARMD_INFERENCE_CONTEXT_TOKENS": "2048",
         "SWARMD_NODE_CONTRIBUTION": "maximum",
         "SWARMD_LOGGING_LEVEL": "warning",

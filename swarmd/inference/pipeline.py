@@ -10,14 +10,13 @@ Publishes `GenerationStarted` and `GenerationFinished`.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
-
-import numpy as np
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationStarted
@@ -416,12 +415,12 @@ class _Run:
             count = min(PREFILL_ROWS, prefill) if prefill > 0 else 1
             position = self._sent
             sample = position + count == len(self.history)
-            rows = np.array(self.history[position : position + count], np.int32)
+            rows = memoryview(array("i", self.history[position : position + count]))
             step = StepOn(self._step, position, count, sample, [])
             self._sent += count
             self._step += 1
             self._under_way.append((self._ticks(), sample))
-            self._feed(step, rows.data.cast("B"))
+            self._feed(step, rows.cast("B"))
 
     # -- answers in
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from swarmd.inference.native import EngineMismatch
 
 OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
 
+BUFFER_BYTES = 1 << 16  # a decode step of the widest models (16384 numbers); a prefill chunk gets a buffer of its own
+
 
 class Worker:
     """Answers commands. Raises nothing that a command could cause: those become `Failed`."""
@@ -48,7 +51,7 @@ class Worker:
         self._samplers: dict[int, Sampler] = {}
         self._vocabulary: Vocabulary | None = None
 
-    def answer(self, command: frames.Command, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+    def answer(self, command: frames.Command, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         try:
             return self._carry_out(command, payload)
         except OutOfMemory as error:
@@ -60,7 +63,7 @@ class Worker:
         except MemoryError:
             return frames.Failed("memory", "Python ran out of memory in the worker"), b""
 
-    def _carry_out(self, command: frames.Command, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+    def _carry_out(self, command: frames.Command, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         match command:
             case frames.Step():
                 return self._step(command, payload)
@@ -91,9 +94,9 @@ class Worker:
                     shard.copy_sequence(source, target, end)
         return frames.Done(), b""
 
-    def _step(self, command: frames.Step, payload: bytearray) -> tuple[frames.Answer, bytes | memoryview]:
+    def _step(self, command: frames.Step, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         started = time.perf_counter_ns()
-        runs = [Run(sequence=s, position=p, count=n) for s, p, n in command.runs]
+        runs = [Run(*run) for run in command.runs]
         rows = sum(run.count for run in runs)
         chain = [self._need_shard(index) for index in range(command.first, command.last + 1)]
         if command.first == 0:
@@ -188,7 +191,7 @@ def _ids(tokens: list[int]) -> bytes:
     return np.array(tokens, np.int32).tobytes()
 
 
-def _hidden(payload: bytearray, rows: int, width: int) -> Hidden:
+def _hidden(payload: memoryview, rows: int, width: int) -> Hidden:
     hidden = np.frombuffer(payload, np.float32)
     if hidden.size != rows * width:
         raise EngineFailure(f"a step of {rows} rows of width {width} came with {hidden.size} numbers")
@@ -203,17 +206,39 @@ def _sampling(sampling: frames.SamplingAs) -> Sampling:
     )  # fmt: skip
 
 
-def _receive(connection: socket.socket, size: int) -> bytearray:
-    """Exactly `size` bytes. Raises EOFError when the node is gone."""
-    data = bytearray(size)
-    view = memoryview(data)
-    got = 0
-    while got < size:
-        count = connection.recv_into(view[got:])
-        if count == 0:
-            raise EOFError
-        got += count
-    return data
+def _commands(connection: socket.socket) -> Iterator[tuple[frames.Command, memoryview]]:
+    """Commands with their payloads, each valid until the next one. Raises EOFError when the node is gone, BadFrame.
+
+    One buffer for nearly all frames, filled by as few system calls as possible. `poll` goes first because a thread that
+    sleeps in `recv` is woken for nothing when the node reads our answer: the socket has room again.
+    """
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    usual = bytearray(BUFFER_BYTES)
+    buffer, filled = usual, 0
+
+    def fill(needed: int) -> None:
+        nonlocal filled
+        while filled < needed:
+            poll.poll()
+            count = connection.recv_into(memoryview(buffer)[filled:])
+            if count == 0:
+                raise EOFError
+            filled += count
+
+    while True:
+        fill(frames.HEADER.size)
+        message_bytes, payload_bytes = frames.sizes(buffer)
+        body = frames.HEADER.size + message_bytes
+        end = body + payload_bytes
+        if end > len(buffer):
+            buffer = bytearray(end)
+            buffer[:filled] = usual[:filled]
+        fill(end)
+        view = memoryview(buffer)
+        yield frames.decode_command(view[frames.HEADER.size : body]), view[body:end]
+        memoryview(usual)[: filled - end] = view[end:filled]  # a larger buffer was filled to its end and no further
+        buffer, filled = usual, filled - end
 
 
 def serve(connection: socket.socket) -> None:
@@ -222,7 +247,7 @@ def serve(connection: socket.socket) -> None:
     def send(answer: frames.Answer, payload: bytes | memoryview = b"") -> None:
         # One write for header and message; the payload follows without a copy when it is large.
         head = frames.encode(answer, len(payload))
-        if len(payload) <= 65536:
+        if len(payload) <= BUFFER_BYTES:
             connection.sendall(head + payload)
         else:
             connection.sendall(head)
@@ -235,11 +260,8 @@ def serve(connection: socket.socket) -> None:
         return
     send(frames.Ready(engine.describe(), engine.check.wheel_version, engine.check.compared))
     worker = Worker(engine)
-    while True:
-        message_bytes, payload_bytes = frames.sizes(_receive(connection, frames.HEADER.size))
-        command = frames.decode_command(_receive(connection, message_bytes))
-        answer, payload = worker.answer(command, _receive(connection, payload_bytes))
-        send(answer, payload)
+    for command, payload in _commands(connection):
+        send(*worker.answer(command, payload))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -191,6 +191,9 @@ _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises: wrong types, text that is no UTF-8, arrays nested without end."""
+
 
 def encode(message: Command | Answer, payload_bytes: int) -> bytes:
     """Header and message; the caller sends the payload behind it."""
@@ -198,9 +201,9 @@ def encode(message: Command | Answer, payload_bytes: int) -> bytes:
     return HEADER.pack(len(body), payload_bytes) + body
 
 
-def sizes(header: bytes | memoryview | bytearray) -> tuple[int, int]:
-    """Message and payload length. Raises BadFrame above a limit."""
-    message, payload = HEADER.unpack_from(header)
+def sizes(data: bytes | memoryview | bytearray, at: int = 0) -> tuple[int, int]:
+    """Message and payload length from the header at offset `at`. Raises BadFrame above a limit."""
+    message, payload = HEADER.unpack_from(data, at)
     if message > MESSAGE_LIMIT or payload > PAYLOAD_LIMIT:
         raise BadFrame(f"a frame announces {message} + {payload} bytes, above {MESSAGE_LIMIT} + {PAYLOAD_LIMIT}")
     return message, payload
@@ -209,12 +212,12 @@ def sizes(header: bytes | memoryview | bytearray) -> tuple[int, int]:
 def decode_command(data: bytes | memoryview | bytearray) -> Command:
     try:
         return _commands.decode(data)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadFrame(f"a command cannot be read: {error}") from error
 
 
 def decode_answer(data: bytes | memoryview | bytearray) -> Answer:
     try:
         return _answers.decode(data)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadFrame(f"an answer cannot be read: {error}") from error

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
+import math
 import os
 import signal
 import socket
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from swarmd.inference import worker_frames as frames
+from swarmd.kit.direct_writer import DirectWriter
 from swarmd.kit.service import Spawn
 
 STDERR_LINES = 12  # of evidence kept from a worker; ggml prints the failed assertion and a short backtrace
@@ -31,6 +34,8 @@ SPIN_COUNT = "10000"
 Stages take turns, so on a machine with several workers a thread that spins takes the processor from the stage whose turn it
 is (design, section 4, point 10). Figures of `bench/` are written in docs/performance.md.
 """
+
+logger = logging.getLogger(__name__)
 
 OnAnswer = Callable[["Outcome"], None]
 
@@ -153,8 +158,11 @@ class _Link(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._writer: DirectWriter | None = None
         self._buffer = bytearray()
         self._waiting: collections.deque[tuple[OnAnswer, float]] = collections.deque()  # bounded by seats and steps
+        self._due = math.inf
+        """When the oldest command must be answered; infinite while none waits."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.on_hang: Callable[[float], None] = lambda _seconds: None
@@ -162,57 +170,60 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._writer = DirectWriter(self._transport)
 
     def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, deadline_s: float) -> None:
+        if self._writer and self._transport and not self._transport.is_closing():
+            head = frames.encode(command, len(payload))
+            self._writer.write((head, payload) if payload else (head,))
+        self.expect(on_answer, deadline_s)
+
+    def expect(self, on_answer: OnAnswer, deadline_s: float) -> None:
+        """An answer will come: to a command, or a worker's first words, which nobody asked for."""
         self._waiting.append((on_answer, deadline_s))
         if len(self._waiting) == 1:
-            self._arm(deadline_s)
-        if self._transport and not self._transport.is_closing():
-            head = frames.encode(command, len(payload))
-            self._transport.writelines((head, payload) if payload else (head,))
-
-    def expect_first(self, on_answer: OnAnswer, deadline_s: float) -> None:
-        """The worker speaks first, without being asked: `Ready` or `Unusable`."""
-        self._waiting.append((on_answer, deadline_s))
-        self._arm(deadline_s)
+            self._due_in(deadline_s)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        buffer = self._buffer
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
         head = frames.HEADER.size
+        at = 0
         try:
-            while len(buffer) >= head:
-                message_bytes, payload_bytes = frames.sizes(buffer)
-                total = head + message_bytes + payload_bytes
-                if len(buffer) < total:
-                    return
-                if len(buffer) == total:  # the usual case: the whole buffer is this frame, and becomes its payload
-                    frame, self._buffer = buffer, bytearray()
-                    buffer = self._buffer
-                else:
-                    frame = buffer[:total]
-                    del buffer[:total]
-                view = memoryview(frame)
-                answer = frames.decode_answer(view[head : head + message_bytes])
-                self._deliver(answer, view[head + message_bytes :])
+            while len(buffer) - at >= head:
+                message_bytes, payload_bytes = frames.sizes(buffer, at)
+                body = at + head + message_bytes
+                end = body + payload_bytes
+                if len(buffer) < end:
+                    break
+                view = memoryview(buffer)  # the payload keeps the buffer; what is left of it gets a new one below
+                start, at = at + head, end
+                self._deliver(frames.decode_answer(view[start:body]), view[body:end])
         except frames.BadFrame as error:
             self.on_garbage(str(error))
+            return
+        if at or buffer is data:
+            self._buffer = bytearray(memoryview(buffer)[at:])
 
     def _deliver(self, answer: frames.Answer, payload: memoryview) -> None:
         if not self._waiting:
             raise frames.BadFrame("an answer came that nobody asked for")
         on_answer, _ = self._waiting.popleft()
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
         if self._waiting:
-            self._arm(self._waiting[0][1])
-        if isinstance(answer, frames.Failed):
-            on_answer(Outcome(None, payload, CommandFailed(answer.kind, answer.text)))
+            self._due_in(self._waiting[0][1])
         else:
-            on_answer(Outcome(answer, payload))
+            self._due = math.inf
+        failed = isinstance(answer, frames.Failed)
+        outcome = Outcome(None, payload, CommandFailed(answer.kind, answer.text)) if failed else Outcome(answer, payload)
+        try:
+            on_answer(outcome)
+        except Exception:  # one caller's bug: the loop would close the socket under all the others
+            logger.exception("a callback failed on %s", type(answer).__name__)
 
     def fail_all(self, error: WorkerGone) -> None:
+        self._due = math.inf
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -224,13 +235,27 @@ class _Link(asyncio.Protocol):
         if self._transport:
             self._transport.close()
 
-    def _arm(self, deadline_s: float) -> None:
-        """The deadline runs from when a command is the oldest: before that, the worker is busy with somebody else's."""
-        self._timer = self._loop.call_later(deadline_s, self._expire, deadline_s)
+    def _due_in(self, deadline_s: float) -> None:
+        """The deadline runs from when a command is the oldest: before that, the worker is busy with somebody else's.
 
-    def _expire(self, deadline_s: float) -> None:
+        A timer that is already set for earlier stays and looks again then, since most answers come long before: no timer
+        is made or cancelled for a token.
+        """
+        self._due = self._loop.time() + deadline_s
+        if self._timer and self._timer.when() > self._due:
+            self._timer.cancel()
+            self._timer = None
+        if not self._timer:
+            self._timer = self._loop.call_at(self._due, self._look, deadline_s)
+
+    def _look(self, deadline_s: float) -> None:
         self._timer = None
-        self.on_hang(deadline_s)
+        if self._due == math.inf:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look, self._waiting[0][1])
+        else:
+            self.on_hang(self._waiting[0][1])
 
 
 def _how_it_ended(code: int, evidence: list[str]) -> str:
@@ -278,7 +303,7 @@ async def start_worker(*, spawn: Spawn, name: str) -> WorkerProcess:
         worker.kill("was stopped")
         raise
     first: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    link.expect_first(lambda outcome: None if first.done() else first.set_result(outcome), START_DEADLINE_S)
+    link.expect(lambda outcome: None if first.done() else first.set_result(outcome), START_DEADLINE_S)
     try:
         outcome = await first
     except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """One socket, one session: bytes in, records out, time. Everything happens inside the event that caused it.
 
 A received record reaches its consumer within `data_received`, without a task in between; a message that is sent goes to
-`transport.write` within the call. While the transport has too much unwritten, messages stay in the session, unencrypted,
+the socket within the call. While the transport has too much unwritten, messages stay in the session, unencrypted,
 where streams take turns; so at most `_HIGH_WATER` plus one `OUTGOING_BUDGET` of ciphertext waits in memory.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
+from swarmd.kit.direct_writer import DirectWriter
 from swarmd.kit.world import World
 from swarmd.wire.events import Closed, RttMeasured, SessionEvent
 from swarmd.wire.frames import Payload
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._session = Session(
             role=established.role, send=established.send, receive=established.receive, now=self._clock.ticks()
         )
+        self._writer = DirectWriter(transport)
         self._sink: Sink | None = None
         self._paused = False
         self._flushing = False
@@ -212,10 +214,7 @@ class Connection(asyncio.Protocol):
                 records = session.outgoing()
                 for record in records:
                     self.bytes_out += len(record)
-                if len(records) == 1:
-                    self._transport.write(records[0])
-                else:
-                    self._transport.writelines(records)
+                self._writer.write(records)
                 for event in session.take_events():
                     self._deliver(event)
         finally:

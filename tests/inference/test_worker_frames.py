@@ -47,3 +47,10 @@ def test_any_bytes_are_a_message_or_a_bad_frame(data):
     for decode in (frames.decode_command, frames.decode_answer):
         with contextlib.suppress(frames.BadFrame):
             decode(data)
+
+
+@pytest.mark.parametrize("data", [b"\x91\xa4\x00\x00\x00\x80", b"\x92\xa5Hello" + b"\x91" * 5000], ids=["no UTF-8", "deep"])
+def test_what_msgspec_does_not_call_a_decode_error_is_a_bad_frame_too(data):
+    for decode in (frames.decode_command, frames.decode_answer):
+        with pytest.raises(frames.BadFrame):
+            decode(data)
