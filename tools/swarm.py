@@ -1,9 +1,9 @@
 """`make swarm`: three nodes on this machine that share the built-in model, and a first question to them.
 
-Each node is a `swarmd run` of its own with a data folder under `.swarm/`. The tool does through their admin API what three
-people would do on three machines: one invites, two join, each fetches its third of the model, and the first one drops what
-the others have, so that no node could answer alone. Then it asks, shows who computed what, and keeps the swarm up: a node
-that dies is started again. Ctrl-C stops all three.
+Each node is a `swarmd run` of its own with a data folder under `.swarm/`. The tool does through their admin API what
+three people would do on three machines: one invites, two join, each fetches its third of the model, and the first one
+drops what the others have, so that no node could answer alone. Then it asks, shows who computed what, and keeps the swarm
+up. A node that is killed is started again, whenever it happens: every step can be repeated. Ctrl-C stops all three.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from rich.console import Console
@@ -37,6 +37,8 @@ from swarmd.cli.terminal import printable
 from swarmd.config.settings import PEER_PORT_OFFSET
 from swarmd.domain.ids import SHORT_NODE_DIGITS
 
+T = TypeVar("T")
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / ".swarm"
 PORTS: Final = (8800, 8820, 8840)  # 20 apart: links from peers come in on the number plus 10
@@ -51,6 +53,7 @@ ANSWER_S: Final = 120.0  # loading the shards on three nodes, and the reply
 STOP_S: Final = 10.0
 LOOK_S: Final = 0.2
 FIRST_RESTART_S, LIMIT_RESTART_S = 1.0, 30.0
+KILLS_LIMIT: Final = 6  # before the swarm is up; more are no accident
 QUIET_S: Final = 60.0  # a node that lived this long is well: the next pause is short again
 
 
@@ -216,10 +219,12 @@ class Swarm:
     def __init__(self, members: list[Member], screen: Screen, *, question: str) -> None:
         self._members, self._screen, self._question = members, screen, question
         self._settled = False
-        """From then on a node that ends is started again; before, it ends the whole."""
+        """The swarm is up: from then on a node is started again however it ends, and as often as need be."""
+        self._killed = 0
+        """Nodes killed before that."""
 
     async def keep(self, member: Member) -> None:
-        """The life of one node's process. Raises Failure when it ends before the swarm is up."""
+        """The life of one node's process. Raises Failure when it ends by itself before the swarm is up: it has a reason."""
         delay_s = FIRST_RESTART_S
         while True:
             started = time.monotonic()
@@ -227,8 +232,10 @@ class Swarm:
             assert member.process is not None
             if member.restarts:
                 self._screen.say(f"{member.name} runs again as process {member.process.pid}")
-            how = ending_text(await member.process.wait())
-            if not self._settled:
+            code = await member.process.wait()
+            how = ending_text(code)
+            self._killed += not self._settled
+            if not self._settled and (code >= 0 or self._killed > KILLS_LIMIT):
                 raise Failure(f"{member.name} {how}; its log, {member.log}, ends with\n{member.last_words()}")
             if time.monotonic() - started >= QUIET_S:
                 delay_s = FIRST_RESTART_S
@@ -241,26 +248,40 @@ class Swarm:
         """Everything from three processes to an answer. Raises Failure."""
         screen = self._screen
         with screen.step("starting three nodes"):
-            await asyncio.gather(*(self._ready(member) for member in self._members))
+            await self._all_ready()
         with screen.step("node 1 invites, nodes 2 and 3 join"):
-            for member in self._members[1:]:
-                await self._join(member)
+            await self._whoever_is_killed(self._join_all)
         with screen.step("linking everybody with everybody"):
             async with within(LINK_S, "the nodes did not all link to each other"):
-                await until(self._all_linked)
+                await self._whoever_is_killed(lambda: until(self._all_linked))
         with screen.step("node 1 has the built-in model"):
-            row = await self._model()
+            row = await self._whoever_is_killed(self._model)
         parts = thirds(row.shard_count, len(self._members))
         with screen.step(f"sharing {row.id} out: a third for each node") as detail:
-            await self._spread(row.id, parts, detail)
+            await self._whoever_is_killed(lambda: self._spread(row.id, parts, detail))
         screen.say()
         for member, part in zip(self._members, parts, strict=True):
             screen.say(f"  {member.name}  {member.node}  {span_text(part):<11} of {row.id}")
-        await self._ask(row.id)
+        await self._whoever_is_killed(lambda: self._ask(row.id))
         self._settled = True
         if stay:
             self._explain(row.id)
             await asyncio.get_running_loop().create_future()  # until Ctrl-C
+
+    async def _whoever_is_killed(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a step that failed because a node was killed in it, once that node is back. Raises Failure."""
+        while True:
+            killed = self._killed
+            try:
+                return await step()
+            except Failure:
+                await asyncio.sleep(LOOK_S)  # its end may be news only now
+                if self._killed == killed:
+                    raise
+            await self._all_ready()
+
+    async def _all_ready(self) -> None:
+        await asyncio.gather(*(self._ready(member) for member in self._members))
 
     async def _ready(self, member: Member) -> None:
         async with within(READY_S, f"{member.name} was not ready (log: {member.log})"):
@@ -271,6 +292,10 @@ class Swarm:
                             member.node = (await client.stats()).node_id[:SHORT_NODE_DIGITS]
                             return
                 await asyncio.sleep(LOOK_S)
+
+    async def _join_all(self) -> None:
+        for member in self._members[1:]:
+            await self._join(member)
 
     async def _join(self, member: Member) -> None:
         """Unless it is a member from an earlier run and finds its peers again by itself."""

@@ -7,9 +7,10 @@ import json
 import signal
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -73,8 +74,18 @@ class Running:
         return answer
 
 
+    async def killed(self, number: int) -> None:
+        """`kill -9` of one node; returns when its successor runs."""
+        while (victim := self.nodes().get(number)) is None:
+            await asyncio.sleep(0.05)
+        victim.kill()
+        while (again := self.nodes().get(number)) is None or again.pid == victim.pid:
+            await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
-async def make_swarm(folder: Path) -> AsyncIterator[Running]:
+async def make_swarm(folder: Path, *, kills: Mapping[str, int] = MappingProxyType({})) -> AsyncIterator[Running]:
+    """`kills`: a node to kill when these words are printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tools.swarm", "--folder", str(folder), cwd=ROOT, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT, start_new_session=True,
@@ -82,6 +93,9 @@ async def make_swarm(folder: Path) -> AsyncIterator[Running]:
     running = Running(process, folder)
     try:
         async with asyncio.timeout(UP_S):
+            for words, number in kills.items():
+                await running.until(words)
+                await running.killed(number)
             await running.until("Dashboard:")
         yield running
     finally:
@@ -94,22 +108,32 @@ async def make_swarm(folder: Path) -> AsyncIterator[Running]:
     assert not [node for node in nodes.values() if node.is_running()], "a node was left behind"
 
 
-@pytest.mark.parametrize("number", [1, 2])
-async def test_a_node_killed_at_any_moment_rejoins_and_the_swarm_answers_the_same(tmp_path, number):
+async def test_a_node_killed_once_the_swarm_is_up_rejoins_and_it_answers_the_same(tmp_path):
     async with make_swarm(tmp_path / "swarm") as running:
         printed = "".join(running.lines)
         assert "layers 0-2" in printed
         assert "tokens/s" in printed
         before = await running.answered(1)
-        identity = (running.folder / f"node-{number}" / "identity.key").read_bytes()
-        victim = running.nodes()[number]
-        victim.kill()
-        async with asyncio.timeout(BACK_S):
-            while (again := running.nodes().get(number)) is None or again.pid == victim.pid:
-                await asyncio.sleep(0.1)
-        assert await running.answered(1) == before
-        assert await running.answered(3) == before
-        assert (running.folder / f"node-{number}" / "identity.key").read_bytes() == identity
+        for number in (1, 2, 3):
+            identity = (running.folder / f"node-{number}" / "identity.key").read_bytes()
+            async with asyncio.timeout(BACK_S):
+                await running.killed(number)
+            assert await running.answered(1) == before
+            assert await running.answered(3) == before
+            assert (running.folder / f"node-{number}" / "identity.key").read_bytes() == identity
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        {"starting three nodes ...": 2, "node 1 invites": 1, "linking": 3, "node 1 has": 1, "sharing": 2, "> What": 3},
+        {"starting three nodes ...": 1, "node 1 invites": 2, "linking": 1, "sharing": 1, "> What": 2},
+    ],
+)
+async def test_nodes_killed_while_the_swarm_comes_up_are_started_again_and_it_answers(tmp_path, kills):
+    async with make_swarm(tmp_path / "swarm", kills=kills) as running:
+        answers = {await running.answered(number) for number in (1, 2, 3)}
+        assert len(answers) == 1, answers
 
 
 async def test_a_reader_that_went_away_does_not_leave_the_nodes_running(tmp_path):
