@@ -220,8 +220,8 @@ class Swarm:
         self._members, self._screen, self._question = members, screen, question
         self._settled = False
         """The swarm is up: from then on a node is started again however it ends, and as often as need be."""
-        self._killed = 0
-        """Nodes killed before that."""
+        self._killed = self._forgiven = 0
+        """Nodes killed before that; and how many of them had come back when all were last seen ready."""
 
     async def keep(self, member: Member) -> None:
         """The life of one node's process. Raises Failure when it ends by itself before the swarm is up: it has a reason."""
@@ -271,17 +271,18 @@ class Swarm:
     async def _whoever_is_killed(self, step: Callable[[], Awaitable[T]]) -> T:
         """Repeats a step that failed because a node was killed in it, once that node is back. Raises Failure."""
         while True:
-            killed = self._killed
             try:
                 return await step()
             except Failure:
                 await asyncio.sleep(LOOK_S)  # its end may be news only now
-                if self._killed == killed:
+                if self._killed == self._forgiven:
                     raise
             await self._all_ready()
 
     async def _all_ready(self) -> None:
+        killed = self._killed
         await asyncio.gather(*(self._ready(member) for member in self._members))
+        self._forgiven = killed
 
     async def _ready(self, member: Member) -> None:
         async with within(READY_S, f"{member.name} was not ready (log: {member.log})"):
