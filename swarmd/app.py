@@ -40,7 +40,7 @@ from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joiner
 from swarmd.domain.events import NodeStarted
-from swarmd.domain.ids import NodeId, ShardRef, model_slug, short
+from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
 from swarmd.hardware import Hardware
@@ -217,6 +217,7 @@ class _Built:
             node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, lines=self._links,
             summaries=self._summaries, db=database, disk=disk, world=world, bus=bus, gauges=gauges,
             settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
+            in_memory=self._in_memory,
         )  # fmt: skip
         self._joiner = Joiner(
             membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
@@ -337,6 +338,9 @@ class _Built:
             return None
         remaining = await self._workers.unload_shard(ref)
         return remaining if isinstance(remaining, Refusal) else None
+
+    def _in_memory(self) -> set[ModelId]:
+        return {status.model for status in self._workers.statuses()}
 
     def _observed_host(self, peer: PeerIdentity) -> str | None:
         link = self._links.link(peer.node, peer.purpose)

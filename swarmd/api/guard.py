@@ -4,17 +4,19 @@ Rules, in the order in which they are applied:
 
 1. A foreign `Origin` is refused, key or not: pages of other sites have no business here, and CORS is closed to them.
 2. Addresses other than loopback are rate-limited. Loopback is not: the dashboard polls, and whoever runs programs on this
-   machine has better ways to keep it busy.
+   machine has better ways to keep it busy. OPEN rows, which ask for nothing else, are limited as well.
 3. A row marked WRITE needs the key, always. A row marked READ is free on loopback (or from everywhere, where the settings
    say so), and needs the key from elsewhere.
 4. Without the key, `Host` must name an address of ours. A page that rebound its own DNS name to this machine is of our
    origin in the browser's eyes and comes from loopback in ours, but it cannot change the name in `Host`, and has no key.
 
-"Loopback" is the socket's other end, never a header; but a header that says "I forward for somebody" takes it away, so
-that a reverse proxy on this machine does not open the node to its visitors.
+"Loopback" is the socket's other end, never a header; but a header that says "I forward for somebody" takes it away. A
+reverse proxy on this machine that sends no such header (nginx, unless told to) cannot be told from a program of this
+machine: its visitors would read without the key, and could obtain it. Behind one, switch `api.trust_loopback` off: then
+loopback is as any address, but that a LOCAL_WRITE with the key still works from it.
 
 What this does not do: tell apart the users of one machine. Whoever can open a socket on loopback can read what READ rows
-show, and can get the key as a browser would (`POST /api/admin/session`).
+show, and can get the key as a browser would (`POST /api/admin/session`), while `api.trust_loopback` is on.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ CORS_METHODS: Final = "GET, POST, PUT, DELETE"
 CORS_HEADERS: Final = "content-type, authorization, accept, x-api-key, anthropic-version"  # contract: swarmllm.md 2.0
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+OPEN_PER_MINUTE: Final = 600
+"""Requests to OPEN rows from one address: the dashboard has two dozen files, so twenty colleagues behind one address may
+load it within a minute; of the largest reply, the reference, it is a megabyte a second."""
 
 
 class Guard(Enum):
@@ -77,36 +83,35 @@ class Gate:
         """`peer` is for tests, which have only one machine."""
         self._key = key.encode()
         self._settings, self._tickets, self._peer = settings, tickets, peer
-        self._limits = {"v1": RateLimit(clock=clock), "admin": RateLimit(clock=clock)}
+        self._limits = {name: RateLimit(clock=clock) for name in ("v1", "admin", "open")}
 
     def check(self, guard: Guard, request: web.Request) -> Caller | Refusal:
         """The caller, or why not."""
         caller = self.caller(request)
-        if guard is Guard.OPEN:
-            return caller
-        if is_foreign(request):
+        if guard is not Guard.OPEN and is_foreign(request):
             origin = request.headers["origin"][:200]
             return Forbidden(what=f"pages of {origin} may not use this node: open its own dashboard instead")
-        if (limited := self._limited(request, caller)) is not None:
+        if (limited := self._limited(guard, request, caller)) is not None:
             return limited
+        if guard is Guard.OPEN:
+            return caller
         refusal = self._refused(guard, request, caller)
         return caller if refusal is None else refusal
 
     def caller(self, request: web.Request) -> Caller:
-        address = self._peer(request)
-        forwarded = any(name in request.headers for name in _FORWARDED)
         return Caller(
-            address=address,
-            local=_is_loopback(address) and not forwarded,
+            address=self._peer(request),
+            local=self._settings().api.trust_loopback and self._is_own_machine(request),
             keyed=self._is_keyed(request.headers),
             known_host=self._is_known_host(request),
         )
 
     def _refused(self, guard: Guard, request: web.Request, caller: Caller) -> Refusal | None:
-        local_only = guard in (Guard.LOCAL_WRITE, Guard.PAGE)
-        if local_only and not caller.local:
+        if guard is Guard.LOCAL_WRITE and not self._is_own_machine(request):
             return Forbidden(what="this works only on the node's own machine")
         if guard is Guard.PAGE:
+            if not caller.local:
+                return Forbidden(what="this works only on the node's own machine, and while api.trust_loopback is on")
             if "origin" not in request.headers:
                 return Forbidden(what="this is for the dashboard's own page: other programs read the key from its file")
             return self._strange_host(request, caller)
@@ -127,15 +132,22 @@ class Gate:
         name = request.headers.get("host", "")[:200]
         return Forbidden(what=f"{name!r} is not an address of this node: use localhost or its IP address, or send the key")
 
-    def _limited(self, request: web.Request, caller: Caller) -> TooManyRequests | None:
+    def _limited(self, guard: Guard, request: web.Request, caller: Caller) -> TooManyRequests | None:
         if caller.local:
             return None
         settings = self._settings().api
-        v1 = request.path.startswith(("/v1/", "/mcp"))
-        limit = self._limits["v1" if v1 else "admin"]
-        per_minute = settings.rate_limit_rpm if v1 else settings.rate_limit_admin_rpm
-        wait_s = limit.wait_s(caller.address, per_minute=per_minute)
+        if guard is Guard.OPEN:
+            name, per_minute = "open", OPEN_PER_MINUTE
+        elif request.path.startswith(("/v1/", "/mcp")):
+            name, per_minute = "v1", settings.rate_limit_rpm
+        else:
+            name, per_minute = "admin", settings.rate_limit_admin_rpm
+        wait_s = self._limits[name].wait_s(caller.address, per_minute=per_minute)
         return None if wait_s is None else TooManyRequests(retry_after_s=wait_s)
+
+    def _is_own_machine(self, request: web.Request) -> bool:
+        """A socket over loopback, and no proxy that says so."""
+        return _is_loopback(self._peer(request)) and not any(name in request.headers for name in _FORWARDED)
 
     def _is_keyed(self, headers: Mapping[str, str]) -> bool:
         shown = shown_key(headers)

@@ -46,7 +46,7 @@ class ModelHandlers:
         return shapes.ModelDeleted(status="deleted", model_id=call.model, files_removed=removed)
 
     async def add(self, call: Call) -> shapes.Acquiring | Refusal:
-        started = self._desk.acquire(call.model, None, "user")
+        started = await self._desk.acquire(call.model, None, "user")
         return started if isinstance(started, Refusal) else shapes.Acquiring(status="acquiring", model_id=call.model)
 
     async def status(self, call: Call) -> shapes.AcquisitionStatus | shapes.NoAcquisition:

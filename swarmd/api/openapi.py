@@ -23,8 +23,8 @@ REFERENCE: Final = "#/components/schemas/{name}"
 
 GUARDS: Final[Mapping[Guard, str]] = {
     Guard.OPEN: "Open to everybody.",
-    Guard.READ: "Free on the node's own machine; the key from elsewhere, unless `api.open_reads` says otherwise.",
-    Guard.LOCAL_READ: "Free on the node's own machine; the key from elsewhere.",
+    Guard.READ: "Free on the node's own machine if `api.trust_loopback`; the key from elsewhere unless `api.open_reads`.",
+    Guard.LOCAL_READ: "Free on the node's own machine if `api.trust_loopback`; the key from elsewhere.",
     Guard.SOCKET: "As the reads; a one-time ticket does as well.",
     Guard.WRITE: "Needs the key.",
     Guard.LOCAL_WRITE: "Needs the key, and works on the node's own machine only.",

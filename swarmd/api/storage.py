@@ -62,7 +62,7 @@ class StorageHandlers:
             return NotFound(what=f"there is no shard {call.shard.index} of a model {call.model}")
         if call.shard.index in self._models.held(call.model):
             return shapes.ShardDownload(status="already_local", model_id=call.model, shard_index=call.shard.index)
-        started = self._desk.acquire(call.model, (call.shard.index,), "user")
+        started = await self._desk.acquire(call.model, (call.shard.index,), "user")
         if isinstance(started, NoCoverage):  # 400 in the contract, where the same refusal of a generation is 503
             return Invalid(what=f"{started.sentence}; no Hugging Face source of it is known", param="index")
         if isinstance(started, Refusal):

@@ -128,7 +128,7 @@ class ResourcesSettings:
         live=True, low=0, high=100_000,
     )
     max_cpu_threads: int = setting(
-        0, "Threads for inference over all workers; 0: by contribution (1/2, 3/4 or all of the physical cores).",
+        0, "Threads of each model's worker; 0: 1/2, 3/4 or all of the physical cores by contribution, rounded, at least 1.",
         live=False, low=0, high=1024,
     )
 
@@ -160,7 +160,7 @@ class InferenceSettings:
         live=True, low=1, high=256,
     )
     session_timeout_seconds: int = setting(
-        600, "Seconds until a silent session ends; stored; takes effect with KV sessions, which are not built yet.",
+        600, "Seconds without a step until a node ends its stage of a generation; also of one whose client reads nothing.",
         live=True, low=10, high=86_400,
     )
     context_tokens: int = setting(
@@ -210,6 +210,10 @@ class ApiSettings:
     open_reads: str = setting(
         "loopback", "From where the open reads of the admin API work without a key.",
         live=True, choices=("loopback", "everywhere"),
+    )
+    trust_loopback: bool = setting(
+        True, "Callers on this machine need no key to read; switch it off behind a reverse proxy on this machine.",
+        live=True,
     )
     api_key: str = setting(
         "", "Fixed key of the API; empty: the one the node made at its first start, in `api_key` of its data folder.",

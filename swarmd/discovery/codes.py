@@ -1,7 +1,8 @@
 """The invite codes of this node, as a person asks for them.
 
-The text of a code lives in memory only: the database holds what proves it, not what would let somebody join. So after a
-restart the next question gets a new code, and the old one still works.
+The text of a code lives in memory only. The database holds its tag and psk, without which nobody could be let in; with
+the addresses and the network, which are no secrets, they are as good as the code until it is spent, so the database is a
+secret like the keys beside it (mode 0600). After a restart the next question gets a new code, and the old one still works.
 """
 
 from __future__ import annotations

@@ -74,6 +74,8 @@ class Holding:
     """Sorted, distinct indices."""
     layer_ms: float | None = None
     """Measured decode time of one layer on that node, milliseconds; None before its first step."""
+    loaded: tuple[int, ...] = ()
+    """Those of `shards` that are in that node's memory: running them takes no more of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

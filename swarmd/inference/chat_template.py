@@ -1,20 +1,26 @@
 """Chat templates of models: Jinja2 in its sandbox, over messages we made ourselves.
 
-A template comes out of a GGUF, so it is a stranger's program. The sandbox keeps it from Python; its time is bounded by
-where it runs: in the worker process, which is killed when it hangs.
+A template comes out of a GGUF, so it is a stranger's program. The sandbox keeps it from Python, and from operators that make
+something huge at one blow. Time and memory in all are bounded by where it runs: in the worker process, which limits its
+memory meanwhile and is killed when it hangs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Sized
 from datetime import datetime
 
 import jinja2
+import jinja2.runtime
 import jinja2.sandbox
 
-TEMPLATE_LIMIT = 1024 * 1024  # characters; the longest published templates are below 20,000
+from swarmd.inference.worker_frames import TEMPLATE_LIMIT
+
 RENDERED_LIMIT = 8 * 1024 * 1024  # characters: the API takes 4 MB of prompt, templates add a little around each message
+NUMBER_BITS = 4096  # templates count messages; beyond some 14,000 bits Python itself refuses to print a number
+_WIDE = re.compile(r"%[-+ #0]*(\*|\d{5,}|\d*\.(\*|\d{5,}))")  # a `%` format that asks for 10,000 places, or lets a value ask
 
 
 class TemplateFailure(Exception):
@@ -25,7 +31,7 @@ def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos:
     """The prompt text for (role, content) pairs, up to where the assistant begins. Raises TemplateFailure."""
     if len(template) > TEMPLATE_LIMIT:
         raise TemplateFailure(f"the template has {len(template)} characters, above {TEMPLATE_LIMIT}")
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     # What the writers of chat templates rely on beyond Jinja2 itself.
@@ -61,6 +67,33 @@ def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos:
         # What Python expressions inside a template can raise; a programming error of the template, not of ours.
         raise TemplateFailure(f"{type(error).__name__}: {error}") from error
     return text
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Looks at the operands of what can make something huge; jinja2 does not compute these while it compiles, either."""
+
+    intercepted_binops = frozenset(("*", "**", "%", "+"))
+
+    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: object, right: object) -> object:
+        if _grows_beyond(operator, left, right):
+            raise TemplateFailure(f"its operator {operator} makes something too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _grows_beyond(operator: str, left: object, right: object) -> bool:
+    match operator, left, right:
+        case "**", int(), int():
+            return left.bit_length() * max(right, 0) > NUMBER_BITS
+        case "*", int(), int():
+            return left.bit_length() + right.bit_length() > NUMBER_BITS
+        case ("*", int() as times, Sized() as repeated) | ("*", Sized() as repeated, int() as times):
+            return len(repeated) * times > RENDERED_LIMIT
+        case "+", Sized(), Sized():
+            return len(left) + len(right) > RENDERED_LIMIT
+        case "%", str(), _:
+            return _WIDE.search(left) is not None
+        case _:
+            return False
 
 
 def _raise(message: str) -> None:

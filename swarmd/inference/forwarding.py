@@ -19,10 +19,10 @@ from typing import Protocol
 from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
-from swarmd.domain.refusals import Busy, Invalid, NotFound, Refusal, WorkerFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.worker_process import CommandFailed, Outcome, WorkerGone
-from swarmd.inference.workers import PREFILL_ROWS, Seat, Workers
+from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
@@ -37,13 +37,16 @@ from swarmd.wire.messages import Refused
 STEP_DEADLINE_S = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
 START_DEADLINE_S = 10.0
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
-LANE_QUEUE = 64  # steps waiting for a successor's credit; the head keeps fewer than this in flight
+LANE_QUEUE = 64  # steps waiting for a successor's credit; of one session, which has no more than `steps_in_flight`
 SPEED_WEIGHT = 0.1  # of a new sample in the smoothed time per layer: some ten tokens of history
 SAMPLING_RANGES = (  # wider than any API's, and far from where float32 ends
     ("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0), ("frequency_penalty", -100.0, 100.0),
     ("presence_penalty", -100.0, 100.0), ("repeat_penalty", 1e-6, 100.0),
 )  # fmt: skip
-BYTES_PER_NUMBER = 4  # int32 tokens, float32 hidden states
+LOGPROBS_LIMIT = 1024  # APIs ask for 20 at most; 15 bytes each in an answer whose typed part may have 256 KiB
+UNANSWERED_STEPS = 16  # one at every stage and one on its way; with more stages than fifteen, some of them wait in a prefill
+IN_FLIGHT_BYTES = 12 * 1024 * 1024  # of prefill on one lane: below the 20 MiB credit of a stream
+SWEEP_S = 10.0  # between looks for silent sessions; the shortest timeout that can be set
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +73,11 @@ class StageSession:
         manifest = known.manifest
         self._tail = request.last_shard == len(manifest.shards) - 1
         self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
+        self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
         self._layers = manifest.shards[request.last_shard].layer_end - manifest.shards[request.first_shard].layer_start
         self._next = 0
+        self._unanswered = 0
+        self._touched = owner.ticks()
         self._over = False
         self.rows = 0
 
@@ -84,6 +90,8 @@ class StageSession:
         if fault is not None:
             self.fail(fault)
             return
+        self._touched = arrived
+        self._unanswered += 1
         self._next += step.count
         self.rows += step.count
         sequence = self._seat.sequence
@@ -103,14 +111,24 @@ class StageSession:
             self._over = True
             self._failed(reason)
 
+    def end_if_silent(self, now: float, timeout_s: float) -> None:
+        """Ends a session that nobody feeds, and frees its caches at once, whoever still holds it."""
+        # Before the first step the other stages may still be loading.
+        patience_s = timeout_s if self._next else timeout_s + LOAD_DEADLINE_S
+        if not self._over and not self._unanswered and now - self._touched >= patience_s:
+            self.fail(f"no step came for {patience_s:.0f} s (inference.session_timeout_seconds)")
+            self.close()
+
     def close(self) -> None:
         """Nothing comes out any more, and the caches are free."""
         self._over = True
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:
-        if not 0 < step.count <= PREFILL_ROWS:
-            return f"a step of {step.count} rows; 1 to {PREFILL_ROWS} are allowed"
+        if not 0 < step.count <= self._most_rows:
+            return f"a step of {step.count} rows; 1 to {self._most_rows} are allowed"
+        if self._unanswered >= self._most_steps:
+            return f"more than {self._most_steps} steps before the first of them was answered"
         if step.position != self._next:
             return f"a step at position {step.position} where {self._next} is next"
         if step.position + step.count > self._request.cells:
@@ -122,15 +140,17 @@ class StageSession:
         return None
 
     def _stepped(self, step: StepOn, arrived: float, outcome: Outcome) -> None:
+        self._unanswered -= 1
         if self._over:
             return
+        now = self._touched = self._owner.ticks()
         answer = outcome.answer
         if not isinstance(answer, frames.Stepped):
             self.fail(f"its worker {outcome.error}" if isinstance(outcome.error, WorkerGone) else str(outcome.error))
             return
         if step.count == 1:
             self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
-        node_us = int((self._owner.ticks() - arrived) * 1e6)
+        node_us = int((now - arrived) * 1e6)
         trace = [*step.trace, (answer.compute_us, node_us)]
         if self._tail:
             token, logprobs = answer.picked[0] if answer.picked else (None, [])
@@ -193,6 +213,7 @@ class Stages:
         self._links, self._spawn, self._world, self._bus = links, spawn, world, bus
         self._sessions: dict[tuple[SessionId, int], tuple[OpenStage, StageSession]] = {}
         self._layer_ms: dict[ModelId, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self.served = 0
         """Steps run for other nodes' generations since the start."""
         self.ticks = world.clock.ticks
@@ -241,6 +262,7 @@ class Stages:
                     yield Invalid(what=f"stage {request.stage} of this session is already open")
                     return
                 self._sessions[key] = (request, session)
+                self._watch()
                 try:
                     yield session
                 finally:
@@ -261,6 +283,19 @@ class Stages:
         if link is None:
             raise LinkLost(f"there is no link to node {short(request.successor)}")
         return link.open(Lane(session=request.session, stage=request.stage + 1))
+
+    def _watch(self) -> None:
+        """One timer for all sessions, while there are any."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now, timeout_s = self.ticks(), self._workers.session_timeout_s()
+        for _, session in tuple(self._sessions.values()):
+            session.end_if_silent(now, timeout_s)
+        if self._sessions:
+            self._watch()
 
     @property
     def spawn(self) -> Spawn:
@@ -318,6 +353,10 @@ class Stages:
 
         sender = StepSender(stream, spawn=self._spawn, failed=finish)
         async with self.session(request, head=lambda done: sender.push(done, memoryview(b"")), failed=finish) as session:
+            if isinstance(session, NoCapacity):
+                lacking = (session.needed_bytes, session.free_bytes)
+                await stream.send(StageBroken(reason=session.sentence, lacking=lacking), last=True)
+                return
             if isinstance(session, Refusal):
                 await stream.send(Refused(kind=type(session).__name__, sentence=session.sentence), last=True)
                 return
@@ -400,6 +439,15 @@ class _LaneOutlet:
         return StepSender(stream, spawn=self._stages.spawn, failed=self._failed).push
 
 
+def steps_in_flight(width: int) -> int:
+    """Most unanswered steps of one session: the head sends no more, and a stage takes no more.
+
+    They wait in the memory of every node whose worker is busy, so wide hidden states have fewer; two let one travel while
+    the other is computed.
+    """
+    return max(2, min(UNANSWERED_STEPS, IN_FLIGHT_BYTES // (prefill_rows(width) * width * BYTES_PER_NUMBER)))
+
+
 def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
     """Heads are other people's programs; a penalty of 1e38, say, keeps llama.cpp's sampler busy for many seconds."""
     for name, low, high in SAMPLING_RANGES:
@@ -408,8 +456,9 @@ def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
             return f"{name} is {value}: {low:g} to {high:g} are allowed"
     if not 0 <= sampling.top_k < 1 << 31:
         return f"top_k is {sampling.top_k}: 0 to {(1 << 31) - 1} are allowed"
-    if sampling.top_logprobs is not None and not 0 <= sampling.top_logprobs <= vocab_size:
-        return f"top_logprobs is {sampling.top_logprobs}: 0 to {vocab_size} are allowed"
+    most = min(LOGPROBS_LIMIT, vocab_size)
+    if sampling.top_logprobs is not None and not 0 <= sampling.top_logprobs <= most:
+        return f"top_logprobs is {sampling.top_logprobs}: 0 to {most} are allowed"
     return None
 
 

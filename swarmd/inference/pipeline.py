@@ -31,17 +31,27 @@ from swarmd.domain.generation import (
 )
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.plans import PipelinePlan, Stage
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed
+from swarmd.domain.refusals import (
+    BadTemplate,
+    Busy,
+    Invalid,
+    NoCapacity,
+    NotFound,
+    PromptTooLong,
+    Refusal,
+    StageFailed,
+)
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.forwarding import Stages, StageSession, StepSender
+from swarmd.inference.forwarding import Stages, StageSession, StepSender, steps_in_flight
 from swarmd.inference.prompting import TextStream
 from swarmd.inference.worker_process import CommandFailed
-from swarmd.inference.workers import PREFILL_ROWS, Texts, Workers
+from swarmd.inference.workers import Texts, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.gguf import BadGguf
 from swarmd.peers.links import Links
 from swarmd.shards.registry import Registry
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
@@ -53,7 +63,6 @@ OPEN_DEADLINE_S = 600.0  # a stage may have to load its shards first: see worker
 SILENCE_DEADLINE_S = (
     180.0  # without an answer to any step in flight; above the 120 s after which a stage calls its worker hung
 )
-IN_FLIGHT_BYTES = 12 * 1024 * 1024  # of prefill on one lane: below the 20 MiB credit of a stream
 TEXT_QUEUE = 64  # tokens the head runs ahead of a slow client, then the stages wait
 SAMPLES = 1000  # latencies kept for the percentiles (swarmllm.md 2.1.1)
 SAMPLE_AGE_S = 600.0
@@ -133,7 +142,7 @@ class Pipeline:
             return NotFound(what=f"model {model} is not known on this node: GET /v1/models lists what is")
         return planning.plan(self._snapshot(known))
 
-    def _snapshot(self, known: KnownModel) -> planning.Snapshot:
+    def _snapshot(self, known: KnownModel, *, without: NodeId | None = None) -> planning.Snapshot:
         manifest = known.manifest
         model = manifest.model
         views = {view.record.node: view for view in self._links.views() if view.connected}
@@ -141,13 +150,19 @@ class Pipeline:
             planning.NodeOffer(
                 node=self._node,
                 shards=frozenset(self._registry.held(model)),
-                loaded=self._registry.loaded(model),
+                loaded=self._registry.loaded(model) | self._workers.loading(model),
                 free_bytes=self._workers.free_bytes(),
                 layer_ms=self._stages.layer_ms(model),
             )
         ]
         offers += [
-            planning.NodeOffer(node=node, shards=frozenset(holding.shards), layer_ms=holding.layer_ms)
+            planning.NodeOffer(
+                node=node,
+                shards=frozenset(holding.shards),
+                loaded=frozenset(holding.loaded),
+                free_bytes=None if (summary := views[node].summary) is None else summary.ram_free_bytes,
+                layer_ms=holding.layer_ms,
+            )
             for node, holding in sorted(self._registry.remote(model, manifest.layout).items())
             if node in views
         ]
@@ -163,7 +178,7 @@ class Pipeline:
                 )
                 for spec in manifest.shards
             ),
-            offers=tuple(offers),
+            offers=tuple(offer for offer in offers if offer.node != without),
             rtt_ms={(self._node, node): view.rtt_ms for node, view in views.items() if view.rtt_ms is not None},
         )
 
@@ -203,10 +218,23 @@ class Pipeline:
         plan = self.plan(request.model)
         if isinstance(plan, Refusal):
             return plan
-        run = _Run(
-            request=request, plan=plan, tokens=tokens, texts=texts,
-            limit=min(request.max_tokens, context - len(tokens)), ticks=self._world.clock.ticks,
-        )  # fmt: skip
+
+        def run(plan: PipelinePlan) -> _Run:
+            return _Run(
+                request=request, plan=plan, tokens=tokens, texts=texts, rows=prefill_rows(known.manifest.width),
+                limit=min(request.max_tokens, context - len(tokens)), ticks=self._world.clock.ticks,
+            )  # fmt: skip
+
+        outcome = await self._open_run(run(plan), known)
+        if isinstance(outcome, NoCapacity):
+            # What that node told of its memory is half a minute old at worst; it knows better, and others may have room.
+            other = planning.plan(self._snapshot(known, without=outcome.node))
+            if isinstance(other, PipelinePlan):
+                return await self._open_run(run(other), known)
+        return outcome
+
+    async def _open_run(self, run: _Run, known: KnownModel) -> Generation | Refusal:
+        request, plan = run.request, run.plan
         opening = _Opening(self._node, self._stages, self._links, self._spawn, run, width=known.manifest.width)
         async with AsyncExitStack() as stack:
             session = SessionId(self._world.entropy.token(16).hex())
@@ -224,9 +252,9 @@ class Pipeline:
         if request.prompt is not None:
             command: frames.RenderChat | frames.Tokenize = frames.Tokenize(request.prompt)
         else:
-            template = known.header.text("tokenizer.chat_template")
-            if template is None:
-                return Invalid(what=f"model {known.manifest.model} has no chat template: use /v1/completions", param="model")
+            template = _chat_template(known)
+            if isinstance(template, Refusal):
+                return template
             command = frames.RenderChat(template, [(message.role, message.content) for message in request.messages])
         tokens = await self._workers.tokenize(request.model, command)
         if isinstance(tokens, CommandFailed):
@@ -257,27 +285,26 @@ class _Opening:
 
     def __init__(self, node: NodeId, stages: Stages, links: Links, spawn: Spawn, run: _Run, *, width: int) -> None:
         self._node, self._stages, self._links, self._spawn, self._run = node, stages, links, spawn, run
-        self._window = max(2, min(len(run.plan.stages) + 1, IN_FLIGHT_BYTES // (PREFILL_ROWS * width * 4)))
+        self._window = min(len(run.plan.stages) + 1, steps_in_flight(width))
 
     async def open(self, stack: AsyncExitStack, session: SessionId) -> Refusal | None:
         plan, run = self._run.plan, self._run
         requests = [self._request(session, number) for number in range(len(plan.stages))]
         # Each stage has a stack of its own: they open side by side, and a stack is for one at a time.
         stacks = [await stack.enter_async_context(AsyncExitStack()) for _ in requests]
-        results = await asyncio.gather(
-            *(
-                self._open_stage(own, stage, request)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._open_stage(own, stage, request))
                 for own, stage, request in zip(stacks, plan.stages, requests, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            if isinstance(result, Refusal):
-                return result
-        entry = results[0]
-        assert entry is not None and not isinstance(entry, BaseException | Refusal)
+            ]
+            for next_one in asyncio.as_completed(tasks):
+                refusal = await next_one
+                if isinstance(refusal, Refusal):
+                    for task in tasks:
+                        task.cancel()  # nobody waits for a slow load when the answer is known
+                    return refusal
+        entry = tasks[0].result()
+        assert not isinstance(entry, Refusal), "the first refusal was returned"
         run.connect(entry, window=self._window)
         return None
 
@@ -329,6 +356,10 @@ class _Opening:
                 return known(what=f"node {short(stage.node)}: {sentence}") if known else StageFailed(
                     node=stage.node, reason=sentence
                 )  # fmt: skip
+            case StageBroken(lacking=(needed, free)):
+                return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free)
+            case StageBroken(reason=reason):
+                return StageFailed(node=stage.node, reason=reason)
             case other:
                 return StageFailed(node=stage.node, reason=f"it answered {type(other).__name__}")
         run = self._run
@@ -346,9 +377,26 @@ class _Opening:
         return StepSender(stream, spawn=self._spawn, failed=failed).push
 
 
-def _kind_of(name: str) -> type[Busy] | type[NotFound] | None:
+def _kind_of(name: str) -> type[Busy] | type[Invalid] | type[NotFound] | None:
     """Refusals of a stage that mean the same at the head, and so the same status to the client."""
-    return {"Busy": Busy, "NotFound": NotFound}.get(name)
+    return {"Busy": Busy, "Invalid": Invalid, "NotFound": NotFound}.get(name)
+
+
+def _chat_template(known: KnownModel) -> str | Invalid:
+    model = known.manifest.model
+    try:
+        template = known.header.text("tokenizer.chat_template")
+    except BadGguf as error:
+        return Invalid(what=f"the chat template of model {model} is none ({error}): use /v1/completions", param="model")
+    if template is None:
+        return Invalid(what=f"model {model} has no chat template: use /v1/completions", param="model")
+    if len(template) > frames.TEMPLATE_LIMIT:  # the worker looks too, if it fits a command
+        return Invalid(
+            what=f"the chat template of model {model} has {len(template)} characters, above {frames.TEMPLATE_LIMIT}: "
+            "use /v1/completions",
+            param="model",
+        )
+    return template
 
 
 class _Run:
@@ -361,10 +409,12 @@ class _Run:
         plan: PipelinePlan,
         tokens: list[int],
         texts: Texts,
+        rows: int,
         limit: int,
         ticks: Callable[[], float],
     ) -> None:
-        self.request, self.plan, self.texts, self.limit = request, plan, texts, limit
+        """`rows`: of one prefill step."""
+        self.request, self.plan, self.texts, self.rows, self.limit = request, plan, texts, rows, limit
         self.history = tokens
         """Every token of the sequence, prompt and reply: what a replacement stage will be fed."""
         self.prompt_tokens = len(tokens)
@@ -412,7 +462,7 @@ class _Run:
             if left == 0 or (self._sent >= self.prompt_tokens and len(self._queue) >= TEXT_QUEUE):
                 return
             prefill = self.prompt_tokens - self._sent
-            count = min(PREFILL_ROWS, prefill) if prefill > 0 else 1
+            count = min(self.rows, prefill) if prefill > 0 else 1
             position = self._sent
             sample = position + count == len(self.history)
             rows = memoryview(array("i", self.history[position : position + count]))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +39,9 @@ from swarmd.inference.engine import (
 from swarmd.inference.native import EngineMismatch
 
 OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
+
+RENDER_BYTES = 512 * 1024 * 1024
+"""What rendering may add to the process: a prompt of 8 million characters, at up to 4 bytes each, a dozen times over."""
 
 BUFFER_BYTES = 1 << 16  # a decode step of the widest models (16384 numbers); a prefill chunk gets a buffer of its own
 
@@ -160,7 +164,11 @@ class Worker:
             vocabulary.piece(token, special=True).decode(errors="replace") if token >= 0 else ""
             for token in (vocabulary.bos, vocabulary.eos)
         )
-        text = render(template, messages, bos=bos, eos=eos, now=datetime.now().astimezone())
+        try:
+            with _little_memory(RENDER_BYTES):
+                text = render(template, messages, bos=bos, eos=eos, now=datetime.now().astimezone())
+        except MemoryError:
+            raise TemplateFailure(f"it needs more than {RENDER_BYTES >> 20} MB of memory") from None
         # A template that writes the first token itself must not get a second one.
         add_bos = vocabulary.adds_bos and not (bos and text.startswith(bos))
         return _ids(vocabulary.tokenize(text, special=True, add_bos=add_bos))
@@ -185,6 +193,23 @@ class Worker:
         if self._vocabulary is None:
             raise EngineFailure("the vocabulary is not open")
         return self._vocabulary
+
+
+@contextlib.contextmanager
+def _little_memory(more: int) -> Generator[None]:
+    """While the block runs, the process may grow by `more` bytes; then Python raises MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # not Linux: then the machine's memory is the limit
+        yield
+        return
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _ids(tokens: list[int]) -> bytes:

@@ -16,6 +16,8 @@ HEADER = struct.Struct("<II")
 MESSAGE_LIMIT = 16 * 1024 * 1024  # a prompt of 4 MB in a chat template is the largest real message
 PAYLOAD_LIMIT = 64 * 1024 * 1024  # 128 rows of width 32,768 in float32 are 16 MB; a vocabulary's texts stay below 16 MB
 
+TEMPLATE_LIMIT = 1024 * 1024  # characters of a chat template; the longest published ones are below 20,000
+
 
 class BadFrame(Exception):
     """The other end sent something that is not a frame; it is treated as crashed."""

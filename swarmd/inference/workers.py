@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,8 +18,8 @@ import psutil
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import WorkerDied, WorkerReady, WorkerStopped
-from swarmd.domain.ids import ModelId, NodeId, ShardRef
-from swarmd.domain.refusals import Busy, NoCapacity, NotFound, Refusal, WorkerFailed
+from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
 from swarmd.kit.bus import EventBus
@@ -29,19 +29,22 @@ from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.shards.registry import Registry
 from swarmd.shards.storage import ShardStorage
+from swarmd.wire.frames import MAX_PAYLOAD
 
 PREFILL_ROWS = 128
-"""Rows of one prefill step, on every node alike, because bits depend on it (design, section 4, point 11).
+"""Most rows of one prefill step: see `prefill_rows`.
 
 Large enough that matrix products dominate, small enough that several chunks are in flight over three stages, and one chunk
-of the widest model (16,384) is 8 MB: one wire message.
+of the widest published model (16,384) is 8 MB: one wire message.
 """
+BYTES_PER_NUMBER = 4  # int32 tokens, float32 hidden states
 KV_BUDGET_BYTES = 512 * 1024 * 1024
 """Caches for a whole model: two or three long chats of a 1B model, many of a small one. A part of a model takes its part."""
 LOAD_DEADLINE_S = 600.0  # 40 GB from a spinning disk at 100 MB/s take 400 s
 COMMAND_DEADLINE_S = 60.0  # bookkeeping and tokenising; a prompt of 4 MB tokenises in seconds
 FIRST_RESTART_S, LIMIT_RESTART_S = 0.5, 60.0
 QUIET_S = 60.0  # a worker that lived this long is well: the next restart waits the short delay again
+LOADS_WAITING = 32  # requests that wait for one model to load: three heads with the usual ten each
 STOPPING = "cannot be started: the node is stopping"
 
 T = TypeVar("T")
@@ -97,6 +100,11 @@ class _Host:
         self.wanted: set[int] = set()
         """What to load again after a crash."""
         self.texts: Texts | None = None
+        self.loading: dict[int, int] = {}
+        """Bytes promised to shards on their way into memory, by index: the machine's free memory does not show them yet."""
+        self.flights: dict[frozenset[int], asyncio.Task[Refusal | None]] = {}
+        """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
+        self.waiting = 0
         self.not_before = 0.0
         self.started_at = 0.0
         self.sequences = settings.inference.max_batch_size
@@ -111,10 +119,15 @@ class _Host:
         """Estimate for one shard: weights, caches, compute buffers. Errs on the high side by the buffers' share."""
         manifest, spec = self.known.manifest, self.known.manifest.shards[index]
         caches = self.known.architecture.kv_bytes_per_token(spec.layers) * self.cells
-        buffers = PREFILL_ROWS * manifest.width * 4 * 16  # some sixteen activations of a chunk alive at once
+        rows = prefill_rows(manifest.width)
+        buffers = rows * manifest.width * 4 * 16  # some sixteen activations of a chunk alive at once
         if index == len(manifest.shards) - 1:
-            buffers += PREFILL_ROWS * manifest.vocab_size * 4
+            buffers += rows * manifest.vocab_size * 4
         return spec.size_bytes + caches + buffers
+
+    def serves(self, wanted: frozenset[int]) -> bool:
+        """These shards are loaded, and nobody is about to change that."""
+        return self.process is not None and self.process.alive and wanted <= self.shards and not self.lock.locked()
 
     def take(self, cells: int) -> Seat | Busy:
         assert self.process is not None
@@ -194,8 +207,20 @@ class Workers:
         return host.memory_bytes(index)
 
     def free_bytes(self) -> int:
-        """What further shards may use on this node."""
-        return max(0, self._memory_limit())
+        """What further shards may use on this node.
+
+        Too little rather than too much while a shard loads: a part of it is gone from the machine's free memory already.
+        """
+        return max(0, self._memory_limit() - sum(sum(host.loading.values()) for host in self._hosts.values()))
+
+    def loading(self, model: ModelId) -> frozenset[int]:
+        """Shards on their way into memory: `free_bytes` counts them as there already."""
+        host = self._hosts.get(model)
+        return frozenset(host.loading) if host else frozenset()
+
+    def session_timeout_s(self) -> int:
+        """After so long without a step a session of this node is over."""
+        return self._settings().inference.session_timeout_seconds
 
     def statuses(self) -> tuple[WorkerStatus, ...]:
         return tuple(_status(model, host) for model, host in sorted(self._hosts.items()))
@@ -203,19 +228,52 @@ class Workers:
     # -- loading
 
     async def ensure(self, model: ModelId, shards: Iterable[int]) -> Refusal | None:
-        """Makes sure a worker runs with at least these shards loaded. Idempotent; concurrent calls wait for each other."""
-        return await self._apart(model, self._ensure(model, frozenset(shards)))
+        """Makes sure a worker runs with at least these shards loaded. Idempotent; who wants the same waits for one load."""
+        wanted = frozenset(shards)
+        host = self._host(model)
+        if host is None:
+            return NotFound(what=f"model {model} is not known on this node")
+        if host.serves(wanted):
+            return None
+        if self._supervisor is None:
+            return WorkerFailed(model=model, how=STOPPING)
+        flight = host.flights.get(wanted)
+        # Loads are counted too: they go on when whoever asked for them hangs up.
+        if host.waiting >= LOADS_WAITING or (flight is None and len(host.flights) >= LOADS_WAITING):
+            return Busy(what=f"{LOADS_WAITING} requests already wait for model {model} to load: try again soon")
+        if flight is None:
+            flight = host.flights[wanted] = self._supervisor.spawn(
+                self._ensure(host, wanted), name=f"load shards of {model}"
+            )
+        host.waiting += 1
+        try:
+            await asyncio.wait((flight,))
+        finally:
+            host.waiting -= 1
+        return WorkerFailed(model=model, how=STOPPING) if flight.cancelled() else flight.result()
 
-    async def _ensure(self, model: ModelId, wanted: frozenset[int]) -> Refusal | None:
+    async def _ensure(self, asked: _Host, wanted: frozenset[int]) -> Refusal | None:
+        try:
+            return await self._load_missing(asked.known.manifest.model, wanted)
+        finally:
+            del asked.flights[wanted]
+
+    async def _load_missing(self, model: ModelId, wanted: frozenset[int]) -> Refusal | None:
         async with self._locked(model) as host:
             if host is None:
                 return NotFound(what=f"model {model} is not known on this node")
             try:
                 process = await self._running(host)
-                for index in sorted(wanted - host.shards):
-                    refusal = await self._load(host, process, index)
-                    if refusal is not None:
-                        return refusal
+                needed = self._room_for(host, sorted(wanted - host.shards))
+                if isinstance(needed, Refusal):
+                    return needed
+                host.loading = needed  # no await since it was compared with what is free
+                try:
+                    for index in tuple(needed):
+                        await self._load(host, process, index)
+                        del needed[index]
+                finally:
+                    host.loading = {}
             except WorkerGone as gone:
                 return WorkerFailed(model=model, how=str(gone))
             except CommandFailed as failed:
@@ -224,13 +282,21 @@ class Workers:
 
     async def take_seat(self, model: ModelId, shards: Iterable[int], *, cells: int) -> Seat | Refusal:
         """A sequence of its own on a worker with these shards; `cells`: the most tokens it will have."""
-        refusal = await self.ensure(model, shards)
+        wanted = frozenset(shards)
+        host = self._host(model)
+        if host is not None and cells > host.cells:
+            return Invalid(
+                what=f"the caches of model {model} have {host.cells} cells on node {short(self._node)} and this request "
+                f"wants {cells}: ask for fewer tokens, or raise inference.context_tokens there",
+                param="max_tokens",
+            )
+        refusal = await self.ensure(model, wanted)
         if refusal is not None:
             return refusal
         host = self._hosts.get(model)
-        if host is None or host.process is None or not host.process.alive:
+        if host is None or host.process is None or not host.process.alive or not wanted <= host.shards:
             return WorkerFailed(model=model, how="ended before it could be used")
-        return host.take(cells)  # no await since `ensure`: what it loaded is still loaded
+        return host.take(cells)  # no await since we looked at the shards
 
     async def load_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
         if ref.index not in self._storage.held(ref.model):
@@ -262,6 +328,7 @@ class Workers:
             host.shards.discard(ref.index)
             host.wanted.discard(ref.index)
             self._registry.set_loaded(ref.model, host.shards)
+            self._bus.publish(WorkerReady(model=ref.model, shards=tuple(sorted(host.shards))))  # others plan with it
         return self.loaded(ref.model)
 
     async def unload_model(self, model: ModelId) -> int | Refusal:
@@ -400,14 +467,22 @@ class Workers:
         logger.info("worker of %s runs as process %d", model, process.pid)
         return process
 
-    async def _load(self, host: _Host, process: WorkerProcess, index: int) -> NoCapacity | NotFound | None:
+    def _room_for(self, host: _Host, missing: Sequence[int]) -> dict[int, int] | NotFound | NoCapacity:
+        """Bytes that each of these shards will take. All or nothing: a part of them is of no use to who asks."""
+        model = host.known.manifest.model
+        held = self._storage.held(model)
+        for index in missing:
+            if index not in held:
+                return NotFound(what=f"shard {index} of model {model} is not on this node")
+        needed = {index: host.memory_bytes(index) for index in missing}
+        total, free = sum(needed.values()), self.free_bytes()
+        if total > free:
+            return NoCapacity(node=self._node, needed_bytes=total, free_bytes=free)
+        return needed
+
+    async def _load(self, host: _Host, process: WorkerProcess, index: int) -> None:
         known = host.known
         model = known.manifest.model
-        if index not in self._storage.held(model):
-            return NotFound(what=f"shard {index} of model {model} is not on this node")
-        needed, free = host.memory_bytes(index), self.free_bytes()
-        if needed > free:
-            return NoCapacity(node=self._node, needed_bytes=needed, free_bytes=free)
         embedding = known.files[index].embedding
         table = None
         if embedding is not None:
@@ -426,7 +501,7 @@ class Workers:
             embeddings=table,
             cells=host.cells,
             sequences=host.sequences,
-            rows=PREFILL_ROWS,
+            rows=prefill_rows(known.manifest.width),
             threads=self._threads(),
         )
         await process.call(command, deadline_s=LOAD_DEADLINE_S)
@@ -434,7 +509,6 @@ class Workers:
         host.wanted.add(index)
         self._registry.set_loaded(model, host.shards)
         self._bus.publish(WorkerReady(model=model, shards=tuple(sorted(host.shards))))
-        return None
 
     async def _mourn(self, host: _Host, process: WorkerProcess) -> None:
         """Waits for the end of a process nobody asked to end; reports it and starts it again with its shards."""
@@ -460,8 +534,16 @@ class Workers:
         return threads_for(self._settings())
 
 
+def prefill_rows(width: int) -> int:
+    """Rows of one prefill step, on every node alike, because bits depend on it (design, section 4, point 11).
+
+    A chunk of hidden states is one wire message: wider models than 16,384 have fewer rows.
+    """
+    return min(PREFILL_ROWS, MAX_PAYLOAD // (BYTES_PER_NUMBER * width))
+
+
 def threads_for(settings: Settings) -> int:
-    """Threads of a worker: the setting, or a share of the physical cores by contribution (swarmllm.md 5.1)."""
+    """Threads of each worker: the setting, or a share of the physical cores by contribution (swarmllm.md 5.1)."""
     if settings.resources.max_cpu_threads > 0:
         return settings.resources.max_cpu_threads
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -1,22 +1,24 @@
 """The models this node knows: manifest and original header of each, on disk and in memory.
 
 A model is known once its manifest and its header passed their checks and lie in `models/<id>/`; holding shards of it is
-another matter (`shards`). Owner of `manifest.json`, `gguf_header.bin` and `vocabulary.gguf`; publishes `ModelDiscovered`.
+another matter (`shards`). Owner of `manifest.json`, `gguf_header.bin` and `vocabulary.gguf`; publishes `ModelDiscovered`
+and `ModelRemoved`. What a person removed is remembered by name, so that nobody brings it back by telling of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import blake3
 
-from swarmd.domain.events import ModelDiscovered
-from swarmd.domain.ids import ModelId, parse_model_id
+from swarmd.domain.events import ModelDiscovered, ModelRemoved
+from swarmd.domain.ids import MODEL_ID_MAX, ModelId, NodeId, parse_model_id, parse_node_id
 from swarmd.domain.models import Manifest, TrustLevel
-from swarmd.domain.refusals import BadFile, UnsupportedModel
+from swarmd.domain.refusals import BadFile, Refusal, UnsupportedModel
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.models import manifest as manifests
@@ -28,6 +30,9 @@ MANIFEST_NAME = "manifest.json"
 HEADER_NAME = "gguf_header.bin"
 VOCABULARY_NAME = "vocabulary.gguf"
 PIN_NAME = "pinned"
+INTRODUCER_NAME = "introduced_by"
+REMOVED_NAME = "_removed"  # beside the folders of the models; no model id has an underscore
+REMOVED_LIMIT = 1024  # names; four times as many as a node can know. Beyond, the longest removed may be learned again
 HEADER_LIMIT = 64 * 1024 * 1024  # the parser's own cap
 MODELS_LIMIT = 256  # known at once; members could otherwise fill the disk with headers nobody asked for
 
@@ -45,6 +50,14 @@ class KnownModel:
     """How each shard becomes a file here; same order as the manifest's shards."""
     pinned: bool
     """Somebody asked for it on this node."""
+    introducer: NodeId | None = None
+    """The peer that it was learned from; None: a file of this node, or learned before this was written down."""
+    stored_bytes: int = 0
+    """On the disk, shards not counted: manifest, header and vocabulary."""
+
+
+Admit = Callable[[KnownModel], tuple[ModelId, ...] | Refusal]
+"""Which models give way to this one, or why it cannot come in. Must not change anything: the catalogue may still refuse."""
 
 
 class Catalog:
@@ -53,7 +66,9 @@ class Catalog:
     def __init__(self, *, root: Path, disk: Disk, bus: EventBus, verify: manifests.Verify) -> None:
         self._root, self._disk, self._bus, self._verify = root, disk, bus, verify
         self._models: dict[ModelId, KnownModel] = {}
-        self._adopting = asyncio.Lock()
+        self._removed: dict[ModelId, None] = {}  # the latest last
+        self._folders = asyncio.Lock()
+        """Held while folders are written or deleted: one of the same name must not do both."""
 
     @property
     def root(self) -> Path:
@@ -63,9 +78,11 @@ class Catalog:
     def load_now(self) -> None:
         """Start-up: reads every folder. A folder that cannot be read is left alone, named in the log, and not a model."""
         self._disk.make_folder_now(self._root)
+        self._removed = self._read_removed_now()
         for folder in sorted(self._disk.list_folder_now(self._root)):
             if not self._disk.exists_now(folder / MANIFEST_NAME):
-                continue  # a header that was written before its manifest when the process died; adopting again repairs it
+                self._clear_now(folder)
+                continue
             try:
                 model = parse_model_id(folder.name)
                 data = self._disk.read_bytes_now(folder / MANIFEST_NAME, limit=manifests.MANIFEST_LIMIT)
@@ -78,7 +95,9 @@ class Catalog:
                 reason = "its manifest is of another model" if isinstance(known, KnownModel) else known.sentence
                 logger.warning("model folder %s is left alone: %s", folder.name, reason)
                 continue
-            self._models[model] = known
+            self._models[model] = replace(
+                known, introducer=self._read_introducer_now(folder), stored_bytes=self._stored_bytes_now(folder)
+            )
 
     def get(self, model: ModelId) -> KnownModel | None:
         return self._models.get(model)
@@ -86,6 +105,18 @@ class Catalog:
     def all(self) -> tuple[KnownModel, ...]:
         """Sorted by model id."""
         return tuple(self._models[model] for model in sorted(self._models))
+
+    def oldest_first(self) -> tuple[KnownModel, ...]:
+        """In the order in which they came; those of an earlier run are first, by name."""
+        return tuple(self._models.values())
+
+    def was_removed(self, model: ModelId) -> bool:
+        """A person removed it here and nobody asked for it since."""
+        return model in self._removed
+
+    def stored_bytes(self) -> int:
+        """What all models take of the disk, shards not counted."""
+        return sum(known.stored_bytes for known in self._models.values())
 
     def folder(self, model: ModelId) -> Path:
         return self._root / model
@@ -97,28 +128,49 @@ class Catalog:
         known = self._models.get(model)
         return TrustLevel.PINNED if known and known.pinned else TrustLevel.DISCOVERED
 
+    async def check_manifest(self, data: bytes, *, expect: tuple[ModelId, str]) -> Manifest | BadFile:
+        """Of a peer, before its header is asked for: this model in this layout, signed by its publisher."""
+        manifest = await asyncio.to_thread(manifests.decode, data, verify=self._verify)
+        return manifest if isinstance(manifest, BadFile) else _unexpected(manifest, expect) or manifest
+
     async def adopt(
-        self, manifest_data: bytes, header_data: bytes, *, expect: tuple[ModelId, str] | None = None
-    ) -> KnownModel | BadFile | UnsupportedModel:
+        self,
+        manifest_data: bytes,
+        header_data: bytes,
+        *,
+        expect: tuple[ModelId, str] | None = None,
+        introducer: NodeId | None = None,
+        admit: Admit = lambda _known: (),
+    ) -> KnownModel | Refusal:
         """Check both, write both, know the model. Known already with the same layout: nothing changes.
 
         A manifest of a known model in another layout is refused: shards of two layouts do not fit together. `expect`: it
-        comes from a peer, and has to be of this model in this layout, signed by its publisher. Raises OSError.
+        comes from the peer `introducer`, and has to be of this model in this layout, signed by its publisher. `admit` is
+        asked when nothing else can come in between, and what it names is gone before the model comes. Raises OSError.
         """
         # In a thread: a header may have 64 MB, and the parser takes seconds for that.
         known = await asyncio.to_thread(self._check, manifest_data, header_data, pinned=False)
         if not isinstance(known, KnownModel):
             return known
-        manifest = known.manifest
-        if expect is not None and (manifest.model, manifest.layout) != expect:
-            return BadFile(what=f"asked for {expect[0]} in layout {expect[1]}, got {manifest.model} in {manifest.layout}")
-        if expect is not None and manifest.publisher is None:
-            return BadFile(what=f"the manifest of model {manifest.model} is not signed")
-        async with self._adopting:
-            return await self._keep(known, manifest_data, header_data)
+        if expect is not None and (fault := _unexpected(known.manifest, expect)) is not None:
+            return fault
+        vocabulary = await asyncio.to_thread(vocabulary_file, known.header)
+        size = len(manifest_data) + len(header_data) + len(vocabulary)
+        known = replace(known, introducer=introducer, stored_bytes=size)
+        async with self._folders:
+            return await self._keep(known, manifest_data, header_data, vocabulary, admit)
 
-    async def _keep(self, known: KnownModel, manifest_data: bytes, header_data: bytes) -> KnownModel | BadFile:
+    async def _keep(
+        self, known: KnownModel, manifest_data: bytes, header_data: bytes, vocabulary: bytes, admit: Admit
+    ) -> KnownModel | Refusal:
         model = known.manifest.model
+        going = admit(known)  # no await between this answer and the end of those who go
+        if isinstance(going, Refusal):
+            return going
+        for one in going:
+            self._forget(one)
+        for one in going:
+            await self._delete(one)
         present = self._models.get(model)
         if present is not None:
             if present.manifest.layout == known.manifest.layout:
@@ -126,11 +178,19 @@ class Catalog:
             return BadFile(what=f"model {model} is already here in another layout: remove it first, or rename the file")
         if len(self._models) >= MODELS_LIMIT:
             return BadFile(what=f"this node already knows {MODELS_LIMIT} models: remove one first")
+        if model in self._removed:  # somebody wants it again
+            await self._write_removed({one: None for one in self._removed if one != model})
         folder = self.folder(model)
         await self._disk.make_folder(folder)
-        await self._disk.write_atomic(folder / HEADER_NAME, header_data)
-        await self._disk.write_atomic(folder / VOCABULARY_NAME, vocabulary_file(known.header))
-        await self._disk.write_atomic(folder / MANIFEST_NAME, manifest_data)  # last: with it the model exists
+        try:
+            await self._disk.write_atomic(folder / HEADER_NAME, header_data)
+            await self._disk.write_atomic(folder / VOCABULARY_NAME, vocabulary)
+            if known.introducer is not None:
+                await self._disk.write_atomic(folder / INTRODUCER_NAME, known.introducer.encode())
+            await self._disk.write_atomic(folder / MANIFEST_NAME, manifest_data)  # last: with it the model exists
+        except OSError:
+            await self._delete(model)  # the disk is full: what was written of it would be counted by nobody
+            raise
         self._models[model] = known
         self._bus.publish(ModelDiscovered(model=model, name=known.manifest.name))
         return known
@@ -141,23 +201,74 @@ class Catalog:
         if known is None or known.pinned:
             return
         await self._disk.write_atomic(self.folder(model) / PIN_NAME, b"")
-        self._models[model] = KnownModel(
-            manifest=known.manifest,
-            header=known.header,
-            architecture=known.architecture,
-            files=known.files,
-            pinned=True,
-        )
+        if (known := self._models.get(model)) is not None:  # it may have been removed meanwhile
+            self._models[model] = replace(known, pinned=True)
 
     async def remove(self, model: ModelId) -> int:
-        """Forget the model and delete its folder. Returns the number of files that were in it."""
-        self._models.pop(model, None)
+        """A person does not want it: forget the model, delete its folder, and remember the name until somebody asks for it
+        again. Returns the number of files that were in the folder."""
+        self._forget(model)
+        async with self._folders:
+            self._forget(model)  # it may have come back while we waited
+            kept = [one for one in self._removed if one != model][-REMOVED_LIMIT + 1 :]
+            await self._write_removed(dict.fromkeys((*kept, model)))
+            return await self._delete(model)
+
+    async def evict(self, models: Iterable[ModelId]) -> None:
+        """Delete what nobody asked for. It may be learned again when there is room. Raises OSError."""
+        going = tuple(models)
+        for model in going:
+            self._forget(model)
+        async with self._folders:
+            for model in going:
+                if model not in self._models:  # it may have come back while we waited
+                    await self._delete(model)
+
+    def _forget(self, model: ModelId) -> None:
+        if self._models.pop(model, None) is not None:
+            self._bus.publish(ModelRemoved(model=model))
+
+    async def _delete(self, model: ModelId) -> int:
         folder = self.folder(model)
         # The manifest goes first: without it the folder is no model, whatever happens in between.
         await self._disk.remove(folder / MANIFEST_NAME)
         files = await self._disk.list_folder(folder)
         await self._disk.remove_folder(folder)
         return len(files) + 1
+
+    def _clear_now(self, folder: Path) -> None:
+        """A folder without a manifest: what is left of a removal or an adoption that was killed goes, all else stays."""
+        if not folder.is_dir():
+            return
+        names = {path.name for path in self._disk.list_folder_now(folder)}
+        half = bool(names) and names <= {HEADER_NAME, VOCABULARY_NAME, INTRODUCER_NAME}
+        if half or folder.name in self._removed:
+            self._disk.remove_folder_now(folder)
+
+    async def _write_removed(self, removed: dict[ModelId, None]) -> None:
+        self._removed = removed
+        await self._disk.write_atomic(self._root / REMOVED_NAME, "\n".join(removed).encode())
+
+    def _read_removed_now(self) -> dict[ModelId, None]:
+        path = self._root / REMOVED_NAME
+        try:
+            text = self._disk.read_bytes_now(path, limit=REMOVED_LIMIT * (MODEL_ID_MAX + 1)).decode()
+            return {parse_model_id(line): None for line in text.split()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            logger.warning("what was removed before is not known any more: %s: %s", path, error)
+            return {}
+
+    def _read_introducer_now(self, folder: Path) -> NodeId | None:
+        try:
+            return parse_node_id(self._disk.read_bytes_now(folder / INTRODUCER_NAME, limit=64).decode())
+        except (OSError, ValueError):
+            return None
+
+    def _stored_bytes_now(self, folder: Path) -> int:
+        paths = (folder / name for name in (MANIFEST_NAME, HEADER_NAME, VOCABULARY_NAME))
+        return sum(self._disk.size_bytes_now(path) for path in paths if self._disk.exists_now(path))
 
     def _check(self, manifest_data: bytes, header_data: bytes, *, pinned: bool) -> KnownModel | BadFile | UnsupportedModel:
         manifest = manifests.decode(manifest_data, verify=self._verify)
@@ -182,3 +293,9 @@ class Catalog:
             return fault
         files = tuple(shard_file(header, manifest, shard.index) for shard in manifest.shards)
         return KnownModel(manifest=manifest, header=header, architecture=architecture, files=files, pinned=pinned)
+
+
+def _unexpected(manifest: Manifest, expect: tuple[ModelId, str]) -> BadFile | None:
+    if (manifest.model, manifest.layout) != expect:
+        return BadFile(what=f"asked for {expect[0]} in layout {expect[1]}, got {manifest.model} in {manifest.layout}")
+    return BadFile(what=f"the manifest of model {manifest.model} is not signed") if manifest.publisher is None else None

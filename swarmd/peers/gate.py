@@ -26,6 +26,7 @@ from swarmd.peers.hello import BOOT_BYTES, MAX_SOFTWARE, Declined, Hello, Stated
 from swarmd.peers.invitations import Invitations, Redeemed
 from swarmd.peers.membership import Membership
 from swarmd.transport.doors import Admitted, TurnedAway
+from swarmd.transport.foreign_text import cleaned
 
 _NO_READING: Final = Forbidden(what="its Hello cannot be read")
 
@@ -164,7 +165,7 @@ class Gate:
 
 
 def _identity(said: Hello) -> PeerIdentity:
-    return PeerIdentity(node=said.node_id, purpose=said.purpose, software=said.software, endpoints=said.stated)
+    return PeerIdentity(node=said.node_id, purpose=said.purpose, software=cleaned(said.software), endpoints=said.stated)
 
 
 def _to_tell(refusal: UsedUp | Expired | Forbidden) -> tuple[Declined, float]:

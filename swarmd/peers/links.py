@@ -4,6 +4,9 @@ Both sides of a pair dial; a double connection is resolved by `slots`. A link th
 growing, jittered pauses; a new endpoint ends the pause at once. So after a restart a node finds its way back from the
 persisted book and its certificate, and nobody has to tell it.
 
+Nodes known from hearsay alone are dialled through turns of their own: however many somebody invents, a member that was
+here before waits for none of them.
+
 Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`.
 """
 
@@ -16,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from swarmd.domain.events import PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
-from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerView, Purpose
+from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import Refusal
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -42,6 +45,8 @@ CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; 
 TELL_TIMEOUT_S: Final = 10.0  # as long as a silent link lives (`wire.session.DEAD_AFTER_S`)
 TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
 JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
+DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
+HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
 RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 5 s, so half a minute of history
 
@@ -131,7 +136,9 @@ class Links:
         self._open: set[Link] = set()
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
-        self._neighbours = Neighbours(own=own, book=book, bus=bus, offer=self._offer_quietly)
+        self._turns = asyncio.Semaphore(DIALS)
+        self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
+        self._neighbours = Neighbours(own=own, book=book, bus=bus, clock=world.clock, hear=self._hear)
         dispatcher.answer(Summary, self._heard_summary)
         dispatcher.answer(Introduction, self._heard_introduction)
 
@@ -147,6 +154,7 @@ class Links:
                 self._sample()
                 for node in self._book.nodes():
                     self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
+                self._let_go()
         finally:
             self._running = False
             for place in self._places.values():
@@ -168,18 +176,19 @@ class Links:
         return tuple(sorted(node for node, purpose in self._places if purpose is Purpose.CONTROL and self._is_up(node)))
 
     def views(self) -> tuple[PeerView, ...]:
-        """Everybody in the book, in the order of their ids."""
-        return tuple(view for node in sorted(self._book.nodes()) if (view := self.view(node)) is not None)
+        """Everybody in the book or connected, in the order of their ids."""
+        nodes = sorted({*self._book.nodes(), *self.connected()})
+        return tuple(view for node in nodes if (view := self.view(node)) is not None)
 
     def view(self, node: NodeId) -> PeerView | None:
         record = self._book.record(node)
-        if record is None:
-            return None
         place = self._places.get((node, Purpose.CONTROL))
         leg = None if place is None else place.slot.current
         if leg is None:
-            return PeerView(record=record, connected=False, addresses=record.endpoints)
+            return None if record is None else PeerView(record=record, connected=False, addresses=record.endpoints)
         connection = leg.link.connection
+        if record is None:  # not in the book yet, or it is full
+            record = PeerRecord(node=node, endpoints=_stated(connection), last_seen=self._world.clock.now())
         return PeerView(
             record=record,
             connected=True,
@@ -205,11 +214,13 @@ class Links:
         """What this node says about itself from now on; a growing `version` makes it news."""
         self._neighbours.announce(summary)
 
-    async def offer(self, node: NodeId, endpoints: tuple[Endpoint, ...], *, source: Source) -> bool:
+    async def offer(
+        self, node: NodeId, endpoints: tuple[Endpoint, ...], *, source: Source, teller: NodeId | None = None
+    ) -> bool:
         """Somebody says that `node`, a member, is there. Stored, and dialled at once when that is news (True)."""
         if node == self._own:
             return False
-        news = await self._book.offer(node, endpoints, source=source)
+        news = await self._book.offer(node, endpoints, source=source, teller=teller)
         if news:
             self.wake(node)
             self._neighbours.refresh()
@@ -286,6 +297,16 @@ class Links:
             if place.tender is None or place.tender.done():
                 place.tender = self._spawn(self._keep_up(place), name=f"{purpose.value} link to {short(node)}")
 
+    def _let_go(self) -> None:
+        """Nobody dials on for nodes that the book has dropped."""
+        for node in {node for node, _ in self._places if node not in self._book}:
+            places = [place for purpose in Purpose if (place := self._places.get((node, purpose))) is not None]
+            if all(place.tender is not None and place.slot.current is None for place in places):
+                for place in places:
+                    assert place.tender is not None, "just looked"
+                    place.tender.cancel()
+                    del self._places[node, place.purpose]
+
     async def _keep_up(self, place: _Place) -> None:
         control = self._place(place.node, Purpose.CONTROL)
         while True:
@@ -308,13 +329,18 @@ class Links:
     async def _dial(self, place: _Place) -> None:
         """Every endpoint once, best first, until there is a connection, from here or from there."""
         for endpoint in self._book.endpoints(place.node):
-            result = await self._dialler.dial(endpoint, expect=place.node, purpose=place.purpose)
-            if isinstance(result, Connection):
-                self.dialled(result, endpoint)
-                return
+            async with self._hearsay_turns if self._book.is_hearsay(place.node) else self._turns:
+                if not place.vacant.is_set():
+                    return  # it came to us while we waited for our turn
+                result = await self._dialler.dial(endpoint, expect=place.node, purpose=place.purpose)
+                if isinstance(result, Connection):
+                    self.dialled(result, endpoint)
+                    return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
             if not place.vacant.is_set():
                 return
+            if place.purpose is Purpose.CONTROL:  # the other one is dialled only where this one is up
+                await self._book.record_failure(place.node, endpoint)
 
     def _adopt(self, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
         """One more connection is up. No await in here: between the verdict and what follows nothing can change."""
@@ -383,8 +409,7 @@ class Links:
     async def _remember(self, leg: _Leg, endpoint: Endpoint | None) -> None:
         """Where the peer is: what it stated, read in the light of where we see it."""
         connection = leg.link.connection
-        stated = as_seen_from(connection.peer.endpoints, observed_host=connection.remote.host)
-        await self.offer(connection.node, stated, source=Source.OBSERVED)
+        await self.offer(connection.node, _stated(connection), source=Source.OBSERVED)
         await self._book.record_seen(connection.node, endpoint=endpoint)
         self._tend(connection.node)
         self._neighbours.refresh()
@@ -419,8 +444,8 @@ class Links:
             await self._neighbours.heard_introduction(peer.node, message, observed_host=observed_host)
         return Heard()
 
-    async def _offer_quietly(self, node: NodeId, endpoints: tuple[Endpoint, ...], source: Source) -> None:
-        await self.offer(node, endpoints, source=source)
+    async def _hear(self, node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
+        return await self.offer(node, endpoints, source=Source.INTRODUCED, teller=teller)
 
     def _sample(self) -> None:
         """Round trips into the gauges: smoothed and least."""
@@ -436,6 +461,10 @@ class Links:
             leg.rtt_ms = latest if leg.rtt_ms is None else leg.rtt_ms + RTT_WEIGHT * (latest - leg.rtt_ms)
             self._gauges.set(f"peers.{node}.rtt_ms", leg.rtt_ms)
             self._gauges.set(f"peers.{node}.min_rtt_ms", least)
+
+
+def _stated(connection: Connection) -> tuple[Endpoint, ...]:
+    return as_seen_from(connection.peer.endpoints, observed_host=connection.remote.host)
 
 
 async def _pause(place: _Place) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
@@ -18,12 +20,18 @@ from swarmd.domain.events import SummaryReceived
 from swarmd.domain.ids import NodeId, parse_model_id, parse_node_id, short
 from swarmd.domain.peers import Endpoint, NodeSummary
 from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import TokenBucket
+from swarmd.kit.world import Clock
 from swarmd.peers.addresses import MAX_ENDPOINTS, as_seen_from, is_loopback, is_unspecified
-from swarmd.peers.book import PeerBook
-from swarmd.store.peers import Source
+from swarmd.peers.book import MAX_PEERS, PeerBook
 from swarmd.wire.messages import Introduced, Introduction, Summary
 
 MAX_INTRODUCED: Final = 64  # members in one message: more than a private network has; the rest follows in the next one
+
+INTRODUCTIONS_BURST: Final = 300  # after a power cut: 150 neighbours come up one by one, each with its addresses later
+INTRODUCTIONS_PER_S: Final = 1.0  # reading one takes 5 ms at most
+NEWS_BURST: Final = 300  # two for each of 150 members: that it is there, and one more address
+NEWS_PER_S: Final = 1 / 60  # each is up to 96 dials (12 of 8 addresses): a liar makes us dial twice a second, not more
 
 MAX_TEXT: Final = 128  # characters of a software version, a region, the name of a graphics card
 MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the message still fits
@@ -33,19 +41,31 @@ LAYOUT: Final = re.compile(r"[0-9a-f]{32}")  # `domain.models.Manifest.layout`
 Send = Callable[[Summary | Introduction], Awaitable[None]]
 """Returns when the message is on its way. Raises when the link is gone."""
 
-Offer = Callable[[NodeId, tuple[Endpoint, ...], Source], Awaitable[None]]
+Hear = Callable[[NodeId, tuple[Endpoint, ...], NodeId], Awaitable[bool]]
+"""`await hear(member, endpoints, who says so)`: True when that was news."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Patience:
+    """How much more one neighbour may introduce."""
+
+    messages: TokenBucket
+    news: TokenBucket
 
 
 class Neighbours:
     """The owner of the newest summaries. Used by `links`, which knows the connections."""
 
-    def __init__(self, *, own: NodeId, book: PeerBook, bus: EventBus, offer: Offer) -> None:
+    def __init__(self, *, own: NodeId, book: PeerBook, bus: EventBus, clock: Clock, hear: Hear) -> None:
         self._own = own
         self._book = book
         self._bus = bus
-        self._offer = offer
+        self._clock = clock
+        self._hear = hear
+        self._patience: OrderedDict[NodeId, _Patience] = OrderedDict()
+        """By node, not by connection: dialling again does not renew it. The one heard longest ago goes first."""
         self._ours: NodeSummary | None = None
         self._theirs: dict[NodeId, NodeSummary] = {}
         self._news: dict[NodeId, asyncio.Event] = {}
@@ -103,7 +123,11 @@ class Neighbours:
 
     async def heard_introduction(self, node: NodeId, message: Introduction, *, observed_host: str) -> None:
         """From a connected neighbour: whom it is linked to. They go into the book and are dialled; they prove
-        themselves."""
+        themselves. A neighbour that introduces without end is not listened to for a while."""
+        patience = self._patience_with(node)
+        if not patience.messages.try_take():
+            logger.debug("node %s introduces too often, ignored", short(node))
+            return
         for one in message.members[:MAX_INTRODUCED]:
             try:
                 member = parse_node_id(one.node)
@@ -116,8 +140,23 @@ class Neighbours:
             same_machine = observed_host if is_loopback(observed_host) else None
             stated = tuple(endpoint for endpoint in one.endpoints[:MAX_ENDPOINTS] if not is_unspecified(endpoint.host))
             endpoints = as_seen_from(stated, observed_host=same_machine)
-            if endpoints:
-                await self._offer(member, endpoints, Source.INTRODUCED)
+            if not endpoints:
+                continue
+            if patience.news.retry_after_s() > 0:
+                logger.debug("node %s introduces too many, the rest is ignored", short(node))
+                return
+            if await self._hear(member, endpoints, node):
+                patience.news.try_take()
+
+    def _patience_with(self, node: NodeId) -> _Patience:
+        patience = self._patience.pop(node, None) or _Patience(
+            messages=TokenBucket(INTRODUCTIONS_PER_S, INTRODUCTIONS_BURST, clock=self._clock),
+            news=TokenBucket(NEWS_PER_S, NEWS_BURST, clock=self._clock),
+        )
+        self._patience[node] = patience
+        if len(self._patience) > MAX_PEERS:
+            self._patience.popitem(last=False)
+        return patience
 
     def _introductions(
         self, to: NodeId, *, observed_host: str, told: dict[NodeId, tuple[Endpoint, ...]]
@@ -162,7 +201,9 @@ def unsound(summary: NodeSummary) -> str | None:
             return "a layout that is none"
         if holding.layer_ms is not None and not (isfinite(holding.layer_ms) and holding.layer_ms >= 0):
             return "an impossible speed"
-        shards = holding.shards
-        if any(index < 0 or index >= MAX_SHARDS for index in shards) or list(shards) != sorted(set(shards)):
-            return "a list of shards that is none"
+        for shards in (holding.shards, holding.loaded):
+            if any(index < 0 or index >= MAX_SHARDS for index in shards) or list(shards) != sorted(set(shards)):
+                return "a list of shards that is none"
+        if not set(shards).issuperset(holding.loaded):
+            return "loaded shards that it does not hold"
     return None

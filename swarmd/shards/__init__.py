@@ -1,5 +1,5 @@
 """Shards on this node's disk, who else holds which, and bringing them from one to the other.
 
-Publishes `ShardDownloadStarted`, `ShardStored`, `ShardRejected`, `ShardDropped`, `ModelRemoved`. Never decides by itself
-what to fetch or drop: people and, one day, the steward do.
+Publishes `ShardDownloadStarted`, `ShardStored`, `ShardRejected`, `ShardDropped`. Never decides by itself which shards to
+fetch or drop: people and, one day, the steward do. What is learned of models nobody asked for comes and goes (`discovered`).
 """

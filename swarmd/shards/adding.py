@@ -1,5 +1,8 @@
 """Puts a local GGUF file into the node: cut, signed, copied shard by shard. What `ShardDesk.add_file` does.
 
+What peers merely told of under the same name does not matter: a manifest of theirs is kept when it is one of this very file,
+since shards in its layout fit theirs, and replaced when it is not.
+
 Killed at any moment and asked again, it goes on: a manifest that exists is kept, shards that are here are not copied again,
 and a shard that was half copied continues at its last chunk.
 """
@@ -21,7 +24,8 @@ from swarmd.models import manifest as manifests
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.gguf import BadGguf, GgufHeader
 from swarmd.models.slicing import plan_layout
-from swarmd.shards.cutting import LocalFile, hash_payload, is_same_file, read_chunk
+from swarmd.shards.cutting import LocalFile, Progress, hash_payload, is_same_file, is_same_throughout, read_chunk
+from swarmd.shards.discovered import Discovered
 from swarmd.shards.jobs import Job
 from swarmd.shards.registry import Registry
 from swarmd.shards.storage import ChunkMismatch, ShardStorage
@@ -40,6 +44,7 @@ class Adder:
         *,
         node: NodeId,
         catalog: Catalog,
+        discovered: Discovered,
         storage: ShardStorage,
         registry: Registry,
         disk: Disk,
@@ -48,6 +53,7 @@ class Adder:
         sign: Sign,
     ) -> None:
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
+        self._discovered = discovered
         self._disk, self._gauges, self._world, self._sign = disk, gauges, world, sign
 
     async def add(
@@ -65,10 +71,12 @@ class Adder:
             job.want((spec.index, spec.size_bytes) for spec in manifest.shards)
             for index in held:
                 job.mark(index, TransferState.COMPLETE)
-            refusal = self._storage.space_for(wanted, limit_bytes=limit_bytes, promised=promised)
+            spare = self._discovered.spare_bytes(but=job.model)
+            refusal = self._storage.space_for(wanted, limit_bytes=limit_bytes, promised=promised, spare_bytes=spare)
             if refusal is not None:
                 return refusal
             await self._catalog.pin(job.model)
+            await self._discovered.give_way(self._storage.short_of(wanted, limit_bytes=limit_bytes, promised=promised))
             for ref in wanted:
                 await self._land(local, job, ref, known)
         except ChunkMismatch as error:
@@ -95,6 +103,12 @@ class Adder:
         if known is None:
             return await self._cut(local, job, gauge, shard_size_bytes, limit_bytes, promised)
         # The size asked for does not matter: a model that is cut keeps its shards.
+        if self._discovered.is_merely(job.model):
+            job.say("comparing the file with what a peer told of it")
+            progress = self._progress(gauge, sum(spec.size_bytes for spec in known.manifest.shards))
+            if await is_same_throughout(local, known.manifest, self._disk, progress):
+                return known
+            return await self._cut(local, job, gauge, shard_size_bytes, limit_bytes, promised)
         if await is_same_file(local, known.manifest, self._disk):
             return known
         return BadFile(
@@ -114,17 +128,11 @@ class Adder:
         if isinstance(cuts, Refusal):
             return cuts
         total = sum(cut.size_bytes for cut in cuts)
-        room = self._storage.room(limit_bytes=limit_bytes, promised=promised)
+        room = self._storage.room(limit_bytes=limit_bytes, promised=promised) + self._discovered.spare_bytes()
         if total > room:  # before an hour of hashing, not after
             return NoSpace(needed_bytes=total, free_bytes=room)
         job.say(f"hashing {total} bytes of {len(cuts)} shards")
-        done = 0
-
-        def progress(size: int) -> None:
-            nonlocal done
-            done += size
-            self._gauges.set(gauge, done / total)
-
+        progress = self._progress(gauge, total)
         hashes = [await hash_payload(local, cut, self._disk, progress) for cut in cuts]
         manifest = manifests.build_manifest(
             header=local.header,
@@ -138,7 +146,19 @@ class Adder:
             created_at=int(self._world.clock.now()),
         )
         signed = manifests.signed(manifest, self._node, self._sign)
-        return await self._catalog.adopt(manifests.encode(signed), local.header_data)
+        return await self._catalog.adopt(
+            manifests.encode(signed), local.header_data, admit=self._discovered.admit_own
+        )
+
+    def _progress(self, gauge: str, total: int) -> Progress:
+        done = 0
+
+        def progress(size: int) -> None:
+            nonlocal done
+            done += size
+            self._gauges.set(gauge, done / total)
+
+        return progress
 
     async def _land(self, local: LocalFile, job: Job, ref: ShardRef, known: KnownModel) -> None:
         """Raises ChunkMismatch and OSError."""

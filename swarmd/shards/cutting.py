@@ -109,6 +109,19 @@ async def is_same_file(local: LocalFile, manifest: Manifest, disk: Disk) -> bool
     return True
 
 
+async def is_same_throughout(local: LocalFile, manifest: Manifest, disk: Disk, progress: Progress) -> bool:
+    """As `is_same_file`, and every chunk: for a manifest that somebody else made. Reads the whole file."""
+    if not await is_same_file(local, manifest, disk):
+        return False
+    for shard in manifest.shards:
+        for number, expected in enumerate(shard.chunk_blake3):
+            data = await read_chunk(local.path, shard, number, disk)
+            if blake3.blake3(data).hexdigest() != expected:
+                return False
+            progress(len(data))
+    return True
+
+
 def runs_of(local: LocalFile, cut: Cut) -> tuple[Run, ...]:
     """Where the payload of a cut lies in the file."""
     runs: list[Run] = []

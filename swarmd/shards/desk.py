@@ -1,19 +1,19 @@
 """Where models are asked for: added from a file, fetched from peers, deleted, found again on the disk.
 
-What is to be fetched is written down before the first byte, so a node that is killed goes on at its next start. Publishes
-`ModelRemoved`, and `ShardDropped` for what somebody took away; the other facts of shards come from where the work is done.
+What is to be fetched is written down before `acquire` answers, so a node that is killed goes on at its next start. Publishes
+`ShardDropped` for what somebody took away; the other facts come from where the work is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 from swarmd.config.settings import Settings
-from swarmd.domain.events import ModelRemoved, PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived
+from swarmd.domain.events import PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
@@ -28,6 +28,7 @@ from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.slicing import fair_share
 from swarmd.shards.adding import Adder, Sign
 from swarmd.shards.cutting import open_local
+from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import FIRST_S, LIMIT_S, PATIENCE_S, Fetcher, Lines
 from swarmd.shards.jobs import Job
 from swarmd.shards.learning import Learner, Summaries
@@ -69,19 +70,31 @@ class ShardDesk:
         settings: Callable[[], Settings],
         sign: Sign,
         before_drop: BeforeDrop,
+        in_memory: Callable[[], Collection[ModelId]],
         patience_s: float = PATIENCE_S,
         resume_patience_s: float = RESUME_PATIENCE_S,
     ) -> None:
-        """`lines`: the links. `summaries`: of connected nodes. `sign`: as the publisher of a manifest."""
+        """`lines`: the links. `summaries`: of connected nodes. `sign`: as the publisher of a manifest. `in_memory`: models
+        that workers have, be it only their vocabulary."""
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
         self._lines, self._summaries, self._db, self._disk = lines, summaries, db, disk
         self._world, self._bus, self._settings, self._before_drop = world, bus, settings, before_drop
         self._patience_s, self._resume_patience_s = patience_s, resume_patience_s
-        self._learner = Learner(catalog=catalog, lines=lines, summaries=summaries, world=world)
+        self._discovered = Discovered(
+            catalog=catalog,
+            storage=storage,
+            job=self._running,
+            in_memory=in_memory,
+            free_bytes=lambda: storage.room(limit_bytes=self._limit_bytes(), promised=self._promised()),
+        )
+        self._learner = Learner(
+            catalog=catalog, discovered=self._discovered, lines=lines, summaries=summaries, world=world
+        )
         self._fetcher = Fetcher(storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world)
         self._adder = Adder(
-            node=node, catalog=catalog, storage=storage, registry=registry, disk=disk, gauges=gauges, world=world, sign=sign
-        )
+            node=node, catalog=catalog, discovered=self._discovered, storage=storage, registry=registry, disk=disk,
+            gauges=gauges, world=world, sign=sign,
+        )  # fmt: skip
         self._jobs: dict[ModelId, Job] = {}
         self._tasks: dict[ModelId, asyncio.Task[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -124,13 +137,13 @@ class ShardDesk:
             return Busy(what=f"model {model} is already being added or fetched: wait until that is done")
         settings = self._settings()
         promised = self._promised()
-        job = self._enter(Job(model, trigger="user", started_at=self._world.clock.now()))
+        job = self._enter(Job(model, trigger="user", started_at=self._world.clock.now(), local=True))
         try:
             refusal = await self._adder.add(
                 local,
                 job,
                 shard_size_bytes=shard_size_bytes or settings.model.shard_size_mb * MEGABYTE,
-                limit_bytes=settings.resources.max_disk_mb * MEGABYTE,
+                limit_bytes=self._limit_bytes(),
                 promised=promised,
             )
             if refusal is not None:
@@ -144,13 +157,27 @@ class ShardDesk:
 
     # ---- from peers
 
-    def acquire(
+    async def acquire(
         self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user"
     ) -> Acquisition | Refusal:
         """Fetch these shards in the background; None: all that are missing if they fit, else this node's fair share.
 
-        Refuses NotFound, NoCoverage, NoSpace, Busy. More shards of a model that is on its way join that job.
+        Answers when the wish is on the disk: killed after that, the node fetches them all the same. Refuses NotFound,
+        NoCoverage, NoSpace, Busy. More shards of a model that is on its way join that job.
         """
+        begun = self._begin(model, indices, trigger)
+        if isinstance(begun, Refusal):
+            return begun
+        acquisition, note = begun
+        await asyncio.wait((note,))  # who leaves meanwhile does not take the wish along
+        if note.cancelled() or note.exception() is not None:
+            return Busy(what=f"that model {model} is wanted could not be written down: ask again")
+        return acquisition
+
+    def _begin(
+        self, model: ModelId, indices: tuple[int, ...] | None, trigger: str
+    ) -> tuple[Acquisition, asyncio.Task[None]] | Refusal:
+        """The job, and the task that writes it down. No await between the looks and the entry of the job."""
         if self._supervisor is None:
             return Busy(what="this node is starting or stopping: try again in a moment")
         job = self._running(model)
@@ -160,15 +187,19 @@ class ShardDesk:
         chosen = self._choose(known, indices) if known is not None else indices
         if isinstance(chosen, Refusal):
             return chosen
-        if job is not None and model not in self._tasks:
+        if job is not None and job.local:
             return Busy(what=f"model {model} is being added from a file: wait until that is done")
+        joined = job is not None
         if job is None:
             job = self._enter(Job(model, trigger=trigger, started_at=self._world.clock.now()))
-            self._start(job, known, chosen, patience_s=self._patience_s)
-        elif known is not None and chosen:
-            job.want((index, known.manifest.shards[index].size_bytes) for index in chosen)
-            self._supervisor.spawn(self._write(job, job.wanted), name=f"more shards of {model}")
-        return self._snapshot(job)
+        if known is None or (joined and job.state == "awaiting_manifest"):
+            job.ask(indices)
+        else:
+            _want(job, known, chosen or ())
+        note = self._supervisor.spawn(self._write(job), name=f"noting {model}")
+        if not joined:
+            self._start(job, note, patience_s=self._patience_s)
+        return self._snapshot(job), note
 
     def acquisition(self, model: ModelId) -> Acquisition | None:
         """Of the running or the latest job."""
@@ -186,7 +217,7 @@ class ShardDesk:
         if self._catalog.get(model) is None:
             return NotFound(what=f"this node knows no model {model}")
         job = self._running(model)
-        if job is not None and model not in self._tasks:
+        if job is not None and job.local:
             return Busy(what=f"model {model} is being added from a file: wait until that is done")
         refs = [ShardRef(model, index) for index in self._registry.held(model)]
         for ref in refs:
@@ -194,15 +225,15 @@ class ShardDesk:
             if refusal is not None:
                 return refusal
         await self._cancel(model)
-        # No await between this look and `forget`: after it nothing is held, so nothing new can begin.
+        # No await between this look and `remove`: after it nothing is held or known, so nothing new can begin.
         refusal = next((refusal for ref in refs if (refusal := self._in_use(ref)) is not None), None)
         if refusal is not None:
             return refusal
+        if self._running(model) is not None:
+            return Busy(what=f"somebody asked for model {model} just now: delete it again if it is not wanted")
         self._storage.forget(model)
-        removed = await self._catalog.remove(model)
         self._jobs.pop(model, None)
-        self._bus.publish(ModelRemoved(model=model))
-        return removed
+        return await self._catalog.remove(model)
 
     async def delete_shard(self, ref: ShardRef) -> Refusal | None:
         """Delete one shard, or what has arrived of it. Refuses NotFound, Busy."""
@@ -285,35 +316,45 @@ class ShardDesk:
 
     def _no_space(self, known: KnownModel, indices: tuple[int, ...]) -> Refusal | None:
         refs = [ShardRef(known.manifest.model, index) for index in indices]
-        limit = self._settings().resources.max_disk_mb * MEGABYTE
-        return self._storage.space_for(refs, limit_bytes=limit, promised=self._promised()) if refs else None
+        if not refs:
+            return None
+        spare = self._discovered.spare_bytes(but=known.manifest.model)
+        limit = self._limit_bytes()
+        return self._storage.space_for(refs, limit_bytes=limit, promised=self._promised(), spare_bytes=spare)
+
+    def _limit_bytes(self) -> int:
+        return self._settings().resources.max_disk_mb * MEGABYTE
 
     def _resume(self, row: AcquisitionRow) -> None:
         """A job that the last run of this node did not finish."""
         known = self._catalog.get(row.model)
         job = self._enter(Job(row.model, trigger=row.trigger, started_at=row.started_at))
-        chosen: tuple[int, ...] | None = row.shards or None
-        if known is not None and chosen is not None:
+        if known is None or not row.shards:
+            job.ask(row.shards or None)
+        else:
             held = self._registry.held(row.model)
-            chosen = tuple(index for index in chosen if index < len(known.manifest.shards) and index not in held)
+            _want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
         job.say("going on after a restart")
-        self._start(job, known, chosen, patience_s=self._resume_patience_s)
+        self._start(job, None, patience_s=self._resume_patience_s)
 
-    def _start(self, job: Job, known: KnownModel | None, chosen: tuple[int, ...] | None, *, patience_s: float) -> None:
+    def _start(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
+        """`note` writes the job down; None: it is written down."""
         assert self._supervisor is not None, "the callers have looked"
-        if known is not None and chosen is not None:
-            job.want((index, known.manifest.shards[index].size_bytes) for index in chosen)
-        work = self._work(job, chosen, patience_s=patience_s)
+        work = self._work(job, note, patience_s=patience_s)
         self._tasks[job.model] = self._supervisor.spawn(work, name=f"fetching {job.model}")
 
-    async def _work(self, job: Job, chosen: tuple[int, ...] | None, *, patience_s: float) -> None:
+    async def _work(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
         """The life of a job. Cancelled with the node, it stays written down; ended, well or not, it is forgotten."""
         try:
-            if chosen != ():
-                await self._write(job, chosen)
-            problem = await self._fetch_all(job, chosen, patience_s=patience_s)
-            async with self._db.transaction() as tx:
-                await forget_acquisition(tx, job.model)
+            if note is not None:
+                await asyncio.wait((note,))
+                if note.cancelled() or note.exception() is not None:
+                    job.fail("it could not be written down: ask again")
+                    return
+            problem = await self._fetch_all(job, patience_s=patience_s)
+            while not await self._settled(job):
+                first, problem = problem, await self._fetch_all(job, patience_s=patience_s)
+                problem = problem or (first if job.given_up else None)
             if problem is None:
                 job.complete()
             else:
@@ -325,20 +366,28 @@ class ShardDesk:
             if self._tasks.get(job.model) is asyncio.current_task():
                 del self._tasks[job.model]
 
-    async def _fetch_all(self, job: Job, chosen: tuple[int, ...] | None, *, patience_s: float) -> str | None:
+    async def _settled(self, job: Job) -> bool:
+        """Forget what was to be done, unless more has been asked for meanwhile. No await between the end and True."""
+        async with self._db.transaction() as tx:
+            if not job.open:
+                await forget_acquisition(tx, job.model)
+        return not job.open
+
+    async def _fetch_all(self, job: Job, *, patience_s: float) -> str | None:
         known = await self._manifest(job, patience_s=patience_s)
         if known is None:
             return f"nobody sent a good manifest of model {job.model} within {patience_s:.0f} s"
         if job.trigger == "user":
             await self._catalog.pin(job.model)
         if job.state == "awaiting_manifest":
-            selected = self._choose(known, chosen)
+            selected = self._choose(known, job.asked)
             if isinstance(selected, Refusal):
                 return selected.sentence
-            job.want((index, known.manifest.shards[index].size_bytes) for index in selected)
-            await self._write(job, selected)
+            _want(job, known, selected)
+            await self._write(job)
         problems: list[str] = []
         while pending := job.open:  # shards may be added while others come
+            await self._make_room(job)
             turns = iter(enumerate(pending))
 
             async def lane(turns: enumerate[int] = turns) -> None:
@@ -352,7 +401,7 @@ class ShardDesk:
             async with asyncio.TaskGroup() as group:
                 for _ in range(SHARDS_AT_ONCE):
                     group.create_task(lane())
-        return problems[0] if problems else None
+        return problems[0] if job.given_up else None
 
     async def _manifest(self, job: Job, *, patience_s: float) -> KnownModel | None:
         """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
@@ -372,9 +421,22 @@ class ShardDesk:
                 await self._fetcher.pause(backoff.delay())
         return known
 
-    async def _write(self, job: Job, chosen: tuple[int, ...] | None) -> None:
-        row = AcquisitionRow(model=job.model, trigger=job.trigger, started_at=job.started_at, shards=chosen or ())
+    async def _make_room(self, job: Job) -> None:
+        """What nobody asked for gives way to the open shards; whether that is enough was looked at when they were chosen."""
+        refs = [ShardRef(job.model, index) for index in job.open]
+        short = self._storage.short_of(refs, limit_bytes=self._limit_bytes(), promised=self._promised())
+        try:
+            await self._discovered.give_way(short)
+        except OSError as error:  # if the room is not there, the landing will say so
+            logger.warning("what nobody asked for cannot be deleted: %s", error)
+
+    async def _write(self, job: Job) -> None:
+        """What is to be fetched, as it is when its turn at the database comes."""
         async with self._db.transaction() as tx:
+            if job.over or not (job.wanted or job.asked != ()):
+                return
+            shards = job.wanted or job.asked or ()
+            row = AcquisitionRow(model=job.model, trigger=job.trigger, started_at=job.started_at, shards=shards)
             await write_acquisition(tx, row)
 
     async def _cancel(self, model: ModelId) -> None:
@@ -385,3 +447,7 @@ class ShardDesk:
             await asyncio.wait((task,))
         async with self._db.transaction() as tx:
             await forget_acquisition(tx, model)
+
+
+def _want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:
+    job.want((index, known.manifest.shards[index].size_bytes) for index in indices)

@@ -26,10 +26,12 @@ class _Progress:
 class Job:
     """Changed by whoever does the work, read by `snapshot`."""
 
-    def __init__(self, model: ModelId, *, trigger: str, started_at: float) -> None:
-        """`started_at`: unix seconds."""
-        self.model, self.trigger, self.started_at = model, trigger, started_at
+    def __init__(self, model: ModelId, *, trigger: str, started_at: float, local: bool = False) -> None:
+        """`started_at`: unix seconds. `local`: from a file of this node."""
+        self.model, self.trigger, self.started_at, self.local = model, trigger, started_at, local
         self.state = "awaiting_manifest"
+        self.asked: tuple[int, ...] | None = ()
+        """What was asked for before the shards were known, sorted; None: all, or this node's share."""
         self.reason: str | None = None
         self.liars: set[NodeId] = set()
         """Sent bytes that were not what they should be; not asked again in this job."""
@@ -52,10 +54,21 @@ class Job:
         ended = (TransferState.COMPLETE, TransferState.FAILED)
         return tuple(index for index in self.wanted if self._shards[index].state not in ended)
 
+    @property
+    def given_up(self) -> tuple[int, ...]:
+        """Sorted."""
+        return tuple(index for index in self.wanted if self._shards[index].state is TransferState.FAILED)
+
+    def ask(self, indices: tuple[int, ...] | None) -> None:
+        """These too, as long as the shards are not known."""
+        self.asked = None if indices is None or self.asked is None else tuple(sorted({*self.asked, *indices}))
+
     def want(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """These shards too: (index, bytes) each."""
+        """These shards too: (index, bytes) each. One that was given up, or has come and gone again, begins anew."""
+        pending = self.open
         for index, size in sizes:
-            self._shards.setdefault(index, _Progress(total_bytes=size))
+            if index not in pending:
+                self._shards[index] = _Progress(total_bytes=size)
         self.state = "downloading"
 
     def say(self, line: str) -> None:

@@ -1,7 +1,7 @@
 """Models that neighbours hold and we do not know: their manifest and header are fetched, checked and kept.
 
-Only what is signed by a publisher is taken from a peer, and one model at a time from each. Whatever fails its checks is
-not asked for again from the same peer until this node restarts.
+Only what is signed by a publisher is taken from a peer, one model at a time from each, and as much as `discovered` has
+room for. Whatever fails its checks is not asked for again from the same peer until this node restarts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from swarmd.domain.refusals import BadFile, NotFound, Refusal
 from swarmd.kit.flow import Backoff, SingleFlight
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
-from swarmd.models.catalog import HEADER_LIMIT, MODELS_LIMIT, Catalog, KnownModel
+from swarmd.models.catalog import HEADER_LIMIT, Catalog, KnownModel
 from swarmd.models.manifest import MANIFEST_LIMIT
+from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import Lines
 from swarmd.transport.rpc import Link, LinkLost, StreamReset
 from swarmd.wire.events import TooManyStreams
@@ -29,7 +30,8 @@ PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, beh
 BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
 FIRST_S: Final = 0.05
 LIMIT_S: Final = 1.0
-REFUSED_LIMIT: Final = 4096  # names kept of what failed its checks; beyond, peers invent them, and all are forgotten
+REFUSED_LIMIT: Final = 4096
+"""Names kept of what failed its checks, and as many of what was too large; beyond, peers invent them: all are forgotten."""
 
 Summaries = Callable[[], Mapping[NodeId, NodeSummary]]
 
@@ -39,12 +41,17 @@ logger = logging.getLogger(__name__)
 class Learner:
     """One per node. `heard` starts by itself what `learn` does when asked."""
 
-    def __init__(self, *, catalog: Catalog, lines: Lines, summaries: Summaries, world: World) -> None:
-        self._catalog, self._lines, self._summaries, self._world = catalog, lines, summaries, world
+    def __init__(
+        self, *, catalog: Catalog, discovered: Discovered, lines: Lines, summaries: Summaries, world: World
+    ) -> None:
+        self._catalog, self._discovered = catalog, discovered
+        self._lines, self._summaries, self._world = lines, summaries, world
         self._flights: SingleFlight[ModelId, KnownModel | Refusal] = SingleFlight()
         self._busy: set[NodeId] = set()
         self._again: set[NodeId] = set()
         self._refused: set[tuple[NodeId, ModelId, str]] = set()
+        self._sizes: dict[tuple[NodeId, ModelId, str], int] = {}
+        """Of what had no room: asked for again when there is room for so many bytes."""
 
     def heard(self, node: NodeId, spawn: Spawn) -> None:
         """`node` told what it holds: learn the models that are new here, in a task of its own if there are any."""
@@ -66,6 +73,8 @@ class Learner:
             while True:
                 self._again.discard(node)
                 for model, layout in self._unknown(node):
+                    if not self._discovered.has_room(node):
+                        break  # those before took it
                     outcome = await self.learn(node, model, layout)
                     if isinstance(outcome, Refusal):
                         logger.info("model %s is not learned from %s: %s", model, short(node), outcome.sentence)
@@ -77,30 +86,45 @@ class Learner:
 
     def _unknown(self, node: NodeId) -> list[tuple[ModelId, str]]:
         summary = self._summaries().get(node)
-        if summary is None or len(self._catalog.all()) >= MODELS_LIMIT:
+        if summary is None or not self._discovered.has_room(node):
             return []
         return [
             (holding.model, holding.layout)
             for holding in summary.holdings
-            if self._catalog.get(holding.model) is None and (node, holding.model, holding.layout) not in self._refused
+            if self._catalog.get(holding.model) is None
+            and self._discovered.may_come(holding.model)
+            and (key := (node, holding.model, holding.layout)) not in self._refused
+            and (key not in self._sizes or self._discovered.has_room(node, self._sizes[key]))
         ]
 
     async def _learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
         link = await self._bulk(node)
         if link is None:
             return NotFound(what=f"there is no link to {short(node)} for the manifest of model {model}")
-        manifest = await _collect(
+        data = await _collect(
             link, lambda offset: AskManifest(model=model, layout=layout, offset=offset), ManifestPart, MANIFEST_LIMIT
         )
+        if isinstance(data, Refusal):
+            return self._judged(node, model, layout, data)
+        manifest = await self._catalog.check_manifest(data, expect=(model, layout))
         if isinstance(manifest, Refusal):
             return self._judged(node, model, layout, manifest)
+        size = len(data) + 2 * manifest.header_size_bytes  # the vocabulary is the header without its table of tensors
+        if not self._discovered.wants(node, model, size):  # before tens of MB come
+            return self._too_large(node, model, layout, size)
         header = await _collect(
             link, lambda offset: AskHeader(model=model, layout=layout, offset=offset), HeaderPart, HEADER_LIMIT
         )
         if isinstance(header, Refusal):
             return self._judged(node, model, layout, header)
         try:
-            outcome = await self._catalog.adopt(manifest, header, expect=(model, layout))
+            outcome = await self._catalog.adopt(
+                data,
+                header,
+                expect=(model, layout),
+                introducer=node,
+                admit=lambda known: self._discovered.admit(node, known),
+            )
         except OSError as error:
             logger.warning("model %s cannot be kept: %s", model, error)
             return NotFound(what=f"the manifest of model {model} cannot be written: {error}")
@@ -115,6 +139,12 @@ class Learner:
                 self._refused.clear()
             self._refused.add((node, model, layout))
         return refusal
+
+    def _too_large(self, node: NodeId, model: ModelId, layout: str, size: int) -> NotFound:
+        if len(self._sizes) >= REFUSED_LIMIT:
+            self._sizes.clear()
+        self._sizes[node, model, layout] = size
+        return NotFound(what=f"there is no room for {size} bytes of model {model}, which nobody asked for")
 
     async def _bulk(self, node: NodeId) -> Link | None:
         """Summaries come over the control link, and the other one follows it."""

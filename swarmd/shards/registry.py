@@ -76,7 +76,12 @@ class Registry:
     def holdings(self) -> tuple[Holding, ...]:
         """What this node tells others that it holds; speeds are added by whoever measured them."""
         return tuple(
-            Holding(model=known.manifest.model, layout=known.manifest.layout, shards=shards)
+            Holding(
+                model=known.manifest.model,
+                layout=known.manifest.layout,
+                shards=shards,
+                loaded=tuple(sorted(self.loaded(known.manifest.model).intersection(shards))),
+            )
             for known in self._catalog.all()
             if (shards := self._storage.held(known.manifest.model))
         )

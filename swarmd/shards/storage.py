@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import blake3
 
@@ -30,12 +31,20 @@ class ChunkMismatch(Exception):
     """Bytes that arrived do not have the hash the manifest promises."""
 
 
+class Superseded(OSError):
+    """The files of this landing belong to a later one, or were deleted."""
+
+
 class ShardStorage:
     """Owner of shard files. Sizes in bytes; offsets of payloads count from the shard's first tensor byte."""
 
     def __init__(self, *, catalog: Catalog, disk: Disk) -> None:
         self._catalog, self._disk = catalog, disk
         self._held: dict[ModelId, set[int]] = {}
+        self._landings: WeakValueDictionary[ShardRef, Landing] = WeakValueDictionary()
+        """The latest of each shard, as long as somebody has it or its thread runs."""
+        self._opening = asyncio.Lock()
+        """One at a time opens or deletes partial files: rare, and seconds at most."""
 
     def scan_now(self) -> None:
         """Start-up: final names are verified shards; one of the wrong size was damaged from outside and is set aside."""
@@ -48,6 +57,8 @@ class ShardStorage:
                     continue
                 if self._disk.size_bytes_now(path) == known.files[spec.index].size_bytes:
                     self._held.setdefault(model, set()).add(spec.index)
+                    for left in (path.with_suffix(".gguf.partial"), path.with_suffix(".chunks")):
+                        self._disk.remove_now(left)  # killed when the final name was just given
                 else:
                     logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index, model)
                     self._disk.rename_now(path, path.with_suffix(".gguf.quarantine"))
@@ -81,25 +92,50 @@ class ShardStorage:
 
         Asks the file system at once: that takes microseconds, and whoever asked gets the answer.
         """
+        return max(0, self._balance(limit_bytes, promised, wanted))
+
+    def _balance(self, limit_bytes: int, promised: Iterable[ShardRef], wanted: Iterable[ShardRef]) -> int:
+        """As `room`; negative when there is more than there should be."""
         ours = set(wanted)
         beside = [ref for ref in set(promised) - ours if self.state(ref) is not ShardState.HELD]
-        allowed = limit_bytes - self.local_bytes() - sum(self._size(ref) for ref in beside)
+        stored = self.local_bytes() + self._catalog.stored_bytes()
+        allowed = limit_bytes - stored - sum(self._size(ref) for ref in beside)
         # A partial file has its whole size reserved, so the file system does not count that as free any more.
         unreserved = sum(self._size(ref) for ref in beside if self.state(ref) is not ShardState.PARTIAL)
         reserved = sum(self._size(ref) for ref in ours if self.state(ref) is ShardState.PARTIAL)
-        return max(0, min(allowed, self._disk.free_bytes_now(self._catalog.root) - unreserved + reserved))
+        return min(allowed, self._disk.free_bytes_now(self._catalog.root) - unreserved + reserved)
+
+    def short_of(self, wanted: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = ()) -> int:
+        """Bytes that are missing for these shards, none of them held, beside the promised ones; 0 when they have room."""
+        refs = tuple(wanted)
+        return max(0, sum(self._size(ref) for ref in refs) - self._balance(limit_bytes, promised, refs))
 
     def space_for(
-        self, wanted: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = ()
+        self, wanted: Iterable[ShardRef], *, limit_bytes: int, promised: Iterable[ShardRef] = (), spare_bytes: int = 0
     ) -> NoSpace | None:
-        """None when these shards, none of them held, have room beside the promised ones."""
+        """None when these shards have room. `spare_bytes`: what would give way to them."""
         refs = tuple(wanted)
-        needed = sum(self._size(ref) for ref in refs)
-        room = self.room(limit_bytes=limit_bytes, promised=promised, wanted=refs)
-        return NoSpace(needed_bytes=needed, free_bytes=room) if needed > room else None
+        if self.short_of(refs, limit_bytes=limit_bytes, promised=promised) <= spare_bytes:
+            return None
+        room = max(0, self._balance(limit_bytes, promised, refs) + spare_bytes)
+        return NoSpace(needed_bytes=sum(self._size(ref) for ref in refs), free_bytes=room)
 
     async def open_landing(self, ref: ShardRef) -> Landing:
-        """Continues a partial shard or begins one; reserves its whole size, so a full disk fails here."""
+        """Continues a partial shard or begins one; reserves its whole size, so a full disk fails here.
+
+        An earlier landing of the same shard ends: two must not write one file. Raises OSError.
+        """
+        async with self._opening:
+            await self._end_landing(ref)
+            landing = self._landings[ref] = await self._open(ref)
+            return landing
+
+    async def _end_landing(self, ref: ShardRef) -> None:
+        landing = self._landings.get(ref)
+        if landing is not None:
+            await landing.end()
+
+    async def _open(self, ref: ShardRef) -> Landing:
         known = self._need(ref.model)
         file = known.files[ref.index]
         partial, bitmap_path = self._partial(ref), self._bitmap(ref)
@@ -112,7 +148,10 @@ class ShardStorage:
             if found[: len(tag)] == tag and len(found) == len(tag) + len(bitmap):
                 bitmap[:] = found[len(tag) :]
         if not any(bitmap):
-            await self._disk.remove(partial)  # what lies in it is nobody's, also between the runs, where zeros belong
+            # What lies in it is nobody's, also between the runs, where zeros belong. And a bitmap without its file would
+            # call the zeros of the next one ours.
+            await self._disk.remove(bitmap_path)
+            await self._disk.remove(partial)
         await self._disk.preallocate(partial, file.size_bytes)
         return Landing(self, self._disk, ref, spec, file, partial, bitmap_path, tag, bitmap)
 
@@ -165,7 +204,9 @@ class ShardStorage:
     async def drop(self, ref: ShardRef) -> bool:
         """Delete a held or partial shard. False: there was nothing."""
         self._held.get(ref.model, set()).discard(ref.index)
-        gone = [await self._disk.remove(path) for path in (self.path(ref), self._partial(ref), self._bitmap(ref))]
+        async with self._opening:
+            await self._end_landing(ref)
+            gone = [await self._disk.remove(path) for path in (self.path(ref), self._bitmap(ref), self._partial(ref))]
         return any(gone)
 
     async def find_lost(self) -> list[ShardRef]:
@@ -182,6 +223,9 @@ class ShardStorage:
     def forget(self, model: ModelId) -> None:
         """The model's folder is going: nothing of it is held from now on."""
         self._held.pop(model, None)
+        for ref, landing in list(self._landings.items()):
+            if ref.model == model:
+                landing.give_up()
 
     def committed(self, ref: ShardRef) -> None:
         """For `Landing` alone."""
@@ -203,7 +247,11 @@ class ShardStorage:
 
 
 class Landing:
-    """One shard on its way to its final name."""
+    """One shard on its way to its final name.
+
+    Whatever is done in a thread is waited for, also by a caller who is cancelled: nothing writes behind the back of whoever
+    opens or deletes these files next.
+    """
 
     def __init__(
         self,
@@ -220,6 +268,8 @@ class Landing:
         self._storage, self._disk, self.ref, self.spec, self._file = storage, disk, ref, spec, file
         self._partial, self._bitmap_path, self._tag, self._bitmap = partial, bitmap_path, tag, bitmap
         self._saving = asyncio.Lock()
+        self._given_up = False
+        self._working: set[asyncio.Future[None]] = set()
 
     def missing(self) -> list[int]:
         """Chunk numbers that are not on the disk yet, ascending."""
@@ -243,32 +293,77 @@ class Landing:
                 self._disk.write_range_now(self._partial, at, view[start : start + count])
             self._disk.sync_now(self._partial)
 
-        await asyncio.to_thread(work)
+        await self._on_disk(work)
         self._bitmap[number] = 1
         async with self._saving:  # the bitmap may lag behind the bytes, never run ahead of them
-            await self._disk.write_atomic(self._bitmap_path, self._tag + bytes(self._bitmap))
+            bitmap = self._tag + bytes(self._bitmap)
+            await self._on_disk(lambda: self._disk.write_atomic_now(self._bitmap_path, bitmap))
 
     async def commit(self) -> None:
-        """All chunks are there: put the header in front, check the whole, give the final name. Raises ChunkMismatch."""
+        """All chunks are there: put the header in front, check the whole, give the final name.
+
+        Raises ChunkMismatch; OSError of the disk. Cancelled, it is done, or can be done again.
+        """
+
+        named = False
 
         def work() -> None:
+            nonlocal named
             self._disk.write_range_now(self._partial, 0, self._file.header)
             for at, data in self._file.tail:
                 self._disk.write_range_now(self._partial, at, data)
             hasher = blake3.blake3()
             for offset in range(0, self.spec.size_bytes, CHUNK_BYTES):
+                self._go_on()
                 size = min(CHUNK_BYTES, self.spec.size_bytes - offset)
                 hasher.update(self._storage.read_payload_now(self._partial, self._file, offset, size))
             if hasher.hexdigest() != self.spec.blake3:
                 self._disk.remove_now(self._bitmap_path)
                 self._disk.remove_now(self._partial)
                 raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
+            self._go_on()
             self._disk.rename_now(self._partial, self._storage.path(self.ref))
+            named = True
             self._disk.remove_now(self._bitmap_path)
 
         assert not self.missing(), "commit before the last chunk"
-        await asyncio.to_thread(work)
-        self._storage.committed(self.ref)
+        try:
+            await self._on_disk(work)
+        finally:
+            if named:  # also when the caller was cancelled too late
+                self._storage.committed(self.ref)
+
+    def give_up(self) -> None:
+        """Nothing more is written, apart from what is being written now."""
+        self._given_up = True
+
+    async def end(self) -> None:
+        """`give_up`, and wait until nothing is being written: a chunk at most."""
+        self.give_up()
+        if self._working:
+            await asyncio.wait(self._working)
+
+    def _go_on(self) -> None:
+        if self._given_up:
+            raise Superseded(f"shard {self.ref.index} of {self.ref.model} is written by somebody else, or was deleted")
+
+    async def _on_disk(self, work: Callable[[], None]) -> None:
+        self._go_on()
+        future = asyncio.get_running_loop().run_in_executor(None, work)
+        self._working.add(future)
+        future.add_done_callback(self._worked)
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError:
+            self.give_up()  # who is cancelled does not go on with this landing
+            await asyncio.wait((future,))
+            raise
+        future.result()
+
+    def _worked(self, future: asyncio.Future[None]) -> None:
+        self._working.discard(future)
+        if not future.cancelled():
+            future.exception()  # read, also when nobody waits any more
 
 
 def _tag(manifest: Manifest) -> bytes:

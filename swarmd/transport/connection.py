@@ -17,6 +17,7 @@ from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.kit.direct_writer import DirectWriter
 from swarmd.kit.world import World
+from swarmd.transport.foreign_text import cleaned
 from swarmd.wire.events import Closed, RttMeasured, SessionEvent
 from swarmd.wire.frames import Payload
 from swarmd.wire.handshake import Established, Role
@@ -94,14 +95,15 @@ class Connection(asyncio.Protocol):
     @property
     def closed(self) -> str | None:
         """Why the connection is over; None while it is not."""
-        return self._session.closed
+        reason = self._session.closed
+        return None if reason is None else cleaned(reason)
 
     def start(self, sink: Sink) -> None:
         """Begins to read. Every event goes to `sink`, at once and in order; `Closed` is the last and comes exactly once."""
         assert self._sink is None, "a connection has one sink"
         self._sink = sink
         if self._told:
-            sink(Closed(reason=self._session.closed or ""))
+            sink(Closed(reason=self.closed or ""))
             return
         self._arm()
         self.ping()
@@ -227,6 +229,7 @@ class Connection(asyncio.Protocol):
         if self._told:
             return
         self._told = True
+        reason = cleaned(reason)  # the peer may have written it
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

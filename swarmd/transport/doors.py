@@ -1,16 +1,18 @@
 """Accepting and dialling: both end in a handshaken `Connection`, or in a refusal.
 
 Whoever knocks and is not proven costs us little: a few sockets for each address, five seconds, and two X25519 operations;
-and it learns little: one silence for every mistake.
+and it learns little: one silence for every mistake. When all places are taken, a newcomer gets one and somebody who has
+not proven itself for longer loses it: else eight addresses that say nothing would keep everybody out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -102,12 +104,21 @@ class DoorLimits:
     """What strangers may take of us. One address is one IPv4 address or one IPv6 /64, which is what one customer gets."""
 
     waiting_total: int = 64
-    """Connections under handshake, from everywhere."""
+    """Connections under handshake, from everywhere; beyond, the newest takes the place of an old one."""
     waiting_per_address: int = 8
     rate_per_address: float = 4.0
     """New connections a second, on average."""
     burst_per_address: float = 40.0
     """A small office behind one address reconnecting after a power cut: 20 nodes, two links each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Caller:
+    """Somebody who knocked."""
+
+    address: str
+    """As `_network_of` gives it."""
+    task: asyncio.Task[bool]
 
 
 class Listener(Protocol):
@@ -145,7 +156,14 @@ class TcpListener:
         return Endpoint(str(name[0]), int(name[1]))
 
     def close(self) -> None:
-        self._server.close()
+        # CPython 3.11 accepts in two turns of the loop, and closing the server between them fails an assertion and
+        # leaves the socket open. So nothing is accepted from now on, and the server goes after what was begun: the loop
+        # runs its callbacks in order.
+        loop = self._server.get_loop()
+        for sock in self._server.sockets:
+            with contextlib.suppress(NotImplementedError):  # Windows' loop has no readers, and accepts in one turn
+                loop.remove_reader(sock)
+        loop.call_soon(self._server.close)
 
 
 class TcpNetwork:
@@ -183,8 +201,9 @@ class Doors:
         self._world = world
         self._network = network or TcpNetwork()
         self._limits = limits or DoorLimits()
-        self._waiting: dict[str, int] = {}
-        self._waiting_total = 0
+        self._waiting: dict[Greeting, _Caller] = {}
+        """Under handshake, the oldest first."""
+        self._open = False
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self._listener: Listener | None = None
         self.turned_away = 0
@@ -198,6 +217,7 @@ class Doors:
     async def run(self, ready: Ready) -> None:
         """Listens until cancelled. Raises Fatal when the port cannot be had."""
         if self._listen is not None:
+            self._open = True
             try:
                 self._listener = await self._network.listen(self._knock, self._listen)
             except OSError as error:
@@ -208,6 +228,7 @@ class Doors:
             ready()
             await asyncio.get_running_loop().create_future()
         finally:
+            self._open = False
             if self._listener is not None:
                 self._listener.close()
                 self._listener = None
@@ -285,37 +306,54 @@ class Doors:
     def _accepted(self, greeting: Greeting) -> None:
         address = _network_of(greeting.remote.host)
         limits = self._limits
-        waiting = self._waiting.get(address, 0)
         if (
-            self._waiting_total >= limits.waiting_total
-            or waiting >= limits.waiting_per_address
+            not self._open  # accepted in the turn in which the listener was closed
+            or sum(one.address == address for one in self._waiting.values()) >= limits.waiting_per_address
             or not self._bucket(address).try_take()
         ):
             self.turned_away += 1
             greeting.abort()
             return
+        if len(self._waiting) >= limits.waiting_total:
+            self._crowd_out()
         # No await since the check: the count cannot be stale.
-        self._waiting[address] = waiting + 1
-        self._waiting_total += 1
-        self._spawn(self._greet(greeting, address), name=f"handshake with {greeting.remote}")
+        task: asyncio.Task[bool] = self._spawn(self._greet(greeting), name=f"handshake with {greeting.remote}")
+        self._waiting[greeting] = _Caller(address=address, task=task)
+        task.add_done_callback(lambda done: self._left(greeting, done))
 
-    async def _greet(self, greeting: Greeting, address: str) -> None:
-        connection: Connection | None = None
+    def _crowd_out(self) -> None:
+        """The address that holds most places gives up its oldest one.
+
+        A genuine handshake is over after three flights: it is among the young ones, and its address holds few places.
+        Dropping at random, as sshd does, would hit it as often as one that says nothing.
+        """
+        held = Counter(one.address for one in self._waiting.values())
+        victim = max(self._waiting, key=lambda one: held[self._waiting[one].address])  # of equals the first, the oldest
+        logger.debug("%s makes room for a newer caller", victim.remote)
+        self._waiting.pop(victim).task.cancel()
+
+    def _left(self, greeting: Greeting, task: asyncio.Task[bool]) -> None:
+        """However the handshake ended: a task that is cancelled before its first step runs no `finally` of its own."""
+        self._waiting.pop(greeting, None)
+        if task.cancelled():
+            self.turned_away += 1
+            greeting.abort()
+        elif task.exception() is not None or not task.result():
+            self.turned_away += 1
+            greeting.close()
+
+    async def _greet(self, greeting: Greeting) -> bool:
+        """Whether there is a connection now; it has been handed on."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 connection = await self._answered(greeting)
         except TimeoutError:
             logger.debug("no handshake from %s in time", greeting.remote)
-        finally:
-            self._waiting_total -= 1
-            self._waiting[address] -= 1
-            if not self._waiting[address]:
-                del self._waiting[address]
-            if connection is None:
-                self.turned_away += 1
-                greeting.close()
-        if connection is not None:
-            self._on_connection(connection)
+            return False
+        if connection is None:
+            return False
+        self._on_connection(connection)
+        return True
 
     async def _answered(self, greeting: Greeting) -> Connection | None:
         while True:

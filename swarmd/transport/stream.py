@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from swarmd.domain.peers import PeerIdentity
+from swarmd.transport.foreign_text import WITH_SENTENCES, cleaned, cleaned_message
 from swarmd.wire.events import StreamGone
 from swarmd.wire.frames import Message, Payload
 from swarmd.wire.messages import MessageError, decode, encode
@@ -29,6 +30,7 @@ class StreamReset(Exception):
     """The stream was given up, by the peer or by us."""
 
     def __init__(self, code: int, text: str) -> None:
+        text = cleaned(text)  # the peer's own words, or what a decoder says about its bytes
         super().__init__(f"{_name(code)}: {text}" if text else _name(code))
         self.code = code
         self.text = text
@@ -269,10 +271,11 @@ class Stream:
 
     def _decoded(self, message: Message) -> object:
         try:
-            return decode(message.code, message.meta)
+            decoded = decode(message.code, message.meta)
         except MessageError as error:
             self.reset(ResetCode.BAD_MESSAGE, str(error))
             raise StreamReset(ResetCode.BAD_MESSAGE, str(error)) from error
+        return cleaned_message(decoded) if message.code in WITH_SENTENCES else decoded
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

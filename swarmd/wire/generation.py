@@ -18,7 +18,9 @@ from swarmd.wire.messages import message
 @message(120)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStage:
-    """Head to a stage: load these shards, keep caches for one sequence. Answered with `StageReady` or `Refused`.
+    """Head to a stage: load these shards, keep caches for one sequence.
+
+    Answered with `StageReady`, `Refused` or `StageBroken`.
 
     The stream stays open as long as the generation; when it ends or breaks, the stage drops its caches. The head sends
     `StepOn` on it to the first stage, the tail sends `StepDone` on it.
@@ -86,6 +88,11 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True):
 @message(125)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageBroken:
-    """A stage to the head: it cannot go on. The last message of its stream."""
+    """A stage to the head: it cannot go on. The last message of its stream.
+
+    In place of `StageReady` or `Refused` it says that the node has not the memory, with the numbers in `lacking`.
+    """
 
     reason: str
+    lacking: tuple[int, int] | None = None
+    """Bytes that are needed and that are free; the head plans again without this node."""

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from swarmd.api import guard as guard_module
 from swarmd.api.guard import Guard, host_name, shown_key
 from swarmd.api.routes import Route
 from tests.fakes.rim import KEY, LAN_CLIENT, Rim, keyed
@@ -103,10 +104,38 @@ async def test_other_addresses(rim: Rim, address: str) -> None:
         assert reply.status == 401
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via"])
 async def test_a_proxy_on_this_machine_does_not_make_its_visitors_local(rim: Rim, header: str) -> None:
     async with rim.client() as client, client.get("/api/admin/stats", headers={header: "127.0.0.1"}) as reply:
         assert reply.status == 401
+
+
+async def test_behind_a_silent_proxy_loopback_needs_the_key(rim: Rim) -> None:
+    """nginx without `proxy_set_header` sends Host: localhost and nothing else: no header tells its visitors from us."""
+    rim.set("api.trust_loopback", False)
+    async with rim.client() as client:
+        for _, method, path in ROUTES[1:]:
+            async with client.request(method, path) as reply:
+                assert reply.status == 401, path
+            async with client.request(method, path, headers=keyed()) as reply:
+                assert reply.status == 200, path
+        async with client.get("/api/admin/ws") as reply:
+            assert reply.status == 401
+        origin = f"http://localhost:{rim.server.bound[1]}"
+        async with client.post("/api/admin/session", headers={"origin": origin}, json={"nonce": "x"}) as reply:
+            assert reply.status == 403
+            assert "api.trust_loopback" in (await reply.json())["error"]["message"]
+        async with client.get("/") as reply:
+            assert not re.search(r"[0-9a-f]{64}", await reply.text())  # no nonce, which could be changed into the key
+
+
+async def test_behind_a_silent_proxy_loopback_is_limited(rim: Rim) -> None:
+    rim.set("api.trust_loopback", False)
+    rim.set("api.rate_limit_admin_rpm", 1)
+    async with rim.client() as client:
+        for status in (401, 429):
+            async with client.get("/api/admin/stats") as reply:
+                assert reply.status == status
 
 
 @pytest.mark.parametrize(
@@ -185,6 +214,26 @@ async def test_rate_limits_by_class_and_not_on_loopback(rim: Rim) -> None:
             assert (await reply.json())["error"]["code"] == "rate_limit_exceeded"
         rim.address = "192.168.7.10"
         assert await statuses("/v1/models", 1) == [200]
+
+
+async def test_open_rows_are_limited_by_address_and_not_on_loopback(rim: Rim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "OPEN_PER_MINUTE", 3)
+    rim.set("api.rate_limit_admin_rpm", 0)  # has nothing to do with it
+    async with rim.client() as client:
+        for address, expected in ((None, [200] * 5), (LAN_CLIENT, [200] * 3 + [429] * 2), ("192.168.7.10", [200])):
+            rim.address = address
+            found = []
+            for _ in expected:
+                async with client.get("/health") as reply:
+                    found.append(reply.status)
+                    if reply.status == 429:
+                        assert 1 <= int(reply.headers["retry-after"]) <= 60
+                        error = (await reply.json())["error"]
+                        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            assert found == expected
+        rim.address = LAN_CLIENT
+        async with client.head("/") as reply:
+            assert reply.status == 429
 
 
 async def test_wrong_keys_are_limited_too(rim: Rim) -> None:

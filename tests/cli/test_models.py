@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from swarmd.domain.ids import ModelId
+from swarmd.domain.refusals import Refusal
+from swarmd.domain.shards import Acquisition
 from tests.cli.conftest import Cli
 from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, model_view, no_coverage
 
@@ -67,20 +69,28 @@ def test_fetch_of_what_is_here_or_without_waiting(cli: Cli) -> None:
 
 
 def test_fetch_that_fails_says_why(cli: Cli) -> None:
-    cli.rim.desk.acquire = lambda model, indices, trigger="user": cli.rim.desk.running.setdefault(  # type: ignore[method-assign]
-        model, acquisition(model, state="failed")
-    )
+    async def failing(model: ModelId, indices: object, trigger: str = "user") -> Acquisition:
+        return cli.rim.desk.running.setdefault(model, acquisition(model, state="failed"))
+
+    async def uncovered(model: ModelId, indices: object, trigger: str = "user") -> Refusal:
+        return no_coverage()
+
+    cli.rim.desk.acquire = failing  # type: ignore[method-assign]
     result = cli("model", "fetch", "spread-q8")
     assert result.exit_code == 1
     assert "could not be fetched: no peer" in result.stderr
     cli.rim.desk.running.clear()
-    cli.rim.desk.acquire = lambda model, indices, trigger="user": no_coverage()  # type: ignore[method-assign]
+    cli.rim.desk.acquire = uncovered  # type: ignore[method-assign]
     assert cli("model", "fetch", "spread-q8").exit_code == 1
 
 
 def test_fetch_gives_up_when_nobody_fetches(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swarmd.cli.models.LOOK_S", 0.01)
-    cli.rim.desk.acquire = lambda model, indices, trigger="user": acquisition(model)  # type: ignore[method-assign]
+
+    async def idle(model: ModelId, indices: object, trigger: str = "user") -> Acquisition:
+        return acquisition(model)
+
+    cli.rim.desk.acquire = idle  # type: ignore[method-assign]
     result = cli("model", "fetch", "spread-q8")
     assert result.exit_code == 1
     assert "nothing fetches it any more" in result.stderr

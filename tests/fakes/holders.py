@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swarmd.config.settings import ResourcesSettings, Settings
 from swarmd.domain.events import SummaryReceived
-from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerView, Purpose
 from swarmd.domain.refusals import Refusal
 from swarmd.identity.keys import NodeKey, Signed, verify
@@ -21,7 +21,9 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, real_world
 from swarmd.models.catalog import Catalog
+from swarmd.models.manifest import encode, signed
 from swarmd.shards.desk import ShardDesk
+from swarmd.shards.discovered import Discovered
 from swarmd.shards.registry import Registry
 from swarmd.shards.serving import ShardServer
 from swarmd.shards.storage import ShardStorage
@@ -31,6 +33,8 @@ from swarmd.transport.doors import Doors
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Dispatcher, Link
 from tests.fakes.authority import FakeAuthority
+from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.shards import cut_model
 
 
 class HastyDisk(Disk):
@@ -91,6 +95,22 @@ def open_store(seed: int, folder: Path, *, disk: Disk | None = None, bus: EventB
     )
 
 
+def offer(folder: Path, model: ModelId, key: NodeKey, *, seed: int = 1) -> tuple[bytes, bytes, str]:
+    """What a peer with this key sends of a model: manifest, header, and the layout it tells of."""
+    data = write_model(folder / "offered.gguf", TinyModel(seed=seed)).read_bytes()
+    cut = cut_model(data, shard_size_bytes=100_000)
+    manifest = signed(replace(cut.manifest, model=model), key.node, lambda text: key.sign(Signed.MANIFEST, text))
+    return encode(manifest), data[: cut.header.data_offset], manifest.layout
+
+
+def discovered_of(store: Store, *, free_bytes: int = 1 << 40) -> Discovered:
+    """Of a node on which no job runs and no worker."""
+    return Discovered(
+        catalog=store.catalog, storage=store.storage, job=lambda _: None, in_memory=tuple,
+        free_bytes=lambda: free_bytes,
+    )  # fmt: skip
+
+
 @dataclass(slots=True, kw_only=True)
 class Holder:
     """A node with a running desk."""
@@ -102,6 +122,7 @@ class Holder:
     supervisor: Supervisor
     gauges: Gauges
     settings: list[Settings]
+    in_memory: set[ModelId] = field(default_factory=set)
     dropped: list[ShardRef] = field(default_factory=list)
     drop_refusals: list[Refusal] = field(default_factory=list)
 
@@ -187,7 +208,8 @@ async def open_holder(
             node=store.key.node, catalog=store.catalog, storage=store.storage, registry=store.registry, lines=store.wire,
             summaries=store.wire.heard, db=db, disk=store.disk, world=world, bus=store.bus, gauges=gauges,
             settings=lambda: settings[0], sign=lambda data: store.key.sign(Signed.MANIFEST, data),
-            before_drop=before_drop, patience_s=patience_s, resume_patience_s=patience_s,
+            before_drop=before_drop, in_memory=lambda: holder.in_memory, patience_s=patience_s,
+            resume_patience_s=patience_s,
         )  # fmt: skip
         holder = Holder(
             store=store, desk=desk, dispatcher=dispatcher, doors=doors, supervisor=supervisor, gauges=gauges,

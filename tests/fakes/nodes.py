@@ -91,7 +91,7 @@ async def spread(nodes: Sequence[Node], model: ModelId) -> None:
                 await spy.wait_for(object, timeout_s=20)
                 spy.clear()
         with node.bus.spy() as spy:
-            started = node.desk.acquire(model, part)
+            started = await node.desk.acquire(model, part)
             assert not isinstance(started, Refusal), started
             for index in part:
                 await spy.wait_for(ShardStored, lambda fact, index=index: fact.shard.index == index, timeout_s=30)

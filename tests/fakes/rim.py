@@ -120,7 +120,9 @@ class FakeDesk:
         self.shard_sizes.append(shard_size_bytes)
         return self.says or TINY
 
-    def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user") -> Acquisition | Refusal:
+    async def acquire(
+        self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user"
+    ) -> Acquisition | Refusal:
         if self.says:
             return self.says
         self.running[model] = acquisition(model)

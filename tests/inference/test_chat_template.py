@@ -48,11 +48,25 @@ def test_a_template_that_refuses_says_so_in_its_own_words():
         ("{{ 'a' + 1 }}", "TypeError"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{% for i in range(10000000) %}{% endfor %}", "OverflowError|Range too big"),
+        ("{{ 'a' * 10000000000 }}", r"operator \* makes something too large"),
+        ("{{ 10000000000 * ['a', 'b'] }}", r"operator \* makes something too large"),
+        ("{{ 9 ** (9 ** 9) }}", r"operator \*\* makes something too large"),
+        ("{% set ns = namespace(n=3) %}{% for i in range(99) %}{% set ns.n = ns.n * ns.n %}{% endfor %}", r"operator \*"),
+        ("{% set ns = namespace(n='ab') %}{% for i in range(99) %}{% set ns.n = ns.n + ns.n %}{% endfor %}", r"operator \+"),
+        ("{{ '%999999999d' % 1 }}", "operator % makes something too large"),
+        ("{{ '%.*f' % (999999999, 1) }}", "operator % makes something too large"),
+        ("{{ 2.0 ** 9999 }}", "OverflowError"),
     ],
 )
 def test_a_broken_or_hostile_template_is_a_clear_failure(template, words):
     with pytest.raises(TemplateFailure, match=words):
         rendered(template)
+
+
+def test_usual_arithmetic_is_not_touched():
+    assert rendered("{{ '-' * 3 }}{{ 2 * '=' }}{{ 2 ** 10 }}{{ 7 * 6 }}{{ 1.5 * 2 }}{{ 2 ** -1 }}") == "---==1024423.00.5"
+    assert rendered("{{ ([1] + [2] * 2) | join }}{{ '**%s** %03d' % ('a', 7) }}") == "122**a** 007"
+    assert rendered("{{ 'a' + 'b' }}{{ 7 % 4 }}{{ 'ab' * 0 }}{{ 'ab' * -1 }}") == "ab3"
 
 
 def test_a_prompt_that_grows_without_end_is_stopped(monkeypatch):

@@ -16,10 +16,10 @@ from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, SessionId
 from swarmd.domain.peers import PeerIdentity
-from swarmd.inference.forwarding import LANE_QUEUE, StepSender
+from swarmd.inference.forwarding import LANE_QUEUE, LOGPROBS_LIMIT, StepSender
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
 from swarmd.wire.generation import Lane, OpenStage, StageBroken, StageReady, StepDone, StepOn
-from swarmd.wire.messages import Refused
+from swarmd.wire.messages import Refused, encode
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.nodes import Node, join, running, spread
 
@@ -103,11 +103,12 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"predecessor": None}, "Invalid", "has a predecessor"),
         ({"cells": 0}, "Invalid", "0 positions"),
         ({"cells": 4097}, "Invalid", "4097 positions do not fit a context of 4096"),
-        ({"cells": 4096}, "Busy", "free cells"),
+        ({"cells": 4096}, "Invalid", "have 1024 cells"),
         ({"sampling": Sampling(frequency_penalty=1e38)}, "Invalid", "frequency_penalty is 1e+38"),
         ({"sampling": Sampling(temperature=math.nan)}, "Invalid", "temperature is nan"),
         ({"sampling": Sampling(top_k=1 << 40)}, "Invalid", "top_k"),
         ({"sampling": Sampling(top_logprobs=-1)}, "Invalid", "top_logprobs"),
+        ({"sampling": Sampling(top_logprobs=1 << 20)}, "Invalid", "top_logprobs"),
         ({"stage": 1, "first_shard": 1}, "NotFound", "shard 1"),  # which the other node holds
     ]
     for changed, kind, words in cases:
@@ -115,6 +116,23 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
             answer = await said(stream)
             assert isinstance(answer, Refused) and answer.kind == kind and words in answer.sentence, (changed, answer)
     await scene.all_free()
+
+
+async def test_a_stage_without_memory_says_so_with_its_numbers(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = scene.victim.workers
+    assert isinstance(await workers.unload_model(scene.model), int)
+    monkeypatch.setattr(workers, "_memory_limit", lambda: 5)
+    async with scene.opened(scene.request()) as stream:
+        answer = await said(stream)
+    assert isinstance(answer, StageBroken) and "free some" in answer.reason
+    assert answer.lacking == (sum(workers.memory_needed(scene.model, index) for index in (2, 3)), 5)
+    assert workers.loaded(scene.model) == ()
+    await scene.all_free()
+
+
+async def test_an_answer_with_all_the_logprobs_that_may_be_asked_for_fits_a_message() -> None:
+    logprobs = [((1 << 22) - 1, -12.345678)] * (LOGPROBS_LIMIT + 1)
+    encode(StepDone(1 << 20, 1 << 20, logprobs, [(1 << 40, 1 << 40)] * 4096))
 
 
 async def test_a_stage_that_is_open_already_and_one_too_many(scene: Scene) -> None:

@@ -67,7 +67,10 @@ def started(
 ) -> tuple[_Run, Tail]:
     request = GenerationRequest(request=RequestId("r"), model=MODEL, prompt="p", max_tokens=limit, stop=stop)
     texts = Texts(pieces=PIECES, ends=frozenset({END}))
-    run = _Run(request=request, plan=plan(), tokens=[i % 9 for i in range(prompt)], texts=texts, limit=limit, ticks=ticks)
+    run = _Run(
+        request=request, plan=plan(), tokens=[i % 9 for i in range(prompt)], texts=texts, rows=PREFILL_ROWS, limit=limit,
+        ticks=ticks,
+    )  # fmt: skip
     tail = Tail()
     tail.run = run
     run.connect(tail.feed, window=window)

@@ -95,6 +95,23 @@ def test_two_runs_on_one_node_share_its_memory():
     assert (result.needed_bytes, result.free_bytes) == (200, 150)
 
 
+def test_a_third_node_is_used_where_two_runs_would_share_too_little_memory():
+    result = plan(snapshot(offer(A, 0, 2, free_bytes=150), offer(B, 1), offer(C, 2), count=3))
+    assert runs(result) == [(A, 0, 0), (B, 1, 1), (C, 2, 2)]
+
+
+def test_the_best_way_to_the_middle_is_given_up_where_it_takes_the_memory_of_the_end():
+    result = plan(snapshot(offer(A, 0, 2, free_bytes=150), offer(B, 1), offer(C, 0), count=3))
+    assert runs(result) == [(C, 0, 0), (B, 1, 1), (A, 2, 2)]
+    result = plan(snapshot(offer(A, 0, 1, 3, free_bytes=250), offer(B, 1, 2), count=4))
+    assert runs(result) == [(A, 0, 0), (B, 1, 2), (A, 3, 3)]
+
+
+def test_loaded_shards_of_both_runs_count():
+    offers = offer(A, 0, 2, loaded=frozenset((0,)), free_bytes=100), offer(B, 1)
+    assert runs(plan(snapshot(*offers, count=3))) == [(A, 0, 0), (B, 1, 1), (A, 2, 2)]
+
+
 def test_loaded_shards_need_no_more_memory():
     result = plan(snapshot(offer(A, *range(6), loaded=frozenset(range(4)), free_bytes=200)))
     assert runs(result) == [(A, 0, 5)]
@@ -105,6 +122,29 @@ def test_no_prediction_without_a_measurement():
 
 
 nodes = st.sampled_from([A, B, C, D])
+
+
+@given(
+    count=st.integers(1, 6),
+    held=st.dictionaries(nodes, st.sets(st.integers(0, 5)), min_size=1),
+    free=st.dictionaries(nodes, st.integers(0, 400)),
+    loaded=st.dictionaries(nodes, st.sets(st.integers(0, 5))),
+)
+def test_no_plan_takes_more_than_a_node_has_and_no_refusal_is_said_of_what_fits(count, held, free, loaded):
+    offers = [
+        NodeOffer(
+            node=node, shards=frozenset(i for i in shards if i < count), free_bytes=free.get(node),
+            loaded=frozenset(loaded.get(node, ())),
+        )
+        for node, shards in held.items()
+    ]  # fmt: skip
+    result = plan(snapshot(*offers, count=count))
+    if isinstance(result, NoCapacity):
+        assert result.needed_bytes > result.free_bytes == free[result.node]
+    elif isinstance(result, PipelinePlan):
+        for one in offers:
+            taken = {i for node, a, b in runs(result) if node == one.node for i in range(a, b + 1)} - one.loaded
+            assert one.free_bytes is None or 100 * len(taken) <= one.free_bytes
 
 
 @given(

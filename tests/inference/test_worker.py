@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import socket
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def failed(worker: Worker, command: frames.Command, payload: bytearray | None = 
     assert isinstance(answer, frames.Failed) and answer.kind == kind, answer
     assert rest == b""
     return answer.text
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' | center(2000000000) }}",
+        "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    ],
+)
+def test_a_template_that_wants_all_the_memory_fails_and_leaves_the_limit_as_it_was(
+    worker: Worker, loads: tuple[Path, list[frames.Load]], template: str
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
+    said = failed(worker, frames.RenderChat(template, [("user", "x")]), kind="template")
+    assert said == "it needs more than 512 MB of memory"
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:

@@ -10,9 +10,8 @@ from swarmd.config.settings import KEYS, Key
 from tests.meta.sources import ROOT, python_files
 
 NOT_READ_YET = {
-    # The contract's config names these; what obeys them comes with continuous batching and KV sessions. Only shrinks.
+    # The contract's config names it; what obeys it comes with continuous batching. Only shrinks.
     "inference.batch_timeout_ms",
-    "inference.session_timeout_seconds",
 }
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.domain.events import ModelDiscovered
-from swarmd.domain.ids import ModelId
+from swarmd.domain.events import ModelDiscovered, ModelRemoved
+from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.models import TrustLevel
-from swarmd.domain.refusals import BadFile, UnsupportedModel
+from swarmd.domain.refusals import BadFile, Busy, UnsupportedModel
 from swarmd.identity.keys import Signed
 from swarmd.models import catalog as catalogs
 from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import encode, signed
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.holders import Store, open_store
+from tests.fakes.holders import HastyDisk, Store, offer, open_store
 from tests.fakes.shards import cut_model
 
 MODEL = ModelId("tiny")
@@ -107,3 +107,72 @@ async def test_a_folder_of_another_model_is_left_alone(tmp_path: Path) -> None:
     assert isinstance(known, KnownModel) and replace(known.manifest) == known.manifest
     store.catalog.folder(MODEL).rename(store.catalog.folder(ModelId("stolen")))
     assert open_store(1, tmp_path).catalog.all() == ()
+
+
+async def test_what_was_removed_is_remembered_until_it_is_wanted_again(tmp_path: Path) -> None:
+    store = open_store(1, tmp_path)
+    manifest, header = parts(tmp_path, store)
+    await store.catalog.adopt(manifest, header)
+    with store.bus.spy() as spy:
+        await store.catalog.remove(MODEL)
+        assert spy.of(ModelRemoved) == [ModelRemoved(model=MODEL)]
+    again = open_store(1, tmp_path).catalog
+    assert again.was_removed(MODEL) and not again.was_removed(ModelId("other"))
+    assert isinstance(await again.adopt(manifest, header), KnownModel)
+    assert not again.was_removed(MODEL) and not open_store(1, tmp_path).catalog.was_removed(MODEL)
+
+
+async def test_the_removed_are_bounded_and_a_broken_list_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogs, "REMOVED_LIMIT", 2)
+    store = open_store(1, tmp_path)
+    for name in ("a", "b", "a", "c"):
+        await store.catalog.remove(ModelId(name))
+    again = open_store(1, tmp_path)
+    assert [name for name in "abc" if again.catalog.was_removed(ModelId(name))] == ["a", "c"]
+    (tmp_path / "models" / catalogs.REMOVED_NAME).write_text("../x")
+    assert not open_store(1, tmp_path).catalog.was_removed(ModelId("a"))
+
+
+async def test_a_removal_and_an_adoption_that_were_killed_are_cleared_away(tmp_path: Path) -> None:
+    store = open_store(1, tmp_path)
+    await store.catalog.adopt(*parts(tmp_path, store))
+    await store.catalog.remove(MODEL)
+    left, half, strange = (tmp_path / "models" / name for name in (MODEL, "half", "strange"))
+    for folder, name in ((left, "shard_000.gguf"), (half, catalogs.HEADER_NAME), (strange, "shard_000.gguf")):
+        folder.mkdir()
+        (folder / name).write_bytes(b"x")
+    (tmp_path / "models" / "file").write_bytes(b"x")
+    open_store(1, tmp_path)
+    assert (left.exists(), half.exists(), strange.exists()) == (False, False, True)
+
+
+async def test_a_model_that_is_let_in_may_replace_others(tmp_path: Path) -> None:
+    store = open_store(1, tmp_path)
+    node = NodeId("a" * 64)
+    manifest, header, layout = offer(tmp_path, ModelId("one"), store.key)
+    one = await store.catalog.adopt(manifest, header, expect=(ModelId("one"), layout), introducer=node)
+    assert isinstance(one, KnownModel) and one.introducer == node
+    other = parts(tmp_path, store)
+    assert isinstance(await store.catalog.adopt(*other, admit=lambda _: Busy(what="no")), Busy)
+    assert [known.manifest.model for known in store.catalog.all()] == ["one"]
+    with store.bus.spy() as spy:
+        known = await store.catalog.adopt(*other, admit=lambda _: (ModelId("one"),))
+        assert isinstance(known, KnownModel) and known.introducer is None
+        assert [type(fact) for fact in spy.facts] == [ModelRemoved, ModelDiscovered]
+    assert not store.catalog.folder(ModelId("one")).exists() and store.catalog.stored_bytes() == known.stored_bytes
+    assert open_store(1, tmp_path).catalog.stored_bytes() == known.stored_bytes
+
+
+async def test_a_full_disk_keeps_no_half_model(tmp_path: Path) -> None:
+    class FullDisk(HastyDisk):
+        def write_atomic_now(self, path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> None:
+            if path.name == catalogs.MANIFEST_NAME:
+                raise OSError(28, "no space left")
+            super().write_atomic_now(path, data, mode=mode)
+
+    store = open_store(1, tmp_path, disk=FullDisk())
+    with pytest.raises(OSError, match="no space left"):
+        await store.catalog.adopt(*parts(tmp_path, store))
+    assert store.catalog.all() == () and not store.catalog.folder(MODEL).exists()

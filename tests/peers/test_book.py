@@ -9,9 +9,10 @@ from swarmd.domain.peers import Endpoint, PeerRecord
 from swarmd.kit.world import SeededClock
 from swarmd.peers import book as module
 from swarmd.peers.addresses import MAX_ENDPOINTS
-from swarmd.peers.book import HEARSAY_LIFE_S, PeerBook
+from swarmd.peers.book import HEARSAY_LIFE_S, MAX_FAILURES, MAX_HEARSAY, PeerBook
 from swarmd.store.database import Database
 from swarmd.store.peers import Source
+from tests.fakes.inline_sqlite import inline_database
 
 OWN, A, B = NodeId("00" * 32), NodeId("aa" * 32), NodeId("bb" * 32)
 
@@ -114,3 +115,85 @@ async def test_a_removed_peer_is_gone() -> None:
         assert book.nodes() == ()
         await book.load()
         assert book.nodes() == ()
+
+
+def invented(n: int) -> NodeId:
+    return NodeId(f"{n:064x}")
+
+
+async def test_a_member_that_invents_nodes_fills_its_own_share_only() -> None:
+    async with inline_database() as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        for n in range(1, MAX_HEARSAY + 20):
+            await book.offer(invented(n), (at(1),), source=Source.INTRODUCED, teller=A)
+        assert len(book.nodes()) == MAX_HEARSAY
+        assert await book.offer(invented(5000), (at(1),), source=Source.INTRODUCED, teller=B)
+        await book.record_seen(invented(1), endpoint=None)  # one that is no invention frees its place
+        assert await book.offer(invented(5001), (at(1),), source=Source.INTRODUCED, teller=A)
+
+
+async def test_who_proved_to_be_there_evicts_hearsay_and_is_never_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PEERS", 3)
+    async with inline_database() as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        for n in (1, 2, 3):
+            await book.offer(invented(n), (at(n),), source=Source.INTRODUCED, teller=A)
+            clock.shift(1)
+        await book.record_seen(invented(1), endpoint=at(1))
+        assert await book.offer(A, (), source=Source.OBSERVED)
+        assert book.nodes() == (invented(1), invented(3), A)
+        assert not await book.offer(invented(4), (at(4),), source=Source.INTRODUCED, teller=B)
+        assert await book.offer(B, (at(5),), source=Source.MANUAL)
+        assert not await book.offer(invented(6), (), source=Source.OBSERVED)  # nobody left to make room
+        assert book.nodes() == (invented(1), A, B)
+        await book.load()
+        assert set(book.nodes()) == {invented(1), A, B}
+
+
+async def test_an_address_from_hearsay_is_dialled_in_vain_only_so_often() -> None:
+    async with inline_database() as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        await book.offer(A, (at(1), at(2)), source=Source.INTRODUCED)
+        await book.offer(B, (at(3),), source=Source.OBSERVED)
+        await book.record_seen(B, endpoint=None)
+        await book.offer(B, (at(4),), source=Source.INTRODUCED)
+        assert (book.is_hearsay(A), book.is_hearsay(B), book.is_hearsay(OWN)) == (True, False, False)
+        for _ in range(MAX_FAILURES - 1):
+            for node, endpoint in ((A, at(1)), (B, at(3)), (B, at(4)), (OWN, at(1))):
+                await book.record_failure(node, endpoint)
+        assert book.endpoints(A) == (at(2), at(1))  # what failed comes later
+        for node, endpoint in ((A, at(1)), (B, at(3)), (B, at(4))):
+            await book.record_failure(node, endpoint)
+        assert book.endpoints(A) == (at(2),)
+        assert book.endpoints(B) == (at(3),)  # the node itself said so: dialled for ever
+        for _ in range(MAX_FAILURES):
+            await book.record_failure(A, at(2))
+        await book.load()
+        assert book.nodes() == (B,)
+        assert book.endpoints(B) == (at(3),)
+
+
+async def test_what_was_heard_first_and_then_stated_by_the_node_itself_is_no_hearsay() -> None:
+    async with inline_database() as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        await book.offer(A, (at(1),), source=Source.INTRODUCED, teller=B)
+        assert not await book.offer(A, (at(1),), source=Source.OBSERVED)  # no new address, but a better source
+        for _ in range(2):
+            assert book.proven_endpoints(A) == (at(1),)
+            assert not book.is_hearsay(A)
+            for _ in range(MAX_FAILURES):
+                await book.record_failure(A, at(1))
+            await book.load()
+
+
+async def test_lies_do_not_push_out_what_others_said_about_a_node() -> None:
+    async with inline_database() as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        await book.offer(A, (at(200),), source=Source.INTRODUCED)
+        clock.shift(1)
+        await book.offer(A, tuple(at(n) for n in range(1, 9)), source=Source.INTRODUCED, teller=B)
+        assert book.endpoints(A)[0] == at(200)
+        assert len(book.endpoints(A)) == MAX_ENDPOINTS

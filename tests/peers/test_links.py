@@ -12,8 +12,13 @@ from swarmd.discovery.join import Joined
 from swarmd.domain.events import PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
+from swarmd.domain.refusals import NoAnswer, Refusal
 from swarmd.kit.world import seeded_world
+from swarmd.peers import book as book_module
+from swarmd.peers.book import MAX_FAILURES
+from swarmd.peers.links import DIALS, HEARSAY_DIALS
 from swarmd.store.peers import Source
+from swarmd.transport.connection import Connection
 from tests.fakes.linked import Node, Swarm, joined, open_swarm
 
 pytestmark = pytest.mark.looptime
@@ -43,6 +48,10 @@ def sockets(node: Node) -> int:
 
 async def apart(one: Node, other: Node) -> None:
     await until(lambda: not one.links.connected() and not other.links.connected())
+
+
+async def apart_from_all(one: Node) -> None:
+    await until(lambda: not one.links.connected())
 
 
 async def together(*nodes: Node, within_s: float = 60.0) -> None:
@@ -258,3 +267,84 @@ async def test_the_number_of_linked_peers_is_bounded(swarm: Swarm) -> None:
     assert len(a.links.connected()) == 2
     await swarm.stop(2)
     await until(lambda: both_up(a, others[2]), within_s=90)
+
+
+class Ears:
+    """A dialler that reaches nobody, and counts."""
+
+    def __init__(self, *, answers_after_s: float) -> None:
+        self.answers_after_s = answers_after_s
+        self.dialled: list[Endpoint] = []
+        self.now = 0
+        self.most = 0
+
+    async def dial(
+        self, endpoint: Endpoint, *, expect: NodeId | None, purpose: Purpose, invite: tuple[bytes, bytes] | None = None
+    ) -> Connection | Refusal:
+        self.dialled.append(endpoint)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(self.answers_after_s)
+        finally:
+            self.now -= 1
+        return NoAnswer(tried=(str(endpoint),), reason="nobody")
+
+
+async def test_invented_nodes_are_dialled_a_few_at_a_time_and_not_for_ever(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    ears = a.links._dialler = Ears(answers_after_s=5.0)
+    liar = NodeId("aa" * 32)
+    for n in range(1, 41):
+        await a.links.offer(NodeId(f"{n:064x}"), (Endpoint("10.9.9.9", n),), source=Source.INTRODUCED, teller=liar)
+    await asyncio.sleep(3600)
+    assert ears.most == HEARSAY_DIALS
+    assert len(ears.dialled) == 40 * MAX_FAILURES
+    assert a.links.views() == ()
+    assert not a.links._places  # nobody keeps dialling, nothing is kept
+
+
+async def test_members_do_not_wait_behind_invented_nodes(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    await swarm.stop(2)
+    await apart_from_all(a)
+    for n in range(1, 100):
+        lie = (Endpoint("10.9.9.9", n), Endpoint("10.9.9.8", n))
+        await a.links.offer(NodeId(f"{n:064x}"), lie, source=Source.INTRODUCED, teller=b.id)
+        swarm.hub.partition(swarm.host(1), "10.9.9.9")
+        swarm.hub.partition(swarm.host(1), "10.9.9.8")
+    await asyncio.sleep(60)
+    b = await swarm.start(2, world=seeded_world(300))
+    await together(a, b, within_s=35)
+
+
+async def test_the_number_of_dials_is_bounded(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    ears = a.links._dialler = Ears(answers_after_s=5.0)
+    for n in range(1, 2 * DIALS):
+        await a.links.offer(NodeId(f"{n:064x}"), (Endpoint("10.9.9.9", n),), source=Source.MANUAL)
+    await asyncio.sleep(60)
+    assert ears.most == DIALS
+
+
+async def test_a_connected_peer_is_shown_although_the_book_has_no_place_for_it(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await swarm.start(1)
+    b, c = await swarm.start(2), await swarm.start(3)
+    await joined(b, a)
+    await together(a, b)
+    monkeypatch.setattr(book_module, "MAX_PEERS", 1)
+    await c.joiner.join(await a.code())
+    await until(lambda: c.id in a.links.connected())
+    await asyncio.sleep(5)
+    assert c.id not in a.member.book
+    views = {view.record.node: view for view in a.links.views()}
+    assert views.keys() == {b.id, c.id}
+    assert views[c.id].connected
+    assert views[c.id].record.endpoints == (c.at,)
+    await swarm.stop(3)
+    await until(lambda: c.id not in a.links.connected())
+    assert [view.record.node for view in a.links.views()] == [b.id]
+    await asyncio.sleep(5)
+    assert {node for node, _ in a.links._places} == {b.id}

@@ -16,7 +16,7 @@ from swarmd.domain.peers import Endpoint, Holding, NodeSummary
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import SeededClock
 from swarmd.peers.book import PeerBook
-from swarmd.peers.neighbours import MAX_INTRODUCED, Neighbours, unsound
+from swarmd.peers.neighbours import INTRODUCTIONS_BURST, MAX_INTRODUCED, NEWS_BURST, Neighbours, unsound
 from swarmd.store.peers import Source
 from swarmd.wire.messages import Introduced, Introduction, Summary, encode
 from tests.fakes.inline_sqlite import inline_database
@@ -32,7 +32,7 @@ class Scene:
     neighbours: Neighbours
     book: PeerBook
     bus: EventBus
-    offered: list[tuple[NodeId, tuple[Endpoint, ...], Source]]
+    heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]]
     talks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def talk(self, node: NodeId, *, observed_host: str = LAN) -> list[Summary | Introduction]:
@@ -49,15 +49,18 @@ class Scene:
 
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
-    offered: list[tuple[NodeId, tuple[Endpoint, ...], Source]] = []
+    heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]] = []
 
-    async def offer(node: NodeId, endpoints: tuple[Endpoint, ...], source: Source) -> None:
-        offered.append((node, endpoints, source))
+    async def hear(node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
+        news = (node, endpoints, teller) not in heard
+        heard.append((node, endpoints, teller))
+        return news
 
     async with inline_database() as db:
         book = PeerBook(own=OWN, db=db, clock=SeededClock())
         bus = EventBus()
-        scene = Scene(neighbours=Neighbours(own=OWN, book=book, bus=bus, offer=offer), book=book, bus=bus, offered=offered)
+        neighbours = Neighbours(own=OWN, book=book, bus=bus, clock=SeededClock(), hear=hear)
+        scene = Scene(neighbours=neighbours, book=book, bus=bus, heard=heard)
         yield scene
         for task in scene.talks:
             task.cancel()
@@ -161,17 +164,17 @@ async def test_only_newer_summaries_of_the_speaker_itself_count(caplog: pytest.L
         assert scene.neighbours.summary(A) == summary(A, 1)
 
 
-async def test_introduced_nodes_are_offered_unless_the_address_is_worthless(caplog: pytest.LogCaptureFixture) -> None:
+async def test_introduced_nodes_are_heard_of_unless_the_address_is_worthless(caplog: pytest.LogCaptureFixture) -> None:
     async with open_scene() as scene:
         good, local = Endpoint("10.0.0.2", 2), Endpoint("127.0.0.1", 2)
 
-        async def told(*members: Introduced, by: str = LAN) -> list[tuple[NodeId, tuple[Endpoint, ...], Source]]:
-            scene.offered.clear()
+        async def told(*members: Introduced, by: str = LAN) -> list[tuple[NodeId, tuple[Endpoint, ...], NodeId]]:
+            scene.heard.clear()
             await scene.neighbours.heard_introduction(A, Introduction(members=members), observed_host=by)
-            return list(scene.offered)
+            return list(scene.heard)
 
-        assert await told(Introduced(node=B, endpoints=(good, local))) == [(B, (good,), Source.INTRODUCED)]
-        assert await told(Introduced(node=B, endpoints=(local,)), by="127.0.0.1") == [(B, (local,), Source.INTRODUCED)]
+        assert await told(Introduced(node=B, endpoints=(good, local))) == [(B, (good,), A)]
+        assert await told(Introduced(node=B, endpoints=(local,)), by="127.0.0.1") == [(B, (local,), A)]
         worthless = (local, Endpoint("0.0.0.0", 1), Endpoint("192.0.2.1", 1), Endpoint("224.0.0.1", 1), Endpoint("x y", 1))
         assert await told(Introduced(node=B, endpoints=worthless)) == []
         assert await told(Introduced(node=B, endpoints=(Endpoint("0.0.0.0", 1),)), by="127.0.0.1") == []
@@ -181,6 +184,37 @@ async def test_introduced_nodes_are_offered_unless_the_address_is_worthless(capl
         with caplog.at_level(logging.WARNING):
             assert await told(Introduced(node=NodeId("../etc"), endpoints=(good,))) == []
         assert "without a proper id" in caplog.text
+
+
+async def test_a_neighbour_that_introduces_without_end_is_ignored_for_a_while() -> None:
+    async with open_scene() as scene:
+        at_b = Introduction(members=(Introduced(node=B, endpoints=(Endpoint("10.0.0.2", 2),)),))
+        for _ in range(INTRODUCTIONS_BURST + 50):
+            await scene.neighbours.heard_introduction(A, at_b, observed_host=LAN)
+        assert len(scene.heard) == INTRODUCTIONS_BURST
+        await scene.neighbours.heard_introduction(C, at_b, observed_host=LAN)  # others are listened to
+        scene.neighbours.gone(A)  # dialling again helps nobody
+        await asyncio.sleep(10)
+        for _ in range(50):
+            await scene.neighbours.heard_introduction(A, at_b, observed_host=LAN)
+        assert len(scene.heard) == INTRODUCTIONS_BURST + 1 + 10
+
+
+async def test_a_neighbour_that_invents_nodes_is_believed_slowly() -> None:
+    async with open_scene() as scene:
+
+        async def invent(first: int, count: int) -> None:
+            for n in range(first, first + count, MAX_INTRODUCED):
+                nodes = (NodeId(f"{m:064x}") for m in range(n, min(n + MAX_INTRODUCED, first + count)))
+                members = tuple(Introduced(node=one, endpoints=(Endpoint("10.0.0.2", 2),)) for one in nodes)
+                await scene.neighbours.heard_introduction(A, Introduction(members=members), observed_host=LAN)
+
+        await invent(1, NEWS_BURST + 100)
+        assert len(scene.heard) == NEWS_BURST
+        await asyncio.sleep(181)
+        await invent(10_000, 100)
+        assert len(scene.heard) == NEWS_BURST + 3
+        assert {teller for _, _, teller in scene.heard} == {A}
 
 
 GOOD = Holding(model=ModelId("tiny-q8-0"), layout="ab" * 16, shards=(0, 1, 5), layer_ms=0.5)
@@ -209,6 +243,8 @@ def test_a_sound_summary_is_sound() -> None:
         {"holdings": (replace(GOOD, shards=(1, 1)),)},
         {"holdings": (replace(GOOD, shards=(-1,)),)},
         {"holdings": (replace(GOOD, shards=(2**40,)),)},
+        {"holdings": (replace(GOOD, loaded=(-1,)),)},
+        {"holdings": (replace(GOOD, loaded=(1, 1)),)},
     ],
     ids=str,
 )

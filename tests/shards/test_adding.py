@@ -11,14 +11,15 @@ from swarmd.kit.world import World
 from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import LocalFile, open_local
 from swarmd.shards.jobs import Job
-from tests.fakes.holders import Store, open_store
+from tests.fakes.holders import Store, discovered_of, open_store
 from tests.shards.test_storage import MODEL
 
 
 def adder(store: Store, world: World) -> Adder:
     return Adder(
-        node=store.key.node, catalog=store.catalog, storage=store.storage, registry=store.registry, disk=store.disk,
-        gauges=Gauges(), world=world, sign=lambda data: store.key.sign(Signed.MANIFEST, data),
+        node=store.key.node, catalog=store.catalog, discovered=discovered_of(store), storage=store.storage,
+        registry=store.registry, disk=store.disk, gauges=Gauges(), world=world,
+        sign=lambda data: store.key.sign(Signed.MANIFEST, data),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from swarmd.domain.refusals import BadFile
 from swarmd.kit.disk import Disk
-from swarmd.shards.cutting import LocalFile, hash_payload, is_same_file, open_local, read_chunk
+from swarmd.shards.cutting import LocalFile, hash_payload, is_same_file, is_same_throughout, open_local, read_chunk
 from tests.fakes.shards import cut_model, hash_of
 from tests.shards.conftest import SMALL
 
@@ -56,3 +56,16 @@ async def test_a_file_that_shrinks_is_noticed(tiny: Path) -> None:
     tiny.write_bytes(tiny.read_bytes()[: local.header.data_offset + 10])
     with pytest.raises(OSError, match="shorter"):
         await read_chunk(tiny, cut.manifest.shards[0], 0, Disk())
+
+
+async def test_a_file_that_differs_in_its_middle_is_seen_by_a_whole_comparison(tiny: Path) -> None:
+    cut = cut_model(tiny.read_bytes(), shard_size_bytes=100_000)
+    steps: list[int] = []
+    assert await is_same_throughout(await opened(tiny), cut.manifest, Disk(), steps.append)
+    assert sum(steps) == sum(len(payload) for payload in cut.payloads)
+    data = bytearray(tiny.read_bytes())
+    data[-1] ^= 1
+    tiny.write_bytes(data)
+    local = await opened(tiny)
+    assert await is_same_file(local, cut.manifest, Disk())
+    assert not await is_same_throughout(local, cut.manifest, Disk(), steps.append)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NoSpace, NotFound
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.kit.disk import Disk
 from swarmd.models.slicing import fair_share
+from swarmd.shards.jobs import Job
 from swarmd.store.content import read_acquisitions
 from swarmd.store.database import Database
 from swarmd.transport.loopback import LoopbackHub
@@ -66,6 +69,13 @@ async def ended(holder: Holder, model: ModelId = TINY) -> Acquisition:
     one = holder.desk.acquisition(model)
     assert one is not None
     return one
+
+
+def another(tiny: Path) -> Path:
+    """Another model in a file of the same name."""
+    folder = tiny.parent / "other"
+    folder.mkdir()
+    return write_model(folder / tiny.name, TinyModel(seed=2))
 
 
 async def with_model(folks: Folks, tiny: Path, seed: int = 1) -> Holder:
@@ -151,7 +161,7 @@ async def test_a_neighbours_model_is_learned_and_fetched(folks: Folks, tiny: Pat
         await two.connect(one)
         await spy.wait_for(ModelDiscovered)
         assert two.store.catalog.trust(TINY) is TrustLevel.DISCOVERED
-        started = two.desk.acquire(TINY, None)
+        started = await two.desk.acquire(TINY, None)
         assert isinstance(started, Acquisition) and started.state == "downloading"
         done = await ended(two)
         assert done.state == "complete", done
@@ -159,7 +169,7 @@ async def test_a_neighbours_model_is_learned_and_fetched(folks: Folks, tiny: Pat
         assert len(spy.of(ShardStored)) == len(done.transfers)
     for transfer in done.transfers:
         assert await two.store.storage.verify(ShardRef(TINY, transfer.index))
-    again = two.desk.acquire(TINY, None)
+    again = await two.desk.acquire(TINY, None)
     assert isinstance(again, Acquisition)
     assert (await ended(two)).state == "complete"
 
@@ -167,7 +177,7 @@ async def test_a_neighbours_model_is_learned_and_fetched(folks: Folks, tiny: Pat
 async def test_a_name_that_was_only_heard_can_be_asked_for(folks: Folks, tiny: Path) -> None:
     one, two = await with_model(folks, tiny), await folks.start(2)
     await two.connect(one)
-    started = two.desk.acquire(TINY, None)  # before the manifest can have come
+    started = await two.desk.acquire(TINY, None)  # before the manifest can have come
     assert isinstance(started, Acquisition) and started.state == "awaiting_manifest" and started.transfers == ()
     done = await ended(two)
     assert done.state == "complete" and done.transfers, done
@@ -183,7 +193,7 @@ async def test_a_node_with_little_space_takes_its_share(folks: Folks, tiny: Path
     two.desk._no_space = lambda known, indices: (  # type: ignore[method-assign]
         NoSpace(needed_bytes=2, free_bytes=1) if len(indices) == count else None
     )
-    assert isinstance(two.desk.acquire(TINY, None), Acquisition)
+    assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
     await ended(two)
     assert two.store.registry.held(TINY) == fair_share(two.id, TINY, count, 1)
 
@@ -192,20 +202,20 @@ async def test_one_shard_can_be_asked_for(folks: Folks, tiny: Path) -> None:
     one, two = await with_model(folks, tiny), await folks.start(2)
     await two.connect(one)
     await until(lambda: two.store.catalog.get(TINY) is not None)
-    assert isinstance(two.desk.acquire(TINY, (2,)), Acquisition)
+    assert isinstance(await two.desk.acquire(TINY, (2,)), Acquisition)
     await ended(two)
     assert two.store.registry.held(TINY) == (2,)
-    assert isinstance(two.desk.acquire(TINY, (99,)), NotFound)
+    assert isinstance(await two.desk.acquire(TINY, (99,)), NotFound)
 
 
 async def test_what_nobody_has_is_refused(folks: Folks, tiny: Path) -> None:
     one, two = await with_model(folks, tiny), await folks.start(2)
-    assert isinstance(two.desk.acquire(TINY, None), NotFound)
+    assert isinstance(await two.desk.acquire(TINY, None), NotFound)
     await two.connect(one)
     await until(lambda: two.store.catalog.get(TINY) is not None)
     two.store.wire.summaries.clear()
-    assert isinstance(two.desk.acquire(TINY, None), NoCoverage)
-    assert isinstance(two.desk.acquire(TINY, (0,)), NoCoverage)
+    assert isinstance(await two.desk.acquire(TINY, None), NoCoverage)
+    assert isinstance(await two.desk.acquire(TINY, (0,)), NoCoverage)
 
 
 async def test_a_liar_is_left_and_another_holder_used(folks: Folks, tiny: Path) -> None:
@@ -220,7 +230,7 @@ async def test_a_liar_is_left_and_another_holder_used(folks: Folks, tiny: Path) 
     with two.store.bus.spy() as spy:
         await two.connect(liar)
         await until(lambda: two.store.catalog.get(TINY) is not None)
-        assert isinstance(two.desk.acquire(TINY, None), Acquisition)
+        assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
         await spy.wait_for(ShardRejected, lambda fact: fact.source == liar.id)
         await two.connect(honest)
         done = await ended(two)
@@ -234,7 +244,7 @@ async def test_giving_up_says_why(folks: Folks, tiny: Path) -> None:
     await two.connect(one)
     await until(lambda: two.store.catalog.get(TINY) is not None)
     one.store.storage.forget(TINY)  # it told that it holds them, and holds them no more
-    assert isinstance(two.desk.acquire(TINY, (0,)), Acquisition)
+    assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition)
     done = await ended(two)
     assert done.state == "failed" and done.reason is not None and "could be reached" in done.reason
     assert done.transfers[0].state is TransferState.FAILED
@@ -245,7 +255,7 @@ async def test_a_restart_goes_on_fetching(folks: Folks, tiny: Path, tmp_path: Pa
     await two.connect(one)
     await until(lambda: two.store.catalog.get(TINY) is not None)
     with two.store.bus.spy() as spy:
-        two.desk.acquire(TINY, None)
+        await two.desk.acquire(TINY, None)
         await spy.wait_for(ShardStored)
     await folks.stop(2)
     async with await Database.open(tmp_path / "node-2" / "node.db") as db:
@@ -258,6 +268,147 @@ async def test_a_restart_goes_on_fetching(folks: Folks, tiny: Path, tmp_path: Pa
     assert (await ended(two)).state == "complete"
     known = two.store.catalog.get(TINY)
     assert known is not None and len(two.store.registry.held(TINY)) == len(known.manifest.shards)
+
+
+def written_down(folder: Path) -> tuple[list[str], list[int]]:
+    """What a process that starts after a kill would read: models, and shards chosen of them."""
+    db = sqlite3.connect(folder / "node.db")
+    try:
+        models = [row[0] for row in db.execute("SELECT model FROM acquisitions")]
+        return models, [row[0] for row in db.execute("SELECT shard FROM acquisition_shards ORDER BY shard")]
+    finally:
+        db.close()
+
+
+async def test_a_wish_is_on_the_disk_when_it_is_answered(folks: Folks, tiny: Path, tmp_path: Path) -> None:
+    """kill -9 right after the answer once forgot what had been promised."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    one.store.storage.forget(TINY)  # nothing arrives: what is written down stays
+    started = await two.desk.acquire(TINY, (1,))
+    assert isinstance(started, Acquisition) and started.state == "downloading"
+    assert written_down(tmp_path / "node-2") == ([TINY], [1])
+    assert isinstance(await two.desk.acquire(TINY, (3,)), Acquisition)
+    assert written_down(tmp_path / "node-2") == ([TINY], [1, 3])
+    assert isinstance(await two.desk.acquire(TINY, (99,)), NotFound)
+    job = two.desk.acquisition(TINY)
+    assert job is not None and [transfer.index for transfer in job.transfers] == [1, 3]
+
+
+async def test_wishes_before_the_manifest_add_up(folks: Folks, tiny: Path, tmp_path: Path) -> None:
+    """The second one was answered and forgotten."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    two.desk._learner.heard = lambda node, spawn: None  # type: ignore[method-assign]
+    await two.connect(one)
+    async with two.store.catalog._folders:  # no manifest can be kept yet
+        for index in (3, 1):
+            started = await two.desk.acquire(TINY, (index,))
+            assert isinstance(started, Acquisition) and started.state == "awaiting_manifest"
+        assert written_down(tmp_path / "node-2") == ([TINY], [1, 3])
+    assert (await ended(two)).state == "complete"
+    assert two.store.registry.held(TINY) == (1, 3) and written_down(tmp_path / "node-2") == ([], [])
+
+
+async def test_a_wish_that_cannot_be_written_down_is_refused(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+
+    async def full(job: Job) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    two.desk._write = full  # type: ignore[method-assign]
+    assert isinstance(await two.desk.acquire(TINY, None), Busy)
+    done = await ended(two)
+    assert done.state == "failed" and done.reason is not None and "written down" in done.reason
+
+
+async def test_a_wish_at_the_very_end_of_a_job_is_fetched_too(folks: Folks, tiny: Path, tmp_path: Path) -> None:
+    """The job had fetched everything and was about to say so: what was asked for in that moment was lost."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    settled, orders = two.desk._settled, []
+
+    async def late(job: Job) -> bool:
+        if not orders:
+            orders.append(await two.desk.acquire(TINY, (2,)))
+        return await settled(job)
+
+    two.desk._settled = late  # type: ignore[method-assign]
+    assert isinstance(await two.desk.acquire(TINY, (1,)), Acquisition)
+    assert (await ended(two)).state == "complete"
+    assert isinstance(orders[0], Acquisition) and two.store.registry.held(TINY) == (1, 2)
+    assert written_down(tmp_path / "node-2") == ([], [])
+
+
+async def test_who_leaves_does_not_take_the_wish_along(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    caller = asyncio.create_task(two.desk.acquire(TINY, (0,)))
+    await asyncio.sleep(0)
+    caller.cancel()
+    assert (await ended(two)).state == "complete" and two.store.registry.held(TINY) == (0,)
+
+
+async def test_a_removed_model_does_not_come_back_with_the_next_word(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None and not two.desk._learner._busy)
+    assert isinstance(await two.desk.delete_model(TINY), int)
+    known = one.store.catalog.get(TINY)
+    assert known is not None
+    assert isinstance(await two.desk._learner.learn(one.id, TINY, known.manifest.layout), NotFound)
+    await folks.stop(2)
+    two = await folks.start(2)
+    await two.connect(one)
+    assert two.desk._learner._unknown(one.id) == [] and two.store.catalog.all() == ()
+    assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition), "a person may change their mind"
+    assert (await ended(two)).state == "complete"
+    assert not two.store.catalog.was_removed(TINY)
+
+
+async def test_a_name_that_a_peer_uses_does_not_keep_out_an_own_file(folks: Folks, tiny: Path) -> None:
+    other = another(tiny)
+    one, two = await with_model(folks, other), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    assert await two.desk.add_file(tiny, SHARD) == TINY
+    known = two.store.catalog.get(TINY)
+    assert known is not None and known.pinned and known.manifest.publisher == two.id and known.introducer is None
+    for spec in known.manifest.shards:
+        assert await two.store.storage.verify(ShardRef(TINY, spec.index))
+    assert isinstance(await two.desk.add_file(other, SHARD), BadFile), "now it is this node's own"
+
+
+async def test_a_file_that_a_peer_has_too_is_added_in_its_layout(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    assert await two.desk.add_file(tiny, 3 * SHARD) == TINY
+    mine, theirs = two.store.catalog.get(TINY), one.store.catalog.get(TINY)
+    assert mine is not None and theirs is not None and mine.manifest == theirs.manifest and mine.pinned
+    assert len(two.store.registry.held(TINY)) == len(theirs.manifest.shards)
+
+
+async def test_a_manifest_that_is_learned_while_a_file_is_hashed_does_not_win(folks: Folks, tiny: Path) -> None:
+    other = another(tiny)
+    one, two = await with_model(folks, other), await folks.start(2)
+    theirs = one.store.catalog.get(TINY)
+    assert theirs is not None
+    cut, outcomes = two.desk._adder._cut, []
+
+    async def learning(*rest: Any) -> Any:
+        outcomes.append(await two.desk._learner.learn(one.id, TINY, theirs.manifest.layout))
+        return await cut(*rest)
+
+    two.desk._adder._cut = learning  # type: ignore[method-assign]
+    two.desk._learner.heard = lambda node, spawn: None  # type: ignore[method-assign]
+    await two.connect(one)
+    assert await two.desk.add_file(tiny, SHARD) == TINY
+    assert isinstance(outcomes[0], NotFound)
 
 
 async def test_deleting(folks: Folks, tiny: Path) -> None:

@@ -27,7 +27,7 @@ async def test_several_shards_come_from_several_holders(folks: Folks, tiny: Path
     await two.connect(three)
     await until(lambda: two.store.catalog.get(TINY) is not None)
     with two.store.bus.spy() as spy:
-        assert isinstance(two.desk.acquire(TINY, None), Acquisition)
+        assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
         assert (await ended(two)).state == "complete"
     assert {fact.source for fact in spy.of(ShardDownloadStarted)} == {one.id, three.id}
 
@@ -37,7 +37,7 @@ async def test_a_lost_holder_is_followed_by_the_next(folks: Folks, tiny: Path) -
     await two.connect(one)
     await until(lambda: two.store.catalog.get(TINY) is not None)
     with two.store.bus.spy() as spy:
-        assert isinstance(two.desk.acquire(TINY, None), Acquisition)
+        assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
         await spy.wait_for(ShardDownloadStarted)
         two.store.wire.links[one.id].close("the cable is out")
         await two.connect(three)

@@ -47,3 +47,25 @@ def test_the_first_reason_stays_and_the_log_is_bounded() -> None:
     for number in range(200):
         one.say(str(number))
     assert len(one.snapshot(at=0).log) == LOG_LINES
+
+
+def test_a_shard_that_was_given_up_is_wanted_again() -> None:
+    one = job()
+    one.want([(0, 10), (1, 10), (2, 10)])
+    one.mark(0, TransferState.FAILED)
+    one.mark(1, TransferState.COMPLETE)
+    one.begin(2, done_bytes=5, source=None)
+    assert one.given_up == (0,) and one.open == (2,)
+    one.want([(0, 10), (1, 10), (2, 10)])
+    assert one.given_up == () and one.open == (0, 1, 2) and one.progress(2) == 0.5
+
+
+def test_what_is_asked_for_before_the_shards_are_known_adds_up() -> None:
+    one = job()
+    assert one.asked == ()
+    one.ask((3,))
+    one.ask((1, 3))
+    assert one.asked == (1, 3)
+    one.ask(None)
+    one.ask((2,))
+    assert one.asked is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,8 @@ from swarmd.domain.refusals import NoSpace
 from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import encode
 from swarmd.models.shard_file import Run
-from swarmd.shards.storage import ChunkMismatch, pieces
-from tests.fakes.holders import Store, open_store
+from swarmd.shards.storage import ChunkMismatch, Landing, Superseded, pieces
+from tests.fakes.holders import HastyDisk, Store, open_store
 from tests.fakes.shards import CutModel, assemble, cut_model
 
 MODEL = ModelId("tiny")
@@ -116,18 +118,177 @@ async def test_a_damaged_file_is_quarantined(tmp_path: Path, tiny: Path) -> None
 
 
 async def test_room(tmp_path: Path, tiny: Path) -> None:
+    """Manifest, header and vocabulary are disk use like shards."""
     store = open_store(1, tmp_path)
-    cut, _ = await adopted(store, tiny)
+    cut, known = await adopted(store, tiny)
+    files = [path for path in store.catalog.folder(MODEL).iterdir()]
+    assert known.stored_bytes == sum(path.stat().st_size for path in files) and len(files) == 3
     refs = [ShardRef(MODEL, index) for index in range(len(cut.payloads))]
     total = sum(len(payload) for payload in cut.payloads)
-    assert store.storage.space_for(refs, limit_bytes=total) is None
-    assert store.storage.space_for(refs, limit_bytes=total - 1) == NoSpace(needed_bytes=total, free_bytes=total - 1)
+    limit = total + known.stored_bytes
+    assert store.storage.space_for(refs, limit_bytes=limit) is None
+    assert store.storage.space_for(refs, limit_bytes=limit - 1) == NoSpace(needed_bytes=total, free_bytes=total - 1)
+    assert store.storage.short_of(refs, limit_bytes=0) == limit
+    assert store.storage.space_for(refs, limit_bytes=0, spare_bytes=limit) is None
+    assert store.storage.space_for(refs, limit_bytes=0, spare_bytes=9) == NoSpace(needed_bytes=total, free_bytes=0)
     first = len(cut.payloads[0])
-    assert store.storage.space_for(refs[1:], limit_bytes=total, promised=refs[:1]) is None
-    assert store.storage.room(limit_bytes=total, promised=refs[:1]) == total - first
+    assert store.storage.space_for(refs[1:], limit_bytes=limit, promised=refs[:1]) is None
+    assert store.storage.room(limit_bytes=limit, promised=refs[:1]) == total - first
     await store.storage.open_landing(refs[0])
-    assert store.storage.space_for(refs, limit_bytes=total, promised=refs) is None
+    assert store.storage.space_for(refs, limit_bytes=limit, promised=refs) is None
     assert await store.storage.drop(refs[0]) and not await store.storage.drop(refs[0])
+
+
+class GatedDisk(HastyDisk):
+    """Stops in `method` until the gate is opened. The thread waits, nothing else does."""
+
+    def __init__(self) -> None:
+        self.method, self.inside, self.gate = "", threading.Event(), threading.Event()
+
+    def _pass(self, method: str) -> None:
+        if method == self.method:
+            self.inside.set()
+            assert self.gate.wait(10)
+
+    def write_range_now(self, path: Path, offset: int, data: bytes | memoryview) -> None:
+        self._pass("write")
+        super().write_range_now(path, offset, data)
+
+    def read_range_now(self, path: Path, offset: int, size: int) -> bytes:
+        self._pass("read")
+        return super().read_range_now(path, offset, size)
+
+    def rename_now(self, source: Path, target: Path) -> None:
+        self._pass("rename")
+        super().rename_now(source, target)
+
+    async def entered(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.inside.is_set():
+                await asyncio.sleep(0.001)
+
+
+async def whole(store: Store, cut: CutModel, ref: ShardRef) -> Landing:
+    """A landing that only has to be committed."""
+    landing = await store.storage.open_landing(ref)
+    for number in landing.missing():
+        await landing.write_chunk(number, chunk(cut.payloads[ref.index], number))
+    return landing
+
+
+def files(store: Store, ref: ShardRef) -> set[str]:
+    return {path.name for path in store.catalog.folder(MODEL).iterdir() if path.name.startswith(f"shard_{ref.index:03d}")}
+
+
+@pytest.mark.parametrize("method", ["write", "read", "rename"])
+async def test_a_commit_that_is_cancelled_leaves_no_thread_and_no_doubt(tmp_path: Path, tiny: Path, method: str) -> None:
+    """The thread went on alone: it named a file that nobody counted, in a folder that might be gone by then."""
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.method = method
+    job = asyncio.create_task(landing.commit())
+    await disk.entered()
+    job.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not job.done(), "the thread is still at it"
+    disk.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    if method == "rename":
+        assert store.storage.state(ref) is ShardState.HELD and files(store, ref) == {"shard_001.gguf"}
+        return
+    assert store.storage.state(ref) is ShardState.PARTIAL
+    assert files(store, ref) == {"shard_001.gguf.partial", "shard_001.chunks"}
+    again = await store.storage.open_landing(ref)
+    assert again.missing() == []
+    await again.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+    assert files(store, ref) == {"shard_001.gguf"}
+
+
+async def test_a_second_landing_waits_for_the_first_ones_thread_and_is_alone_then(tmp_path: Path, tiny: Path) -> None:
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    first = await store.storage.open_landing(ref)
+    await first.write_chunk(0, chunk(cut.payloads[0], 0))
+    disk.method = "write"
+    late = asyncio.create_task(first.write_chunk(1, chunk(cut.payloads[0], 1)))
+    await disk.entered()
+    opening = asyncio.create_task(store.storage.open_landing(ref))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not opening.done()
+    disk.gate.set()
+    second = await opening
+    with pytest.raises(Superseded):
+        await late
+    assert 0 not in second.missing()
+    for number in second.missing():
+        await second.write_chunk(number, chunk(cut.payloads[0], number))
+    for work in (first.write_chunk(2, chunk(cut.payloads[0], 2)), first.write_chunk(0, b"")):
+        with pytest.raises(Superseded):
+            await work
+    await second.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[0], cut.payloads[0])
+    assert files(store, ref) == {"shard_000.gguf"}
+
+
+async def test_a_commit_in_its_hashing_gives_way_to_a_second_landing(tmp_path: Path, tiny: Path) -> None:
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.method = "read"
+    job = asyncio.create_task(landing.commit())
+    await disk.entered()
+    opening = asyncio.create_task(store.storage.open_landing(ref))
+    await asyncio.sleep(0)
+    disk.method = ""
+    disk.gate.set()
+    second = await opening
+    with pytest.raises(Superseded):
+        await job
+    assert second.missing() == [] and store.storage.held(MODEL) == ()
+    await second.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[0], cut.payloads[0])
+
+
+async def test_a_late_chunk_does_not_bring_back_a_deleted_file(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, _ = await adopted(store, tiny)
+    for delete in (True, False):
+        landing = await whole(store, cut, ref)
+        if delete:
+            assert await store.storage.drop(ref)
+        else:
+            store.storage.forget(MODEL)
+        for work in (landing.write_chunk(0, chunk(cut.payloads[0], 0)), landing.commit()):
+            with pytest.raises(Superseded):
+                await work
+        assert not delete or files(store, ref) == set()
+
+
+async def test_a_bitmap_without_its_file_counts_for_nothing(tmp_path: Path, tiny: Path) -> None:
+    """It called the zeros of the next partial file verified, until the hash of the whole said otherwise."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, _ = await adopted(store, tiny)
+    await whole(store, cut, ref)
+    store.storage.path(ref).with_suffix(".gguf.partial").unlink()
+    await open_store(1, tmp_path).storage.open_landing(ref)
+    landing = await open_store(1, tmp_path).storage.open_landing(ref)
+    assert landing.done_bytes == 0
+
+
+async def test_what_a_kill_left_beside_a_final_name_goes(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, _ = await adopted(store, tiny)
+    await (await whole(store, cut, ref)).commit()
+    store.storage.path(ref).with_suffix(".chunks").write_bytes(b"1")
+    assert open_store(1, tmp_path).storage.held(MODEL) == (0,) and files(store, ref) == {"shard_000.gguf"}
 
 
 @given(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
+import uvloop
 
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer, UsedUp
 from swarmd.kit.service import Supervisor
-from swarmd.kit.world import seeded_world
+from swarmd.kit.world import real_world, seeded_world
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import HANDSHAKE_TIMEOUT_S, DoorLimits, Doors
 from swarmd.transport.loopback import LoopbackHub
@@ -152,6 +157,98 @@ async def test_all_places_together_are_limited() -> None:
         await until(lambda: b.doors.turned_away == 2)
         for _, writer in idle:
             writer.close()
+
+
+class Mute(asyncio.Protocol):
+    """Says nothing."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+@pytest.mark.looptime
+async def test_eight_silent_addresses_do_not_keep_a_member_out() -> None:
+    hub = LoopbackHub(latency_s=0.02)
+    async with nodes("ab", hub=hub) as (a, b):
+        silent = [Mute() for _ in range(64)]
+        for n, one in enumerate(silent):
+            await hub.network("cdefghij"[n % 8]).connect(lambda one=one: one, b.endpoint)  # type: ignore[misc]
+        assert not any(one.lost for one in silent)
+        await a.link_to(b)
+        await asyncio.sleep(0.1)
+        assert [one.lost for one in silent] == [True] + [False] * 63
+
+
+@pytest.mark.looptime
+async def test_the_address_with_most_places_gives_one_up() -> None:
+    hub = LoopbackHub()
+    async with nodes("ab", hub=hub, limits=DoorLimits(waiting_total=3)) as (a, b):
+        alone, first, second = Mute(), Mute(), Mute()
+        await hub.network("c").connect(lambda: alone, b.endpoint)
+        await hub.network("d").connect(lambda: first, b.endpoint)
+        await hub.network("d").connect(lambda: second, b.endpoint)
+        await a.link_to(b)
+        await asyncio.sleep(0.1)
+        assert (alone.lost, first.lost, second.lost) == (False, True, False)
+
+
+@pytest.mark.looptime
+async def test_a_handshake_that_is_cancelled_before_its_first_step_leaves_no_socket_and_no_place() -> None:
+    hub = LoopbackHub()
+    async with nodes("b", hub=hub) as (b,):
+        spawn = b.doors._spawn
+
+        def cancelled(coro: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+            task = spawn(coro, name=name)
+            task.cancel()
+            return task
+
+        b.doors._spawn = cancelled
+        caller = Mute()
+        await hub.network("c").connect(lambda: caller, b.endpoint)
+        await asyncio.sleep(0.01)
+        assert caller.lost
+        assert not b.doors._waiting
+        assert b.doors.turned_away == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_the_port_in_the_middle_of_an_accept_breaks_nothing(turns: int) -> None:
+    """With uvloop and with asyncio, whose server asserts; each turn of the loop is another moment of the accept."""
+    for factory in (uvloop.new_event_loop, asyncio.new_event_loop):
+        await asyncio.to_thread(_close_in_the_middle, factory, turns)
+
+
+def _close_in_the_middle(factory: Callable[[], asyncio.AbstractEventLoop], turns: int) -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)  # else asyncio swallows the assertion
+        complaints: list[Any] = []
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        async with Supervisor("test", world=real_world()) as supervisor:
+            doors = Doors(
+                listen=Endpoint("127.0.0.1", 0), authority=FakeAuthority("b"), on_connection=lambda one: one.close(),
+                spawn=supervisor.spawn, world=real_world(),
+            )  # fmt: skip
+            await supervisor.start(doors)
+            assert doors.endpoint is not None
+            callers = [socket.create_connection((doors.endpoint.host, doors.endpoint.port)) for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await supervisor.stop()
+            for caller in callers:
+                caller.settimeout(5)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(caller.recv, 1) == b""  # closed, not left open
+                caller.close()
+        gc.collect()
+        assert not complaints
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(scene())
 
 
 @pytest.mark.looptime
