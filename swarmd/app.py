@@ -318,8 +318,11 @@ class _Built:
         One that was killed while it was cut is completed; with peers, a part of it is what a node is meant to hold.
         """
         known = [entry.manifest.model for entry in self._catalog.all()]
-        if not settings.ui.builtin_model or self._book.nodes() or known not in ([], [model_slug(BUILTIN_NAME)]):
+        builtin = model_slug(BUILTIN_NAME)
+        if not settings.ui.builtin_model or self._book.nodes() or known not in ([], [builtin]):
             return
+        if self._catalog.was_removed(builtin):
+            return  # a person did not want it
         with importlib.resources.as_file(importlib.resources.files("swarmd.builtin") / BUILTIN_NAME) as path:
             added = await self._desk.add_file(path, BUILTIN_SHARD_BYTES)
         if isinstance(added, Refusal):

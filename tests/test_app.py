@@ -179,3 +179,11 @@ async def test_a_builtin_model_that_was_cut_in_half_is_completed_at_the_next_sta
     (tmp_path / "models" / "swarmd-builtin" / "shard_005.gguf").unlink()  # as if the node had been killed before it
     async with running(tmp_path, ui__builtin_model=True) as node:
         assert len(node.registry.held(ModelId("swarmd-builtin"))) == 8
+
+
+async def test_a_builtin_model_that_was_removed_does_not_come_back_at_the_next_start(tmp_path):
+    model = ModelId("swarmd-builtin")
+    async with running(tmp_path, ui__builtin_model=True) as node:
+        await node.desk.delete_model(model)
+    async with running(tmp_path, ui__builtin_model=True) as node:
+        assert node.registry.held(model) == ()

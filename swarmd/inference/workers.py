@@ -129,6 +129,10 @@ class _Host:
         """These shards are loaded, and nobody is about to change that."""
         return self.process is not None and self.process.alive and wanted <= self.shards and not self.lock.locked()
 
+    def idle(self) -> bool:
+        """Nothing is loaded, on its way, or waited for."""
+        return not (self.shards or self.loading or self.flights or self.lock.locked())
+
     def take(self, cells: int) -> Seat | Busy:
         assert self.process is not None
         if not self._free:
@@ -405,6 +409,12 @@ class Workers:
     def _host(self, model: ModelId) -> _Host | None:
         host = self._hosts.get(model)
         known = self._catalog.get(model)
+        if host is not None and (known is None or known.manifest.layout != host.known.manifest.layout) and host.idle():
+            # The model was deleted, perhaps added again from another file: its worker has the old one's vocabulary.
+            del self._hosts[model]
+            if host.process is not None and self._supervisor is not None:
+                self._supervisor.spawn(host.process.stop(), name=f"stop worker {model}")
+            host = None
         if host is None and known is not None:
             backoff = Backoff(FIRST_RESTART_S, 2.0, LIMIT_RESTART_S, entropy=self._world.entropy)
             host = self._hosts[model] = _Host(known, self._settings(), backoff)

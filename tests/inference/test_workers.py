@@ -25,6 +25,7 @@ from swarmd.inference.worker_process import CommandFailed, WorkerProcess
 from swarmd.inference.workers import Seat, Texts, Workers, threads_for
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import real_world
+from swarmd.shards.desk import ShardDesk
 from swarmd.transport.loopback import LoopbackHub
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.holders import Store, open_holder
@@ -37,6 +38,7 @@ SETTINGS = Settings(
 @dataclass
 class Scene:
     store: Store
+    desk: ShardDesk
     workers: Workers
     supervisor: Supervisor
     model: ModelId
@@ -62,7 +64,7 @@ async def running(folder: Path) -> AsyncIterator[Scene]:
                 node=holder.id, catalog=store.catalog, storage=store.storage, registry=store.registry, bus=store.bus,
                 world=real_world(), settings=lambda: SETTINGS, memory_limit=lambda: scene.free,
             )  # fmt: skip
-            scene = Scene(store=store, workers=workers, supervisor=supervisor, model=ModelId(model))
+            scene = Scene(store=store, desk=holder.desk, workers=workers, supervisor=supervisor, model=ModelId(model))
             await supervisor.start(workers)
             yield scene
 
@@ -309,3 +311,16 @@ def test_threads_by_contribution(
     settings = Settings(node=NodeSettings(contribution=contribution))
     assert threads_for(settings) == threads
     assert threads_for(replace(settings, resources=ResourcesSettings(max_cpu_threads=3))) == 3
+
+
+async def test_a_model_deleted_and_added_again_from_another_file_gets_a_worker_of_its_own(
+    scene: Scene, tmp_path: Path
+) -> None:
+    assert isinstance(await scene.workers.texts(scene.model), Texts)
+    old = scene.pid
+    await scene.desk.delete_model(scene.model)
+    other = write_model(tmp_path / "tiny.gguf", TinyModel(layers=4, tokenizer=True))
+    assert await scene.desk.add_file(other, 1) == scene.model
+    assert await scene.workers.ensure(scene.model, (0, 3)) is None
+    assert scene.pid != old
+    assert scene.workers.loaded(scene.model) == (0, 3)
