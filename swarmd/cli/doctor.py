@@ -165,7 +165,7 @@ async def _engine_lines(supervisor: Supervisor, settings: Settings, world: World
     """The engine in a worker process: its layout check, then the built-in model."""
     threads = threads_for(settings)
     try:
-        worker = await start_worker(spawn=supervisor.spawn, name="doctor's worker")
+        worker = await start_worker(spawn=supervisor.spawn, name="doctor's worker", threads=threads)
     except WorkerGone as gone:
         return [Line(what="engine", found="does not run", problem=f"the engine's worker process {gone}")]
     lines = [

@@ -122,7 +122,7 @@ async def measure(worker: WorkerProcess, model: WholeModel, clock: Clock, *, thr
 async def _step(worker: WorkerProcess, tokens: list[int], position: int) -> int:
     """Runs the tokens from this position on; the token that follows."""
     count = len(tokens)
-    command = frames.Step(0, 0, [(0, position, count)], [(count - 1, 0, position + count - 1)])
+    command = frames.Step(0, 0, [frames.Run(0, position, count)], [(count - 1, 0, position + count - 1)])
     answer, _ = await worker.call(command, struct.pack(f"<{count}i", *tokens), deadline_s=DEADLINE_S)
     assert isinstance(answer, frames.Stepped), f"a step is answered with Stepped, not {answer}"
     return answer.picked[0][0]

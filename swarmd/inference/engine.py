@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import blake3
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -34,6 +33,7 @@ from swarmd.inference.native import (
     ToFloat,
     open_library,
 )
+from swarmd.inference.worker_frames import Run
 
 Hidden = npt.NDArray[np.float32]
 """Shape (rows, width), C-contiguous."""
@@ -66,14 +66,6 @@ class ContextShape:
     rows: int
     """Most rows of one step."""
     threads: int
-
-
-class Run(msgspec.Struct, frozen=True):  # made for every token, and a dataclass takes several times as long
-    """Consecutive positions of one sequence within a step."""
-
-    sequence: int
-    position: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ class StageSession:
         last_position = step.position + step.count - 1
         outputs = [(step.count - 1, sequence, last_position)] if self._tail and step.sample else []
         command = frames.Step(
-            self._request.first_shard, self._request.last_shard, [(sequence, step.position, step.count)], outputs
+            self._request.first_shard, self._request.last_shard, [frames.Run(sequence, step.position, step.count)], outputs
         )
 
         def stepped(outcome: Outcome) -> None:
@@ -148,8 +148,6 @@ class StageSession:
         if not isinstance(answer, frames.Stepped):
             self.fail(f"its worker {outcome.error}" if isinstance(outcome.error, WorkerGone) else str(outcome.error))
             return
-        if step.count == 1:
-            self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
         node_us = int((now - arrived) * 1e6)
         trace = [*step.trace, (answer.compute_us, node_us)]
         if self._tail:
@@ -157,6 +155,8 @@ class StageSession:
             self._outlet(StepDone(step.number, token, logprobs, trace), outcome.payload)
         else:
             self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), outcome.payload)
+        if step.count == 1:  # books are kept when the step has left
+            self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
 
 
 class StepSender:

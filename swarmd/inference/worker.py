@@ -32,7 +32,6 @@ from swarmd.inference.engine import (
     LoadedShard,
     OutOfMemory,
     Picked,
-    Run,
     Sampler,
     Vocabulary,
 )
@@ -100,18 +99,21 @@ class Worker:
 
     def _step(self, command: frames.Step, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         started = time.perf_counter_ns()
-        runs = [Run(*run) for run in command.runs]
-        rows = sum(run.count for run in runs)
-        chain = [self._need_shard(index) for index in range(command.first, command.last + 1)]
+        runs = command.runs
+        rows = runs[0].count if len(runs) == 1 else sum(run.count for run in runs)
+        first = self._need_shard(command.first)
+        chain = [first]
+        if command.last != command.first:
+            chain += [self._need_shard(index) for index in range(command.first + 1, command.last + 1)]
         if command.first == 0:
             tokens = np.frombuffer(payload, np.int32)
             if len(tokens) != rows:
                 raise EngineFailure(f"a step of {rows} rows came with {len(tokens)} tokens")
-            hidden = chain[0].embed(tokens)
+            hidden = first.embed(tokens)
         else:
-            hidden = _hidden(payload, rows, chain[0].width)
-        if not 0 < rows <= chain[0].shape.rows:
-            raise EngineFailure(f"a step has 1 to {chain[0].shape.rows} rows, not {rows}")
+            hidden = _hidden(payload, rows, first.width)
+        if not 0 < rows <= first.shape.rows:
+            raise EngineFailure(f"a step has 1 to {first.shape.rows} rows, not {rows}")
         outputs = [row for row, _, _ in command.outputs]
         for shard in chain:
             result = shard.step(runs, hidden, outputs)

@@ -114,16 +114,24 @@ class CopySequence(_Message, frozen=True):
     end: int
 
 
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive positions of one sequence within a step."""
+
+    sequence: int
+    position: int
+    count: int
+
+
 class Step(_Message, frozen=True):
     """Run rows through shards [first, last]. Payload: int32 token ids if first is shard 0, else float32 (rows, width).
 
-    `runs`: (sequence, position, count). `outputs`: (row, sequence, position) of each row to sample from, tail only; the
+    `outputs`: (row, sequence, position) of each row to sample from, tail only; the
     sampled token follows that position. Answer: `Stepped`.
     """
 
     first: int
     last: int
-    runs: list[tuple[int, int, int]]
+    runs: list[Run]
     outputs: list[tuple[int, int, int]]
     logits: bool = False
     """Answer with the raw logits of the outputs as payload, float32 (outputs, vocabulary), and sample nothing: for

@@ -16,9 +16,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import cast
+
+import msgspec
 
 from swarmd.inference import worker_frames as frames
 from swarmd.kit.direct_writer import DirectWriter
@@ -52,9 +53,11 @@ class CommandFailed(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answer with its payload, or why there is none. Exactly one of `answer` and `error` is set."""
+class Outcome(msgspec.Struct, frozen=True):
+    """An answer with its payload, or why there is none. Exactly one of `answer` and `error` is set.
+
+    A Struct and not a dataclass: one is made for every token, and a frozen dataclass takes 6 times as long.
+    """
 
     answer: frames.Answer | None
     payload: memoryview
@@ -82,10 +85,9 @@ class WorkerProcess:
 
     def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, *, deadline_s: float) -> None:
         """Sends a command; `on_answer` is called exactly once, from the event loop, now or later."""
-        if self.ended.done():
-            on_answer(Outcome(None, memoryview(b""), WorkerGone(self.ended.result())))
-            return
-        self._link.ask(command, payload, on_answer, deadline_s)
+        if not self._link.ask(command, payload, on_answer, deadline_s):
+            how = self.ended.result() if self.ended.done() else "is ending"
+            on_answer(Outcome(None, memoryview(b""), WorkerGone(how)))
 
     async def call(
         self, command: frames.Command, payload: bytes | memoryview = b"", *, deadline_s: float
@@ -172,11 +174,13 @@ class _Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._writer = DirectWriter(self._transport)
 
-    def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, deadline_s: float) -> None:
-        if self._writer and self._transport and not self._transport.is_closing():
-            head = frames.encode(command, len(payload))
-            self._writer.write((head, payload) if payload else (head,))
+    def ask(self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, deadline_s: float) -> bool:
+        """False, with nothing done, when the worker has ended or is about to."""
+        if self._writer is None:
+            return False
+        self._writer.write((frames.encode(command, len(payload)), payload))
         self.expect(on_answer, deadline_s)
+        return True
 
     def expect(self, on_answer: OnAnswer, deadline_s: float) -> None:
         """An answer will come: to a command, or a worker's first words, which nobody asked for."""
@@ -232,6 +236,7 @@ class _Link(asyncio.Protocol):
             on_answer(Outcome(None, memoryview(b""), error))
 
     def close(self) -> None:
+        self._writer = None
         if self._transport:
             self._transport.close()
 
@@ -271,12 +276,28 @@ def _how_it_ended(code: int, evidence: list[str]) -> str:
     return f"crashed: it ended with exit code {code}{tail}"
 
 
-async def start_worker(*, spawn: Spawn, name: str) -> WorkerProcess:
-    """Starts a worker process and waits for its first words. Raises WorkerGone when it does not come up."""
+def worker_environment(own: Mapping[str, str], *, threads: int, cpus: int) -> dict[str, str]:
+    """Of a worker with `threads` threads on a machine that gives us `cpus` processors; what the user has set stays.
+
+    With a thread for every processor each is bound to its own: they start with every step, and one that wakes up beside
+    another on the same processor keeps all of them waiting. With fewer they stay free, or all workers would be bound to
+    the same first processors. Over three nodes, two threads on two processors: 22.3 against 22.8 ms per token.
+    """
+    chosen = {"GOMP_SPINCOUNT": SPIN_COUNT}
+    if threads >= cpus > 1:
+        chosen["OMP_PROC_BIND"] = "true"
+    return {**chosen, **own}
+
+
+async def start_worker(*, spawn: Spawn, name: str, threads: int = 1) -> WorkerProcess:
+    """Starts a worker process and waits for its first words. Raises WorkerGone when it does not come up.
+
+    `threads`: that it will be told to use.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     evidence: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
-    environment = {**os.environ, "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT)}
+    environment = worker_environment(os.environ, threads=threads, cpus=os.cpu_count() or 1)
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "swarmd.inference.worker", "--fd", str(theirs.fileno()),

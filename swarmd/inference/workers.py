@@ -458,7 +458,7 @@ class Workers:
             raise WorkerGone(STOPPING)
         host.process, host.shards = None, set()
         host.reset_seats()
-        process = await start_worker(spawn=supervisor.spawn, name=f"worker {model}")
+        process = await start_worker(spawn=supervisor.spawn, name=f"worker {model}", threads=self._threads())
         if self._supervisor is None:  # `run` did not know of this process when it stopped the others
             await process.stop()
             raise WorkerGone(STOPPING)

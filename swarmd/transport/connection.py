@@ -18,7 +18,7 @@ from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.kit.direct_writer import DirectWriter
 from swarmd.kit.world import World
 from swarmd.transport.foreign_text import cleaned
-from swarmd.wire.events import Closed, RttMeasured, SessionEvent
+from swarmd.wire.events import Closed, MessageReceived, RttMeasured, SessionEvent
 from swarmd.wire.frames import Payload
 from swarmd.wire.handshake import Established, Role
 from swarmd.wire.noise import Buffer
@@ -132,10 +132,12 @@ class Connection(asyncio.Protocol):
         self._flush()
         return number
 
-    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> None:
-        """Only when `pending` is False. Raises StreamGone, ValueError (size)."""
-        self._session.send(stream, code, meta, payload, last=last)
+    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> bool:
+        """False, with nothing done, while an earlier message is pending. Raises StreamGone, ValueError (size)."""
+        if not self._session.send(stream, code, meta, payload, last=last):
+            return False
         self._flush()
+        return True
 
     def pending(self, stream: int) -> bool:
         """A message of this stream is not written yet; `Writable` follows."""
@@ -164,9 +166,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)
-        session = self._session
+        session, sink = self._session, self._sink
         for event in session.receive(data, self._clock.ticks()):
-            self._deliver(event)
+            if sink is not None and type(event) is MessageReceived:  # nearly all of them, and one for every token
+                sink(event)
+            else:
+                self._deliver(event)
         if session.has_outgoing:
             self._flush()
 

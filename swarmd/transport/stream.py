@@ -64,7 +64,7 @@ class Carrier(Protocol):
     @property
     def peer(self) -> PeerIdentity: ...
 
-    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> None: ...
+    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> bool: ...
 
     def pending(self, stream: int) -> bool: ...
 
@@ -142,14 +142,11 @@ class Stream:
         """
         if self._failure is not None:
             raise self._failure
-        if self._carrier.pending(self.number):
-            return False
         code, meta = encode(message)
         try:
-            self._carrier.send(self.number, code, meta, payload, last=last)
+            return self._carrier.send(self.number, code, meta, payload, last=last)
         except StreamGone as error:
             raise StreamReset(ResetCode.CANCELLED, str(error)) from error
-        return True
 
     async def send(self, message: object, payload: Payload = b"", *, last: bool = False) -> None:
         """Sends as soon as the message before is written. Raises as `send_now` does.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
@@ -215,7 +215,7 @@ class Cutter:
         if isinstance(payload, (bytes, bytearray)):
             parts: list[Buffer] = [payload]
         elif isinstance(payload, memoryview):
-            parts = [_flat(cast("memoryview", payload))]
+            parts = [_flat(payload)]  # pyright: ignore[reportArgumentType]
         else:
             parts = [_flat(part) for part in payload]
         payload_length = sum(map(len, parts))

@@ -116,7 +116,11 @@ class CipherState:
 
     def encrypt_into(self, plaintext: Buffer, out: memoryview) -> None:
         """As `encrypt`, into `out`: exactly `len(plaintext) + TAG_BYTES` bytes that do not overlap `plaintext`."""
-        self._cipher.encrypt_into(self._next_nonce(), plaintext, None, out)
+        nonce = self._nonce
+        if nonce >= _NONCE_END:
+            raise NoiseError("the cipher is spent: every nonce has been used")
+        self._nonce = nonce + 1
+        self._cipher.encrypt_into((nonce << 32).to_bytes(12, "little"), plaintext, None, out)
 
     def decrypt(self, ciphertext: Buffer, associated: bytes | None = None) -> bytes:
         """Returns the plaintext; the nonce moves only when the tag was right (section 5.1)."""

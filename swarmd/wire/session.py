@@ -124,15 +124,21 @@ class Session:
         self._start(stream, stream.outbox)
         return stream.id
 
-    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> None:
-        """Sends one message; only when `pending` is False. Raises StreamGone, or ValueError above the size limits."""
+    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> bool:
+        """Sends one message. False, with nothing done, while an earlier one is `pending`; `Writable` follows then.
+
+        Raises StreamGone, or ValueError above the size limits.
+        """
         state = self._streams.get(stream)
         if state is None or state.local_ended or state.ends:
             raise StreamGone(self._closed or f"stream {stream} is over")
-        assert state.outbox is None, "one message at a time: wait while pending"
+        if state.outbox is not None:
+            state.waits = True
+            return False
         state.outbox = Cutter(stream, opens=False, code=code, last=last, meta=meta, payload=payload)
         state.ends = last
         self._start(state, state.outbox)
+        return True
 
     def pending(self, stream: int) -> bool:
         """Whether a message of this stream still waits for credit or for its turn. If so, `Writable` follows."""
@@ -232,7 +238,8 @@ class Session:
                     break
         except (FrameError, NoiseError) as error:
             self._fail(f"the peer broke the protocol: {error}")
-        return self.take_events()
+        events, self._events = self._events, []
+        return events
 
     def take_events(self) -> list[SessionEvent]:
         """What happened besides the last `receive` or `tick`: `Writable` after `outgoing`."""

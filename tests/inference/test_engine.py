@@ -56,7 +56,7 @@ class Chain:
         last = len(self.cut.files) - 1
         for process, (first, end) in zip(self.processes, self.runs, strict=True):
             wanted = outputs if end == last else []
-            step = frames.Step(first, end, runs, wanted, True)
+            step = frames.Step(first, end, [frames.Run(*run) for run in runs], wanted, True)
             _, payload = await process.call(step, payload, deadline_s=30)
         return np.frombuffer(payload, np.float32).reshape(len(tokens), -1)
 
@@ -136,7 +136,7 @@ async def test_sampling_depends_on_seed_and_position_alone(tmp_path):
 
         async def pick(seed: int, **rest) -> tuple[int, list[tuple[int, float]]]:
             await process.call(frames.StartSequence(0, sampling(seed, **rest)), deadline_s=10)
-            step = frames.Step(0, 0, [(0, 0, 3)], [(2, 0, 2)])
+            step = frames.Step(0, 0, [frames.Run(0, 0, 3)], [(2, 0, 2)])
             answer, _ = await process.call(step, np.array([1, 2, 3], np.int32).tobytes(), deadline_s=10)
             return answer.picked[0]
 
@@ -156,12 +156,12 @@ async def test_bad_steps_are_refused_and_harm_nobody(tmp_path):
         chain = await open_chain(stack, supervisor, tmp_path / "s", cut(tmp_path / "a.gguf", MODELS["llama"], 3), 1)
         process = chain.processes[0]
         for command, payload, words in (
-            (frames.Step(0, 0, [(0, 0, 1)], []), b"\xff\xff\xff\x7f", "outside"),
-            (frames.Step(0, 0, [(0, 0, 2)], []), b"\0\0\0\0", "2 rows came with 1 tokens"),
-            (frames.Step(1, 1, [(0, 0, 1)], []), b"\0\0\0\0", "1 rows of width 64 came with 1 numbers"),
-            (frames.Step(0, 0, [(0, 0, 0)], []), b"", "1 to 128 rows"),
-            (frames.Step(0, 0, [(0, 0, 200)], []), b"\0\0\0\0" * 200, "1 to 128 rows"),
-            (frames.Step(0, 2, [(3, 0, 1)], [(0, 3, 0)]), b"\0\0\0\0", "not started with a sampler"),
+            (frames.Step(0, 0, [frames.Run(0, 0, 1)], []), b"\xff\xff\xff\x7f", "outside"),
+            (frames.Step(0, 0, [frames.Run(0, 0, 2)], []), b"\0\0\0\0", "2 rows came with 1 tokens"),
+            (frames.Step(1, 1, [frames.Run(0, 0, 1)], []), b"\0\0\0\0", "1 rows of width 64 came with 1 numbers"),
+            (frames.Step(0, 0, [frames.Run(0, 0, 0)], []), b"", "1 to 128 rows"),
+            (frames.Step(0, 0, [frames.Run(0, 0, 200)], []), b"\0\0\0\0" * 200, "1 to 128 rows"),
+            (frames.Step(0, 2, [frames.Run(3, 0, 1)], [(0, 3, 0)]), b"\0\0\0\0", "not started with a sampler"),
         ):
             with pytest.raises(CommandFailed, match=words):
                 await process.call(command, payload, deadline_s=10)

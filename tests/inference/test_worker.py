@@ -84,24 +84,24 @@ def test_a_template_that_wants_all_the_memory_fails_and_leaves_the_limit_as_it_w
 def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:
     worker.answer(frames.StartSequence(0, PLAIN), bytearray())
     worker.answer(frames.StartSequence(1, PLAIN), bytearray())
-    at_once, nothing = worker.answer(frames.Step(0, 1, [(0, 0, 3)], [(2, 0, 2)]), tokens(1, 2, 3))
+    at_once, nothing = worker.answer(frames.Step(0, 1, [frames.Run(0, 0, 3)], [(2, 0, 2)]), tokens(1, 2, 3))
     assert isinstance(at_once, frames.Stepped) and len(at_once.picked) == 1 and nothing == b""
-    first, hidden = worker.answer(frames.Step(0, 0, [(1, 0, 3)], []), tokens(1, 2, 3))
+    first, hidden = worker.answer(frames.Step(0, 0, [frames.Run(1, 0, 3)], []), tokens(1, 2, 3))
     assert isinstance(first, frames.Stepped) and first.picked == [] and len(hidden) == 3 * WIDTH * 4
-    second, _ = worker.answer(frames.Step(1, 1, [(1, 0, 3)], [(2, 1, 2)]), bytearray(hidden))
+    second, _ = worker.answer(frames.Step(1, 1, [frames.Run(1, 0, 3)], [(2, 1, 2)]), bytearray(hidden))
     assert isinstance(second, frames.Stepped) and second.picked == at_once.picked
 
 
 @pytest.mark.parametrize(
     ("command", "payload", "words"),
     [
-        (frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1), "sequence 0 was not started with a sampler"),
-        (frames.Step(0, 1, [(0, 0, 2)], []), tokens(1), "2 rows came with 1 tokens"),
-        (frames.Step(0, 1, [(0, 0, 1)], []), tokens(-1), "outside 0"),
-        (frames.Step(1, 1, [(0, 0, 1)], []), bytearray(4 * WIDTH - 4), "came with 63 numbers"),
-        (frames.Step(0, 1, [(0, 0, 17)], []), tokens(*range(17)), "1 to 16 rows"),
+        (frames.Step(0, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), tokens(1), "sequence 0 was not started with a sampler"),
+        (frames.Step(0, 1, [frames.Run(0, 0, 2)], []), tokens(1), "2 rows came with 1 tokens"),
+        (frames.Step(0, 1, [frames.Run(0, 0, 1)], []), tokens(-1), "outside 0"),
+        (frames.Step(1, 1, [frames.Run(0, 0, 1)], []), bytearray(4 * WIDTH - 4), "came with 63 numbers"),
+        (frames.Step(0, 1, [frames.Run(0, 0, 17)], []), tokens(*range(17)), "1 to 16 rows"),
         (frames.Step(0, 1, [], []), tokens(), "1 to 16 rows"),
-        (frames.Step(0, 7, [(0, 0, 1)], []), tokens(1), "shard 2 is not loaded"),
+        (frames.Step(0, 7, [frames.Run(0, 0, 1)], []), tokens(1), "shard 2 is not loaded"),
         (frames.Tokenize("x"), bytearray(), "the vocabulary is not open"),
         (frames.RenderChat("x", [("user", "x")]), bytearray(), "the vocabulary is not open"),
         (frames.OpenVocabulary("/nowhere.gguf"), bytearray(), "cannot read the vocabulary"),
@@ -113,7 +113,7 @@ def test_a_bad_command_is_a_failure_with_a_sentence(
 ) -> None:
     assert words in failed(worker, command, payload)
     worker.answer(frames.StartSequence(0, PLAIN), bytearray())
-    assert isinstance(worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))[0], frames.Stepped)
+    assert isinstance(worker.answer(frames.Step(0, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), tokens(1))[0], frames.Stepped)
 
 
 def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(
@@ -122,7 +122,7 @@ def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(
     assert failed(worker, loads[1][0]) == "shard 0 is already loaded"
     for _ in range(2):
         assert worker.answer(frames.Unload(0), bytearray()) == (frames.Done(), b"")
-    assert failed(worker, frames.Step(0, 0, [(0, 0, 1)], []), tokens(1)) == "shard 0 is not loaded"
+    assert failed(worker, frames.Step(0, 0, [frames.Run(0, 0, 1)], []), tokens(1)) == "shard 0 is not loaded"
     assert isinstance(worker.answer(loads[1][0], bytearray())[0], frames.Loaded)
 
 
@@ -137,21 +137,21 @@ def test_a_shard_is_loaded_once_and_unloaded_as_often_as_anybody_likes(
 )
 def test_absurd_sampling_ends_no_worker(worker: Worker, sampling: frames.SamplingAs) -> None:
     worker.answer(frames.StartSequence(0, sampling), bytearray())
-    answer, _ = worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))
+    answer, _ = worker.answer(frames.Step(0, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), tokens(1))
     assert isinstance(answer, frames.Stepped)
 
 
 def test_numbers_that_are_none_end_no_worker(worker: Worker) -> None:
     worker.answer(frames.StartSequence(0, PLAIN), bytearray())
     hidden = bytearray(np.full((1, WIDTH), np.nan, np.float32).tobytes())
-    answer, _ = worker.answer(frames.Step(1, 1, [(0, 0, 1)], [(0, 0, 0)]), hidden)
+    answer, _ = worker.answer(frames.Step(1, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), hidden)
     assert isinstance(answer, frames.Stepped)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-40])
 def test_next_to_no_temperature_picks_the_likeliest(worker: Worker, temperature: float) -> None:
     worker.answer(frames.StartSequence(0, frames.SamplingAs(temperature, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 1, 1)), bytearray())
-    answer, _ = worker.answer(frames.Step(0, 1, [(0, 0, 1)], [(0, 0, 0)]), tokens(1))
+    answer, _ = worker.answer(frames.Step(0, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), tokens(1))
     assert isinstance(answer, frames.Stepped)
     token, ((_, picked), (likeliest, best)) = answer.picked[0]
     assert (token, picked) == (likeliest, best)
@@ -171,7 +171,8 @@ def test_memory_that_python_does_not_get_is_a_failure_too(worker: Worker, monkey
         raise MemoryError
 
     monkeypatch.setattr(worker_module, "_hidden", broke)
-    assert "out of memory" in failed(worker, frames.Step(1, 1, [(0, 0, 1)], []), bytearray(4 * WIDTH), kind="memory")
+    step = frames.Step(1, 1, [frames.Run(0, 0, 1)], [])
+    assert "out of memory" in failed(worker, step, bytearray(4 * WIDTH), kind="memory")
 
 
 def conversation(*commands: frames.Command) -> list[frames.Answer]:

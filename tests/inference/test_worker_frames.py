@@ -19,7 +19,7 @@ from swarmd.inference import worker_frames as frames
         frames.RenderChat("t", [("user", "hi")]),
         frames.StartSequence(2, frames.SamplingAs(0.5, 1.0, 0, 0.0, 0.0, 0.0, 1.0, -5, 3)),
         frames.StartSequence(2, None),
-        frames.Step(0, 2, [(0, 5, 1)], [(0, 0, 5)]),
+        frames.Step(0, 2, [frames.Run(0, 5, 1)], [(0, 0, 5)]),
     ],
 )
 def test_commands_survive(command):

@@ -10,7 +10,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, _how_it_ended, start_worker
+from swarmd.inference.worker_process import (
+    SPIN_COUNT,
+    CommandFailed,
+    WorkerGone,
+    WorkerProcess,
+    _how_it_ended,
+    start_worker,
+    worker_environment,
+)
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import real_world
 
@@ -33,7 +41,7 @@ async def test_it_comes_up_says_what_it_is_and_stops_on_purpose(worker):
 
 async def test_a_command_it_cannot_carry_out_is_a_failure_and_it_goes_on(worker):
     with pytest.raises(CommandFailed, match="not loaded"):
-        await worker.call(frames.Step(0, 0, [(0, 0, 1)], []), b"\0\0\0\0", deadline_s=10)
+        await worker.call(frames.Step(0, 0, [frames.Run(0, 0, 1)], []), b"\0\0\0\0", deadline_s=10)
     with pytest.raises(CommandFailed, match="cannot load"):
         await worker.call(frames.Load(0, "/nowhere.gguf", True, None, 64, 1, 8, 1), deadline_s=10)
     assert await worker.call(frames.EndSequence(0), deadline_s=10) == (frames.Done(), memoryview(b""))
@@ -79,3 +87,11 @@ def test_last_words_tell_out_of_memory_from_a_crash():
     assert _how_it_ended(-signal.SIGABRT, ["GGML_ASSERT(x) failed"]) == "crashed with SIGABRT: GGML_ASSERT(x) failed"
     assert _how_it_ended(3, []) == "crashed: it ended with exit code 3"
     assert "want of memory" in _how_it_ended(-signal.SIGKILL, [])
+
+
+def test_threads_are_bound_only_when_each_has_a_processor_of_its_own():
+    assert worker_environment({}, threads=2, cpus=2) == {"GOMP_SPINCOUNT": SPIN_COUNT, "OMP_PROC_BIND": "true"}
+    assert worker_environment({}, threads=1, cpus=2) == {"GOMP_SPINCOUNT": SPIN_COUNT}
+    assert worker_environment({}, threads=1, cpus=1) == {"GOMP_SPINCOUNT": SPIN_COUNT}
+    own = {"GOMP_SPINCOUNT": "7", "OMP_PROC_BIND": "false", "HOME": "/root"}
+    assert worker_environment(own, threads=2, cpus=2) == own

@@ -31,10 +31,13 @@ class Carrier:
     def peer(self) -> PeerIdentity:
         return PeerIdentity(node=NodeId("a" * 64), purpose=Purpose.CONTROL, software="")
 
-    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> None:
+    def send(self, stream: int, code: int, meta: Buffer, payload: Payload = b"", *, last: bool = False) -> bool:
         if self.gone:
             raise StreamGone("over")
+        if self.full:
+            return False
         self.log.append(f"send {bytes(meta).hex()} {last}")
+        return True
 
     def pending(self, stream: int) -> bool:
         return self.full
