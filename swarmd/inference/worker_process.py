@@ -281,7 +281,7 @@ def worker_environment(own: Mapping[str, str], *, threads: int, cpus: int) -> di
 
     With a thread for every processor each is bound to its own: they start with every step, and one that wakes up beside
     another on the same processor keeps all of them waiting. With fewer they stay free, or all workers would be bound to
-    the same first processors. Over three nodes, two threads on two processors: 22.3 against 22.8 ms per token.
+    the same first processors. Figures: docs/performance.md.
     """
     chosen = {"GOMP_SPINCOUNT": SPIN_COUNT}
     if threads >= cpus > 1:
