@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install runtime lint types floors unit test reference swarm bench lock clean
+.PHONY: help venv install runtime lint types floors unit test reference swarm rig bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ reference: install ## print docs/settings.md and config/swarmd.toml anew
 
 swarm: runtime ## a small swarm on this machine
 	$(PY) -m tools.swarm
+
+rig: install ## real nodes in network namespaces, behind NAT, cut off and back; needs root
+	@sh tools/rig_packages.sh
+	$(PY) -m tests.rig
 
 bench: install ## measure, and print the figures
 	$(PY) -m bench

@@ -81,6 +81,7 @@ async def _start(folder: Path, port: int, threads: int, megabytes: float, enviro
         "SWARMD_INFERENCE_CONTEXT_TOKENS": "2048",
         "SWARMD_NODE_CONTRIBUTION": "maximum",
         "SWARMD_LOGGING_LEVEL": "warning",
+        "SWARMD_NETWORK_ENABLE_MDNS": "false",  # nothing but the tokens
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "swarmd", "run", "--data-dir", str(folder), "--port", str(port), cwd=ROOT,

@@ -25,6 +25,7 @@ from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.members import MemberHandlers
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -39,11 +40,14 @@ from swarmd.config.loading import Loaded
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joiner
+from swarmd.discovery.lan import Lan, Multicast
 from swarmd.domain.events import NodeStarted
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
-from swarmd.hardware import Hardware
+from swarmd.economy.census import Census
+from swarmd.economy.demand import Demand
+from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
 from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
@@ -61,7 +65,11 @@ from swarmd.peers.book import PeerBook
 from swarmd.peers.gate import Gate
 from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
+from swarmd.peers.members import Members
 from swarmd.peers.membership import Membership
+from swarmd.peers.renewal import Renewal
+from swarmd.peers.reputation import Reputation
+from swarmd.peers.surroundings import Surroundings
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.registry import Registry
 from swarmd.shards.serving import ShardServer, upload_limit
@@ -77,8 +85,6 @@ STOP_TIMEOUT_S: Final = 4.0  # per service; most take milliseconds, and the whol
 BUILTIN_NAME: Final = "swarmd-builtin.gguf"
 BUILTIN_SHARD_BYTES: Final = 800 * 1024
 """The built-in model has 7 MB in 8 layers: about one layer a shard, so that up to eight nodes can share it."""
-CONTAINER_INTERFACES: Final = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
-"""Interfaces whose addresses nobody outside this machine can reach (design, section 6)."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +135,8 @@ async def open_node(
         )
         if redactor is not None:
             redactor.hide(api_key)
+        where = loaded.settings.identity.region
+        here = await asyncio.to_thread(region, setting=where, environ=environ, disk=disk)
         database = await Database.open(folder / "state.sqlite", disk=disk)
         kept = held.pop_all()
     with kept:
@@ -136,7 +144,7 @@ async def open_node(
             async with Supervisor("node", world=world, stop_timeout_s=STOP_TIMEOUT_S) as supervisor:
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
-                    gauges=gauges, world=world, supervisor=supervisor,
+                    gauges=gauges, world=world, supervisor=supervisor, region=here,
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -173,10 +181,11 @@ class _Built:
         gauges: Gauges,
         world: World,
         supervisor: Supervisor,
+        region: str,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
-        self._key, self._folder = key, folder
+        self._key, self._folder, self._region = key, folder, region
         self._stop = asyncio.Event()
         self._ready = False
         dispatcher = Dispatcher()
@@ -200,8 +209,13 @@ class _Built:
         )  # fmt: skip
         self._links = Links(
             own=key.node, book=self._book, dialler=self._doors, dispatcher=dispatcher, spawn=spawn, world=world, bus=bus,
-            gauges=gauges, max_peers=settings.network.max_peers,
+            gauges=gauges, revocations=self._membership.revocations, max_peers=settings.network.max_peers,
         )  # fmt: skip
+        self._members = Members(membership=self._membership, lines=self._links, db=database)
+        self._renewal = Renewal(
+            membership=self._membership, lines=self._links, dispatcher=dispatcher, db=database, world=world, bus=bus
+        )
+        self._reputation = Reputation(own=key.node, db=database, clock=world.clock, bus=bus)
         self._catalog = Catalog(root=folder / "models", disk=disk, bus=bus, verify=_verify_manifest)
 
         # floor 5: shards, and how the network grows
@@ -222,6 +236,11 @@ class _Built:
         self._joiner = Joiner(
             membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
         )
+        self._surroundings = Surroundings(addresses=addresses, links=self._links, world=world)
+        self._lan = Lan(
+            own=key.node, network=lambda: self._membership.network, listening=self._peer_endpoint, interfaces=interfaces,
+            links=self._links, responder=Multicast(world=world), world=world, bus=bus,
+        )  # fmt: skip
         self._codes = NetworkCodes(
             membership=self._membership, invitations=invitations, links=self._links, world=world, announced=self._announced
         )
@@ -240,10 +259,18 @@ class _Built:
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, stages=stages,
             links=self._links, spawn=spawn, world=world, bus=bus, settings=live.current,
         )  # fmt: skip
+        self._demand = Demand(bus=bus, clock=world.clock)
         self._herald = Herald(
             node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
-            software=f"swarmd/{__version__}", free_ram=self._free_ram, total_ram_bytes=psutil.virtual_memory().total,
-            layer_ms=stages.layer_ms, endpoints=self._listening,
+            software=f"swarmd/{__version__}", region=self._region, free_ram=self._free_ram,
+            total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
+            demand=self._demand.told,
+        )  # fmt: skip
+
+        # floor 7: what the swarm needs
+        self._census = Census(
+            ours=self._herald.summary, peers=self._links.views, models=self._registry.models,
+            min_replicas=lambda: live.current().auto_manage.min_replicas,
         )  # fmt: skip
 
         # floor 9: the rim
@@ -254,7 +281,7 @@ class _Built:
         tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
         self._feed = LiveFeed(
             world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
-            models=self._registry, desk=self._desk,
+            models=self._registry, desk=self._desk, trust=self._reputation,
         )  # fmt: skip
         pages = PageHandlers(
             key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),
@@ -275,7 +302,10 @@ class _Built:
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
                     peers=self._links, disk=disk, folder=self._folder / "models",
                 ),
-                network=NetworkHandlers(peers=self._links, codes=self._codes, joiner=self._joiner),
+                network=NetworkHandlers(
+                    peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
+                ),
+                members=MemberHandlers(members=self._members),
                 openai=OpenAiHandlers(
                     models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
                 ),
@@ -292,11 +322,14 @@ class _Built:
         """Recovery, then every service in floor order."""
         with _fatal_start():
             await self._book.load()
+            await self._reputation.load()
             await self._membership.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
+        lan = (self._lan,) if self._live.current().network.enable_mdns else ()
         for service in (
-            self._feed, self._hardware, self._doors, self._links, self._desk, self._workers, self._herald, self._server
+            self._feed, self._hardware, self._reputation, self._doors, self._links, self._renewal,
+            self._surroundings, *lan, self._desk, self._workers, self._demand, self._herald, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         await self._cut_builtin(self._live.current())
@@ -367,13 +400,8 @@ class _Built:
 
     def _announced(self) -> tuple[Endpoint, ...]:
         """Where an invited node may find us."""
-        interfaces = tuple(
-            address.address.split("%")[0]
-            for name, addresses in psutil.net_if_addrs().items()
-            if not name.startswith(CONTAINER_INTERFACES)
-            for address in addresses
-        )
-        return announced((*self._external(), self._peer_endpoint()), interfaces)
+        hosts = tuple(str(interface.ip) for interface in interfaces())
+        return announced((*self._external(), self._peer_endpoint()), hosts)
 
     def _peer_endpoint(self) -> Endpoint:
         endpoint = self._doors.endpoint

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import platform
-from collections.abc import Callable
+import zoneinfo
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from swarmd.domain.regions import region_of
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Ready
 
@@ -22,6 +26,11 @@ SAMPLE_S: Final = 2.0  # the dashboard looks every 2 s
 MEGABYTE: Final = 1_000_000
 CPU_INFO: Final = Path("/proc/cpuinfo")
 CPU_INFO_LIMIT: Final = 1024 * 1024  # bytes; machines with hundreds of cores have half of that
+LOCALTIME: Final = Path("/etc/localtime")
+ZONE_TABLES: Final = ("zone.tab", "zone1970.tab")  # the first has a row for each country, the second none for a few zones
+ZONE_TABLE_LIMIT: Final = 256 * 1024  # bytes; they have 20 thousand
+CONTAINER_INTERFACES: Final = ("docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
+"""Interfaces whose addresses nobody outside this machine can reach (design, section 6)."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,3 +151,56 @@ def cpu_name(disk: Disk) -> str:
         if key.strip() in ("model name", "Model", "Hardware") and value.strip():
             return value.strip()
     return platform.processor() or platform.machine() or "unknown"
+
+
+def interfaces() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
+    """The addresses of this machine with their networks, loopback too; without those of container bridges."""
+    found: list[ipaddress.IPv4Interface | ipaddress.IPv6Interface] = []
+    for name, addresses in psutil.net_if_addrs().items():
+        if name.startswith(CONTAINER_INTERFACES):
+            continue
+        for one in addresses:
+            try:
+                address = ipaddress.ip_address(one.address.split("%")[0])
+                bits = int(ipaddress.ip_address(one.netmask)).bit_count() if one.netmask else address.max_prefixlen
+            except ValueError:  # a hardware address
+                continue
+            found.append(ipaddress.ip_interface(f"{address}/{bits}"))
+    return tuple(found)
+
+
+def addresses() -> frozenset[str]:
+    """Every IP address of this machine, those of container bridges too: a link may stand on one."""
+    found: set[str] = set()
+    for group in psutil.net_if_addrs().values():
+        for one in group:
+            with contextlib.suppress(ValueError):  # a hardware address
+                found.add(str(ipaddress.ip_address(one.address.split("%")[0])))
+    return frozenset(found)
+
+
+def region(*, setting: str, environ: Mapping[str, str], disk: Disk, localtime: Path = LOCALTIME) -> str:
+    """Where this machine stands, by `setting` or by its own clock and language; `??` where nothing says. Waits for disks."""
+    tables: list[str] = []
+    for folder in zoneinfo.TZPATH:
+        for name in ZONE_TABLES:
+            try:
+                table = disk.read_bytes_now(Path(folder) / name, limit=ZONE_TABLE_LIMIT)
+            except OSError as error:
+                logger.debug("no table of time zones: %s", error)
+                continue
+            tables.append(table.decode(errors="replace"))
+    locale = next((text for name in ("LC_ALL", "LC_TIME", "LANG") if (text := environ.get(name))), "")
+    zone = _zone(environ, localtime)
+    return region_of(setting=setting, zone=zone, zone_tables=tuple(tables), locale=locale)
+
+
+def _zone(environ: Mapping[str, str], localtime: Path) -> str:
+    """IANA name of the machine's time zone. Where the file is a copy and not a link, something that no table has."""
+    try:
+        text = environ.get("TZ", "").removeprefix(":") or str(localtime.resolve())
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+        logger.debug("no time zone: %s", error)
+        return ""
+    _, found, name = text.partition("zoneinfo/")  # TZ may be a path as well
+    return (name if found else text).removeprefix("posix/")

@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -187,3 +188,35 @@ async def test_a_builtin_model_that_was_removed_does_not_come_back_at_the_next_s
         await node.desk.delete_model(model)
     async with running(tmp_path, ui__builtin_model=True) as node:
         assert node.registry.held(model) == ()
+
+
+async def test_the_map_shows_both_nodes_in_their_regions_with_what_they_hold_and_are_asked_for(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.gguf", MODEL)
+    async with (
+        running(tmp_path / "a", identity__region="de") as first,
+        running(tmp_path / "b", identity__region="US") as second,
+    ):
+        await join([first, second])
+        model = ModelId(await first.desk.add_file(path, 1))
+        await spread([first, second], model)
+        for _ in range(2):
+            await generated(first, chat(model, "hello", max_tokens=2))
+
+        async def told(path: str) -> Any:
+            headers = {"authorization": f"Bearer {first.api_key_path.read_text().strip()}"}
+            async with aiohttp.ClientSession(headers=headers) as client, client.get(f"{first.url}{path}") as reply:
+                return await reply.json()
+
+        def region(demand: dict[str, int]) -> dict[str, Any]:
+            return {
+                "total": 1, "models": {model: 1}, "demand": demand, "coverage_gaps": [], "replication_target": {model: 2}
+            }  # fmt: skip
+
+        async with asyncio.timeout(10):
+            while (found := await told("api/admin/network-map"))["regions"].get("US", {}).get("models") != {model: 1}:
+                await asyncio.sleep(0.05)
+        # Demand shows at its head at once, elsewhere with the next summary.
+        us = {**region({}), "replication_target": {model: 1}}
+        assert found == {"regions": {"DE": region({model: 2}), "US": us}}
+        (peer,) = await told("api/admin/peers")
+        assert peer["trust_score"] > 0.51 and peer["region"] == "US", "it has served two replies"

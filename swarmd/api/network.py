@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from swarmd.api import shapes, views
-from swarmd.api.calls import Call
-from swarmd.api.ports import Codes, Joiner, Peers
+from swarmd.api import invite_shapes, shapes, views
+from swarmd.api.calls import Call, Reply
+from swarmd.api.ports import Census, Codes, Joiner, Peers, Trust
 from swarmd.domain.refusals import Refusal
 
 
 class NetworkHandlers:
-    def __init__(self, *, peers: Peers, codes: Codes, joiner: Joiner) -> None:
-        self._peers, self._codes, self._joiner = peers, codes, joiner
+    def __init__(self, *, peers: Peers, codes: Codes, joiner: Joiner, census: Census, trust: Trust) -> None:
+        self._peers, self._codes, self._joiner, self._census = peers, codes, joiner, census
+        self._trust = trust
 
     async def peers(self, call: Call) -> list[shapes.PeerRow]:
-        return [views.peer_row(peer, now=call.now, whole=True) for peer in self._peers.views()]
+        return [
+            views.peer_row(peer, trust=self._trust.score(peer.record.node), now=call.now, whole=True)
+            for peer in self._peers.views()
+        ]
+
+    async def network_map(self, _call: Call) -> shapes.NetworkMap:
+        return views.network_map(self._census.regions())
 
     async def network_code(self, _call: Call) -> shapes.NetworkCodeView | Refusal:
         code = await self._codes.network_code()
         return code if isinstance(code, Refusal) else views.network_code(code)
+
+    async def make_invite(self, call: Call) -> Reply | Refusal:
+        body: invite_shapes.InviteRequest = call.body
+        made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses)
+        if isinstance(made, Refusal):
+            return made
+        return Reply(body=views.invite_made(made), headers={"cache-control": "no-store"})
+
+    async def invites(self, _call: Call) -> list[invite_shapes.InviteRow]:
+        return [views.invite_row(invite) for invite in await self._codes.invites()]
+
+    async def cancel_invite(self, call: Call) -> invite_shapes.InviteRow | Refusal:
+        invite = await self._codes.cancel(call.path["id"])
+        return invite if isinstance(invite, Refusal) else views.invite_row(invite)
 
     async def join(self, call: Call) -> shapes.Joined | Refusal:
         body: shapes.JoinRequest = call.body

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from swarmd.domain.generation import GenerationRequest, TokenChunk
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
-from swarmd.domain.membership import NetworkCode
+from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
 from swarmd.domain.peers import Endpoint, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, ModelView
 
 
@@ -121,10 +122,32 @@ class Peers(Protocol):
     def views(self) -> tuple[PeerView, ...]: ...
 
 
+class Trust(Protocol):
+    """`peers.reputation.Reputation`."""
+
+    def score(self, node: NodeId) -> float: ...
+
+
+class Census(Protocol):
+    """`economy.census.Census`."""
+
+    def regions(self) -> Mapping[str, RegionView]: ...
+
+
 class Codes(Protocol):
     """`discovery.codes.NetworkCodes`."""
 
     def network_code(self) -> Awaitable[NetworkCode | Refusal]: ...
+    def new_code(self, *, life_s: float, uses: int) -> Awaitable[NewInvite | Refusal]: ...
+    def invites(self) -> Awaitable[Sequence[InviteView]]: ...
+    def cancel(self, id: str) -> Awaitable[InviteView | Refusal]: ...
+
+
+class Members(Protocol):
+    """`peers.members.Members`."""
+
+    def views(self) -> Awaitable[Sequence[MemberView]]: ...
+    def revoke(self, node: NodeId) -> Awaitable[MemberView | Refusal]: ...
 
 
 class JoinOutcome(Protocol):

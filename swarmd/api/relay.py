@@ -86,6 +86,17 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="member_admitted", category="security",
         say=lambda fact: Said(message=f"node {short(fact.node)} joined with an invite code", toast=INFO, node=fact.node),
     ),
+    events.MemberRevoked: Row(
+        kind="member_revoked", category="security", peers_changed=True,
+        say=lambda fact: Said(message=f"node {short(fact.node)} was put out of the network", toast=WARNING, node=fact.node),
+    ),
+    events.IdentityCloned: Row(
+        kind="identity_cloned", category="security",
+        say=lambda fact: Said(
+            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?",
+            toast=WARNING, node=fact.node,
+        ),
+    ),
     events.PeerConnected: Row(
         kind="peer_connected", category="network", peers_changed=True, models_changed=True,
         say=lambda fact: Said(message=f"node {short(fact.node)} is connected", toast=INFO, node=fact.node),
@@ -95,6 +106,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         say=lambda fact: Said(message=f"node {short(fact.node)} is gone: {fact.reason}", toast=WARNING, node=fact.node),
     ),
     events.SummaryReceived: SILENT,
+    events.SummaryRejected: SILENT,
     events.ModelDiscovered: Row(
         kind="model_discovered", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{fact.name} is known now", model=fact.model),

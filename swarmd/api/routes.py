@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.api import shapes
+from swarmd.api import invite_shapes, shapes
 from swarmd.api.calls import Handler
 from swarmd.api.guard import Guard
+from swarmd.api.members import MemberHandlers
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -80,6 +81,7 @@ def table(
     models: ModelHandlers,
     storage: StorageHandlers,
     network: NetworkHandlers,
+    members: MemberHandlers,
     openai: OpenAiHandlers,
     feed: LiveFeed,
 ) -> tuple[Route, ...]:
@@ -90,6 +92,7 @@ def table(
         *_model_rows(models),
         *_storage_rows(storage),
         *_network_rows(network),
+        *_member_rows(members),
         *_openai_rows(openai),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
@@ -239,13 +242,45 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
             doc="Peers with latency and the models they host.",
         ),
         Route(
+            method="GET", path="/api/admin/network-map", guard=READ, handler=network.network_map, reply=shapes.NetworkMap,
+            doc="Nodes, models, demand and what is missing, by region; this node included.",
+        ),
+        Route(
             # Not READ: a code admits a node, and opening the reads must not give it to passers-by.
             method="GET", path="/api/admin/network-code", guard=LOCAL_READ, handler=network.network_code,
             reply=shapes.NetworkCodeView, status=(200, 400, 403, 503), doc="An invite code for one more node.",
         ),
         Route(
+            method="POST", path="/api/admin/invites", guard=WRITE, handler=network.make_invite,
+            request=invite_shapes.InviteRequest, reply=invite_shapes.InviteMade, status=(200, 400, 403, 503),
+            doc="A new invite code for some nodes and some time; it is told this once and not stored.",
+        ),
+        Route(
+            # The key even on loopback: who was invited when is for whoever may invite.
+            method="GET", path="/api/admin/invites", guard=WRITE, handler=network.invites,
+            reply=list[invite_shapes.InviteRow], doc="The invites this node remembers, newest first, without their codes.",
+        ),
+        Route(
+            method="DELETE", path="/api/admin/invites/{id}", guard=WRITE, handler=network.cancel_invite,
+            reply=invite_shapes.InviteRow, status=(200, 404), doc="From now on nobody joins with this invite.",
+        ),
+        Route(
             method="POST", path="/api/admin/join-network", guard=WRITE, handler=network.join, request=shapes.JoinRequest,
             reply=shapes.Joined, status=(200, 400, 403, 409, 502), doc="Join a network by invite code or multiaddr.",
+        ),
+    )  # fmt: skip
+
+
+def _member_rows(members: MemberHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/members", guard=READ, handler=members.members, reply=list[shapes.MemberRow],
+            doc="Who belongs to the network as far as this node knows; the founder knows everybody.",
+        ),
+        Route(
+            method="POST", path="/api/admin/members/{node}/revoke", guard=WRITE, handler=members.revoke,
+            reply=shapes.MemberRow, status=(200, 400, 403, 404, 503),
+            doc="Put a node out of the network; only the founder may.",
         ),
     )  # fmt: skip
 

@@ -134,8 +134,8 @@ class PeerRow(Struct, frozen=True, kw_only=True):
     node_id: str
     nickname: str | None
     latency_ms: int | None
-    trust_score: float | None
-    """0 to 1; null while nothing measures it."""
+    trust_score: float
+    """0 to 1; 0.5 of a node about which nothing is known."""
     healthy: bool
     gpu: str | None
     hosted_models: list[str]
@@ -149,6 +149,19 @@ class PeerRow(Struct, frozen=True, kw_only=True):
     rtt_samples: int
     addresses: list[str] | UnsetType = UNSET
     last_seen: str | UnsetType | None = UNSET
+
+
+class MemberRow(Struct, frozen=True, kw_only=True):
+    node_id: str
+    """All 64 digits: short ones are for looking at, not for putting somebody out."""
+    role: str | None
+    """`member` or `inviter`; null with the next two where this node has not seen the certificate."""
+    issued_at: str | None
+    expires_at: str | None
+    revoked_at: str | None
+    connected: bool
+    last_seen: str | None
+    is_self: bool
 
 
 class Download(Struct, frozen=True, kw_only=True):
@@ -443,6 +456,21 @@ class Rescanned(Struct, frozen=True, kw_only=True):
     status: str
     models_updated: list[str]
     count: int
+
+
+class RegionRow(Struct, frozen=True, kw_only=True):
+    total: int
+    """Nodes, this one included."""
+    models: dict[str, int]
+    """How many of them hold at least one shard."""
+    demand: dict[str, int]
+    """Requests within the last ten minutes at the nodes of the region."""
+    coverage_gaps: list[str]
+    replication_target: dict[str, int]
+
+
+class NetworkMap(Struct, frozen=True, kw_only=True):
+    regions: dict[str, RegionRow]
 
 
 class NetworkCodeView(Struct, frozen=True, kw_only=True):

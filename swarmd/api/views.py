@@ -12,14 +12,16 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from swarmd.api import live_shapes, shapes
+from swarmd.api import invite_shapes, live_shapes, shapes
 from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
 from swarmd.domain.generation import Usage
 from swarmd.domain.ids import ModelId, NodeId, short
-from swarmd.domain.membership import NetworkCode
+from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
+from swarmd.domain.regions import UNKNOWN, RegionView, as_region
 from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
+from swarmd.kit import qr
 from swarmd.peers.addresses import ip_of
 
 HEALTHY_S: Final = 90.0  # contract: swarmllm.md 2.1.2
@@ -131,7 +133,7 @@ def live_stats(
     connected = [peer for peer in peers if peer.connected]
     regions: dict[str, int] = {}
     for peer in connected:
-        region = peer.summary.region if peer.summary else "??"
+        region = as_region(peer.summary.region) if peer.summary else UNKNOWN
         regions[region] = regions.get(region, 0) + 1
     rows = [download_row(one, name=names.get(one.model, one.model)) for one in acquisitions]
     rows.sort(key=lambda row: _DOWNLOAD_ORDER.index(row.state if row.state in _DOWNLOAD_ORDER else "other"))
@@ -161,14 +163,14 @@ def live_shards(view: ModelView) -> list[live_shapes.LiveShard]:
 # -- peers
 
 
-def peer_row(peer: PeerView, *, now: float, whole: bool) -> shapes.PeerRow:
+def peer_row(peer: PeerView, *, trust: float, now: float, whole: bool) -> shapes.PeerRow:
     """`whole`: with addresses and last contact; the WebSocket's rows go without."""
     summary, seen = peer.summary, peer.record.last_seen
     return shapes.PeerRow(
         node_id=short(peer.record.node),
         nickname=None,
         latency_ms=None if peer.rtt_ms is None else round(peer.rtt_ms),
-        trust_score=None,
+        trust_score=round(trust, 3),
         healthy=peer.connected or (seen is not None and now - seen <= HEALTHY_S),
         gpu=summary.gpu if summary else None,
         hosted_models=sorted({holding.model for holding in summary.holdings}) if summary else [],
@@ -177,7 +179,7 @@ def peer_row(peer: PeerView, *, now: float, whole: bool) -> shapes.PeerRow:
         uptime_seconds=max(0, int(now - summary.started_at)) if summary and peer.connected else None,
         hosted_shards=sum(len(holding.shards) for holding in summary.holdings) if summary else 0,
         connected=peer.connected,
-        region=summary.region if summary else "??",
+        region=as_region(summary.region) if summary else UNKNOWN,
         measured_min_rtt_ms=peer.min_rtt_ms,
         rtt_samples=peer.rtt_samples,
         addresses=[endpoint.multiaddr() for endpoint in peer.addresses or peer.record.endpoints] if whole else UNSET,
@@ -185,11 +187,43 @@ def peer_row(peer: PeerView, *, now: float, whole: bool) -> shapes.PeerRow:
     )
 
 
+def member_row(member: MemberView) -> shapes.MemberRow:
+    return shapes.MemberRow(
+        node_id=member.node,
+        role=member.role,
+        issued_at=_moment(member.issued_at),
+        expires_at=_moment(member.expires_at),
+        revoked_at=_moment(member.revoked_at),
+        connected=member.connected,
+        last_seen=_moment(member.last_seen),
+        is_self=member.is_self,
+    )
+
+
+def _moment(unix_s: float | None) -> str | None:
+    return None if unix_s is None else time_text(unix_s)
+
+
 def is_lan(peer: PeerView) -> bool:
     """Reached at an address of this machine or of a private network. Names are not looked up."""
     known = peer.addresses or peer.record.endpoints
     address = ip_of(known[0].host) if known else None
     return address is not None and (address.is_private or address.is_link_local)
+
+
+def network_map(regions: Mapping[str, RegionView]) -> shapes.NetworkMap:
+    return shapes.NetworkMap(
+        regions={
+            region: shapes.RegionRow(
+                total=view.nodes,
+                models={**view.holders},
+                demand={**view.demand},
+                coverage_gaps=list(view.gaps),
+                replication_target={**view.targets},
+            )
+            for region, view in regions.items()
+        }
+    )
 
 
 def network_code(code: NetworkCode) -> shapes.NetworkCodeView:
@@ -200,6 +234,27 @@ def network_code(code: NetworkCode) -> shapes.NetworkCodeView:
         peer_count=code.peer_count,
         network_id=code.network,
         expires_at=time_text(code.expires_at),
+    )
+
+
+def invite_made(made: NewInvite) -> invite_shapes.InviteMade:
+    return invite_shapes.InviteMade(
+        code=made.code,
+        id=made.invite.id,
+        created_at=time_text(made.invite.created_at),
+        expires_at=time_text(made.invite.expires_at),
+        uses=made.invite.uses_left,
+        qr_svg=qr.as_svg(made.code),
+    )
+
+
+def invite_row(invite: InviteView) -> invite_shapes.InviteRow:
+    return invite_shapes.InviteRow(
+        id=invite.id,
+        created_at=time_text(invite.created_at),
+        expires_at=time_text(invite.expires_at),
+        uses_left=invite.uses_left,
+        state=invite.state.value,
     )
 
 

@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, web
 
 from swarmd.api import live_shapes, relay, views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Counters, Desk, Machine, Models, Peers
+from swarmd.api.ports import Counters, Desk, Machine, Models, Peers, Trust
 from swarmd.domain.events import Fact, SummaryReceived
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
@@ -81,8 +81,9 @@ class LiveFeed:
         peers: Peers,
         models: Models,
         desk: Desk,
+        trust: Trust,
     ) -> None:
-        self._world, self._bus = world, bus
+        self._world, self._bus, self._trust = world, bus, trust
         self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._sockets: set[_Socket] = set()
@@ -205,7 +206,10 @@ class LiveFeed:
 
     def _peer_list(self) -> str:
         now = self._world.clock.now()
-        rows = [views.peer_row(peer, now=now, whole=False) for peer in self._peers.views()]
+        rows = [
+            views.peer_row(peer, trust=self._trust.score(peer.record.node), now=now, whole=False)
+            for peer in self._peers.views()
+        ]
         return _text(live_shapes.Envelope(type="peer_list", data=live_shapes.PeerList(peers=rows)))
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
-from swarmd.api import openai_shapes, shapes
+from swarmd.api import invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Place
@@ -118,6 +118,22 @@ class NodeClient:
 
     async def invite(self) -> shapes.NetworkCodeView:
         return await self._ask("GET", "/api/admin/network-code", shapes.NetworkCodeView)
+
+    async def make_invite(self, *, uses: int, life_seconds: int) -> invite_shapes.InviteMade:
+        body = invite_shapes.InviteRequest(uses=uses, life_seconds=life_seconds)
+        return await self._ask("POST", "/api/admin/invites", invite_shapes.InviteMade, body=body)
+
+    async def invites(self) -> list[invite_shapes.InviteRow]:
+        return await self._ask("GET", "/api/admin/invites", list[invite_shapes.InviteRow])
+
+    async def cancel_invite(self, id: str) -> invite_shapes.InviteRow:
+        return await self._ask("DELETE", f"/api/admin/invites/{_part(id)}", invite_shapes.InviteRow)
+
+    async def members(self) -> list[shapes.MemberRow]:
+        return await self._ask("GET", "/api/admin/members", list[shapes.MemberRow])
+
+    async def revoke(self, node: str) -> shapes.MemberRow:
+        return await self._ask("POST", f"/api/admin/members/{_part(node)}/revoke", shapes.MemberRow)
 
     async def join(self, code: str) -> shapes.Joined:
         return await self._ask("POST", "/api/admin/join-network", shapes.Joined, body=shapes.JoinRequest(code=code))

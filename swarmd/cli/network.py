@@ -8,11 +8,21 @@ import typer
 from msgspec import Struct
 
 from swarmd.api import shapes
+from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
-from swarmd.cli.terminal import finish, say, say_json, show_table
+from swarmd.cli.terminal import finish, say, say_json, show_table, sure
 
 AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the API's own JSON.")]
+Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this many nodes.")]
+Life = Annotated[
+    int | None, typer.Option("--life", parser=invites.seconds, metavar="7d|12h|30m", help="A new code, good for this long.")
+]
+WithQr = Annotated[bool, typer.Option("--qr", help="Print the code as a QR code as well.")]
+ListAll = Annotated[bool, typer.Option("--list", help="The codes this node gave, and what became of them.")]
+CancelId = Annotated[
+    str | None, typer.Option("--cancel", metavar="ID", help="End a code at once; the start of its id will do.")
+]
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -40,10 +50,29 @@ def peers(
 
 
 def invite(
-    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    *,
+    uses: Uses = None,
+    life: Life = None,
+    with_qr: WithQr = False,
+    list_all: ListAll = False,
+    cancel: CancelId = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
-    """Print a code that admits one more node."""
-    finish(_invite(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+    """Print a code that admits one more node, or more with --uses; list codes and cancel them."""
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    making = uses is not None or life is not None or with_qr
+    if making + list_all + (cancel is not None) > 1:
+        raise sure("--list, --cancel and the terms of a new code are different wishes: one at a time")
+    if list_all:
+        finish(invites.show(chosen, as_json=as_json))
+    elif cancel is not None:
+        finish(invites.cancel(chosen, cancel, as_json=as_json))
+    else:
+        finish(invites.make(chosen, uses=uses, life_s=life, with_qr=with_qr, as_json=as_json))
 
 
 def join(
@@ -118,16 +147,6 @@ def peer_cells(row: shapes.PeerRow) -> tuple[str, ...]:
         row.version or "",
         addresses[0] if addresses else "",
     )
-
-
-async def _invite(chosen: Chosen, *, as_json: bool) -> None:
-    async with NodeClient(find(chosen)) as node:
-        code = await node.invite()
-    if as_json:
-        say_json(code)
-        return
-    say(code.code)
-    say(f"It admits one node until {code.expires_at}. On that machine: swarmd join CODE", style="dim")
 
 
 async def _join(chosen: Chosen, code: str) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from swarmd import __version__
-from swarmd.cli import chat, doctor, models, network, running
+from swarmd.cli import chat, doctor, members, models, network, running
 from swarmd.cli.terminal import say
 
 
@@ -28,6 +28,8 @@ def program() -> typer.Typer:
     commands.command("peers")(network.peers)
     commands.command("invite")(network.invite)
     commands.command("join")(network.join)
+    commands.command("members")(members.members)
+    commands.command("revoke")(members.revoke)
     commands.add_typer(_model_program(), name="model")
     commands.command("doctor")(doctor.doctor)
     commands.command("version")(show_version)

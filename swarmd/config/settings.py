@@ -15,6 +15,7 @@ from typing import Final, TypeVar, cast
 
 from swarmd.domain.ids import parse_model_id
 from swarmd.domain.peers import parse_endpoint
+from swarmd.domain.regions import UNKNOWN, as_region
 
 Value = bool | int | str
 T = TypeVar("T", bool, int, str)
@@ -86,10 +87,16 @@ def _key(text: str) -> None:
         raise ValueError("no key")
 
 
+def _region(text: str) -> None:
+    if text and as_region(text) == UNKNOWN:
+        raise ValueError("no region")
+
+
 ADDRESS = Form(words="an IP address or localhost", check=_address)
 ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
 FOLDER = Form(words="empty, or an absolute path", check=_folder)
 MODEL = Form(words="empty, or a model id", check=_model)
+REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
 API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
 
 
@@ -110,6 +117,14 @@ class NodeSettings:
     contribution: str = setting(
         "minimal", "How much of this machine the swarm may use where a setting says 0 = automatic.",
         live=True, choices=("minimal", "moderate", "maximum"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    region: str = setting(
+        "", "Where this node stands, as a two-letter country code; empty: by this machine's time zone, else its locale.",
+        live=False, form=REGION,
     )
 
 
@@ -142,6 +157,10 @@ class NetworkSettings:
     external_address: str = setting(
         "", "Public address of this node behind a router that forwards a port to it; empty: none.",
         live=False, form=ENDPOINT,
+    )
+    enable_mdns: bool = setting(
+        True, "Find members in the local network, and be found there; what is announced: docs/architecture.md, Security.",
+        live=False,
     )
     max_peers: int = setting(
         150, "Links kept at the same time.",
@@ -195,6 +214,10 @@ class AutoManageSettings:
         0, "Disk space for shards that the node fetched by itself, in MB; 0: a share of resources.max_disk_mb.",
         live=True, low=0, high=10_000_000,
     )
+    min_replicas: int = setting(
+        2, "Nodes that should hold each model even where nobody asks for it, as far as a third of the swarm allows.",
+        live=True, low=1, high=100,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +269,7 @@ class Settings:
     node: NodeSettings = field(default_factory=NodeSettings)
     resources: ResourcesSettings = field(default_factory=ResourcesSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     auto_manage: AutoManageSettings = field(default_factory=AutoManageSettings)

@@ -1,7 +1,7 @@
-"""How nodes find each other for the first time: invite codes and joining.
+"""How nodes find each other for the first time: invite codes, joining, and members in the local network.
 
-Publishes `NetworkJoined`. What it finds it offers to `peers`, which keeps it; it holds no link itself. Finding members
-on the LAN and asking neighbours for neighbours belong here too.
+Publishes `NetworkJoined` and `IdentityCloned`. Listens to `NetworkFounded` and `NetworkJoined`. What it finds it offers to
+`peers`, which keeps it; it holds no link itself. Asking neighbours for neighbours belongs here too.
 
 Why the code is encrypted although it carries its own key: it hides addresses from a glance, a screenshot crop or a chat
 preview, not from somebody who has the whole code. What protects the network is that the code admits once, for a day,

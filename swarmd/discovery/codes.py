@@ -1,8 +1,9 @@
 """The invite codes of this node, as a person asks for them.
 
-The text of a code lives in memory only. The database holds its tag and psk, without which nobody could be let in; with
-the addresses and the network, which are no secrets, they are as good as the code until it is spent, so the database is a
-secret like the keys beside it (mode 0600). After a restart the next question gets a new code, and the old one still works.
+The text of a code lives in memory only, and that of a code on terms of its own (`new_code`) not even there: it is told
+once. The database holds its tag and psk, without which nobody could be let in; with the addresses and the network, which
+are no secrets, they are as good as the code until it is spent, so the database is a secret like the keys beside it (mode
+0600). After a restart the next question gets a new code, and the old one still works.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Final
 
 from swarmd.discovery.invites import FRESH_BYTES, LIFE_S, USES, make_invite
 from swarmd.domain.ids import NetworkId
-from swarmd.domain.membership import NetworkCode, Phase
+from swarmd.domain.membership import InviteRecord, InviteView, NetworkCode, NewInvite, Phase
 from swarmd.domain.peers import Endpoint
-from swarmd.domain.refusals import Busy, Forbidden, Invalid
+from swarmd.domain.refusals import Busy, Forbidden, Invalid, NotFound, Refusal
 from swarmd.kit.world import World
 from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
@@ -25,8 +26,9 @@ from swarmd.peers.membership import Membership
 
 LEFT_S: Final = 3600.0
 """A code that ends sooner is not handed out again: whoever gets it by mail may need an hour to read it."""
-LIFE_LIMIT_S: Final = 30 * 24 * 3600.0  # a code is meant to be used soon; a month is for "when you are back"
-USES_LIMIT: Final = 100  # a class room
+LEAST_LIFE_S: Final = 60.0  # below that a code dies while it is being pasted
+LIFE_LIMIT_S: Final = 365 * 24 * 3600.0  # a code in a machine's image, renewed yearly; older, and nobody remembers it
+USES_LIMIT: Final = 1000  # the machines of a school; it is also what a leaked code costs at most
 
 logger = logging.getLogger(__name__)
 
@@ -67,19 +69,32 @@ class NetworkCodes:
             handed = self._handed
             network = self._membership.network
             if handed is None or network is None or not await self._still_good(handed):
-                return await self._hand_out(life_s=LIFE_S, uses=USES, keep=True)
+                return await self._hand_out()
             return self._shown(handed, network)
 
-    async def new_code(self, *, life_s: float = LIFE_S, uses: int = USES) -> NetworkCode | Forbidden | Busy | Invalid:
-        """A fresh code with other terms; `network_code` does not return it again."""
-        if not 0 < life_s <= LIFE_LIMIT_S:
+    async def new_code(self, *, life_s: float = LIFE_S, uses: int = USES) -> NewInvite | Forbidden | Busy | Invalid:
+        """A fresh code on terms of its own, shown this once; `network_code` does not return it."""
+        if not LEAST_LIFE_S <= life_s <= LIFE_LIMIT_S:
             return Invalid(
-                what=f"a code lives up to {LIFE_LIMIT_S / 86400:.0f} days, not {life_s:g} seconds", param="life_s"
+                what=f"a code lives {LEAST_LIFE_S:.0f} seconds to {LIFE_LIMIT_S / 86400:.0f} days, not {life_s:.0f} seconds",
+                param="life_seconds",
             )
         if not 1 <= uses <= USES_LIMIT:
             return Invalid(what=f"a code admits 1 to {USES_LIMIT} nodes, not {uses}", param="uses")
         async with self._turn:
-            return await self._hand_out(life_s=life_s, uses=uses, keep=False)
+            made = await self._make(self._announced(), life_s=life_s, uses=uses)
+        if isinstance(made, Refusal):
+            return made
+        text, invite = made
+        return NewInvite(code=text, invite=invite.view(now=self._world.clock.now()))
+
+    async def invites(self) -> tuple[InviteView, ...]:
+        """Those of `network_code` too, newest first."""
+        return await self._invitations.views()
+
+    async def cancel(self, id: str) -> InviteView | NotFound:
+        """From now on nobody joins with it; `network_code` hands out another one."""
+        return await self._invitations.cancel(id)
 
     def phase(self) -> Phase:
         return Phase.ESTABLISHED if self._links.connected() else Phase.SEEDLING
@@ -91,8 +106,21 @@ class NetworkCodes:
             and await self._invitations.is_live(handed.tag)
         )
 
-    async def _hand_out(self, *, life_s: float, uses: int, keep: bool) -> NetworkCode | Forbidden | Busy | Invalid:
+    async def _hand_out(self) -> NetworkCode | Forbidden | Busy | Invalid:
         endpoints = self._announced()
+        made = await self._make(endpoints, life_s=LIFE_S, uses=USES)
+        if isinstance(made, Refusal):
+            return made
+        text, invite = made
+        network = self._membership.network
+        assert network is not None, "an invite was made for it"
+        self._handed = _Handed(text=text, tag=invite.tag, endpoints=endpoints, expires_at=invite.expires_at)
+        return self._shown(self._handed, network)
+
+    async def _make(
+        self, endpoints: tuple[Endpoint, ...], *, life_s: float, uses: int
+    ) -> tuple[str, InviteRecord] | Forbidden | Busy | Invalid:
+        """The code, and what is stored of it by then."""
         if not endpoints:
             return Invalid(what="this node listens on no address that others could reach: set network.listen_address")
         network = await self._membership.ensure_network()
@@ -109,11 +137,8 @@ class NetworkCodes:
         )
         if (busy := await self._invitations.add(invite)) is not None:
             return busy
-        handed = _Handed(text=text, tag=invite.tag, endpoints=endpoints, expires_at=invite.expires_at)
-        if keep:
-            self._handed = handed
-        logger.info("made an invite code for %d node(s), valid for %.0f hours", uses, life_s / 3600)
-        return self._shown(handed, network)
+        logger.info("made invite %s for %d node(s), valid for %.1f hours", invite.id, uses, life_s / 3600)
+        return text, invite
 
     def _shown(self, handed: _Handed, network: NetworkId) -> NetworkCode:
         return NetworkCode(

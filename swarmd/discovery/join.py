@@ -83,9 +83,13 @@ class Joiner:
             return Forbidden(what="this code was made by this very node: enter it on another one")
         if (other := await self._membership.may_join(invite.network)) is not None:
             return other
-        if self._is_member(invite.network):
-            return await self._known(invite)
+        known = await self._known(invite) if self._is_member(invite.network) else None
+        if known is not None and not (isinstance(known, Joined) and not known.linked):
+            return known
+        # Members that do not link may have been put out: to them the inviter is silent, unless they bring a new code.
         visit = await self._visit(invite)
+        if known is not None and isinstance(visit, NoAnswer):
+            return known
         if not isinstance(visit, tuple):
             return visit
         certificate, answered = visit
@@ -134,11 +138,8 @@ class Joiner:
         return Joined(network=network, inviter=node, endpoint=endpoints[0], linked=linked, already=already)
 
     def _is_member(self, network: NetworkId) -> bool:
-        """Also of the same network with a certificate that has ended: then a code renews it."""
-        certificate = self._membership.certificate
-        return (
-            certificate is not None and certificate.network == network and self._world.clock.now() < certificate.expires_at
-        )
+        """Not of the same network with a certificate that has ended or was taken back: then a code renews it."""
+        return self._membership.network == network and self._membership.is_valid
 
     # ---- the visit
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, RequestId, ShardRef
-from swarmd.domain.peers import NodeSummary
+from swarmd.domain.peers import Endpoint, NodeSummary
 
 FACTS: dict[str, type[Fact]] = {}
 """Every fact class by its kind; filled as the classes are made, never changed afterwards."""
@@ -60,6 +60,21 @@ class MemberAdmitted(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRevoked(Fact):
+    """This node learned, from its own user or from a neighbour, that the founder put a node out of the network."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCloned(Fact):
+    """Another machine in the local network says that it is this node: its data folder is a copy of ours, or it lies."""
+
+    node: NodeId
+    at: Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerConnected(Fact):
     """The control connection to a member is up."""
 
@@ -79,6 +94,14 @@ class SummaryReceived(Fact):
     """A direct neighbour told us something newer about itself."""
 
     summary: NodeSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRejected(Fact):
+    """A direct neighbour said about itself what cannot be; it was not believed."""
+
+    node: NodeId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

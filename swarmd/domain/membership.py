@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final, NewType
 
 from swarmd.domain.ids import NetworkId, NodeId
+
+InviteId = NewType("InviteId", str)
+"""16 hex digits."""
+INVITE_ID_BYTES: Final = 8  # of the tag's 16: among the few hundred invites a node keeps, two never share them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,58 @@ class InviteRecord:
     """Unix seconds."""
     uses_left: int
     cancelled: bool = False
+
+    @property
+    def id(self) -> InviteId:
+        """Half of the tag, as text: enough to tell invites apart, and nothing a code or its psk could be made from."""
+        return InviteId(self.tag[:INVITE_ID_BYTES].hex())
+
+    def state(self, *, now: float) -> InviteState:
+        """A withdrawn code says so, whatever else became of it."""
+        if self.cancelled:
+            return InviteState.CANCELLED
+        if self.uses_left <= 0:
+            return InviteState.USED
+        return InviteState.EXPIRED if now >= self.expires_at else InviteState.LIVE
+
+    def view(self, *, now: float) -> InviteView:
+        return InviteView(
+            id=self.id,
+            created_at=self.created_at,
+            expires_at=self.expires_at,
+            uses_left=self.uses_left,
+            state=self.state(now=now),
+        )
+
+
+class InviteState(Enum):
+    """Whether somebody could still join with an invite, and if not, why."""
+
+    LIVE = "live"
+    USED = "used"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InviteView:
+    """An invite as people are shown it later: without code, tag and psk."""
+
+    id: InviteId
+    created_at: float
+    """Unix seconds."""
+    expires_at: float
+    """Unix seconds."""
+    uses_left: int
+    state: InviteState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInvite:
+    """An invite in the one moment in which its code is known."""
+
+    code: str
+    invite: InviteView
 
 
 class Phase(Enum):
@@ -43,3 +100,22 @@ class NetworkCode:
     """Connected now."""
     expires_at: float
     """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """A node that belongs to the network, or did, as far as this node knows."""
+
+    node: NodeId
+    role: str | None
+    """`member` or `inviter`; None: its certificate is not known here, nor are the next two."""
+    issued_at: int | None
+    """Unix seconds."""
+    expires_at: int | None
+    """Unix seconds."""
+    revoked_at: int | None
+    """Unix seconds; None also for one that was put out and admitted again."""
+    connected: bool
+    last_seen: float | None
+    """Unix seconds."""
+    is_self: bool

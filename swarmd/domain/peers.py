@@ -6,8 +6,14 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from swarmd.domain.ids import ModelId, NodeId
+
+MAX_DEMANDS: Final = 64
+"""Models whose demand a node tells: more than one node is asked for within ten minutes; some dozen bytes each."""
+MAX_REQUESTS: Final = 1_000_000
+"""Told of one model: 1600 a second for ten minutes, beyond any machine. A liar's sum stays a number that can be printed."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]{0,252}[A-Za-z0-9])?")  # an IPv4 address or a DNS name
 
@@ -79,6 +85,14 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDemand:
+    """How often a model was asked for at one node in the window of `economy.demand`."""
+
+    model: ModelId
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSummary:
     """What a node tells its direct neighbours about itself, newest `version` wins."""
 
@@ -91,10 +105,13 @@ class NodeSummary:
     ram_free_bytes: int
     ram_total_bytes: int
     region: str = "??"
+    """As the node says; `domain.regions.as_region` reads it."""
     gpu: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
     """Where the node listens, as it was configured; the receiver adds the address it really saw."""
     holdings: tuple[Holding, ...] = ()
+    demand: tuple[ModelDemand, ...] = ()
+    """Sorted by model, at most MAX_DEMANDS. What nobody asked for is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

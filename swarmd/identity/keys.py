@@ -50,6 +50,7 @@ class Signed(Enum):
     STATIC_KEY = b"swarmd/1/static-key"  # the node's X25519 key, shown in the handshake
     CERTIFICATE = b"swarmd/1/certificate"
     MANIFEST = b"swarmd/1/manifest"
+    REVOCATION = b"swarmd/1/revocation"
 
     def text(self, message: bytes) -> bytes:
         return self.value + b"\x00" + message

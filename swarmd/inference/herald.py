@@ -1,6 +1,6 @@
 """Tells the neighbours what this node holds and has free: one summary, renewed when something changed.
 
-Facts about shards and workers are told within COALESCE_S; what drifts (free memory, speeds) every EVERY_S.
+Facts about shards and workers are told within COALESCE_S; what drifts (free memory, speeds, demand) every EVERY_S.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from swarmd.domain.events import ModelRemoved, ShardDropped, ShardStored, WorkerDied, WorkerReady, WorkerStopped
 from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.peers import Endpoint, Holding, NodeSummary
+from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
@@ -20,7 +20,6 @@ from swarmd.kit.world import World
 COALESCE_S: Final = 0.2  # a model that is loaded or deleted makes a fact for every shard within milliseconds
 EVERY_S: Final = 30.0  # plans are made with these numbers, and every node checks again before it loads anything
 RAM_STEP: Final = 16 * 1024 * 1024  # free memory in steps of 16 MiB: its flicker is no news
-REGION: Final = "??"  # nobody asked where the machine stands
 
 
 class Holdings(Protocol):
@@ -43,16 +42,18 @@ class Herald:
         world: World,
         bus: EventBus,
         software: str,
+        region: str,
         free_ram: Callable[[], int],
         total_ram_bytes: int,
         layer_ms: Callable[[ModelId], float | None],
         endpoints: Callable[[], tuple[Endpoint, ...]],
+        demand: Callable[[], tuple[ModelDemand, ...]],
     ) -> None:
         """`announce`: of the links. `free_ram`: bytes workers may still take. `layer_ms`: measured on this node."""
         self._node, self._holdings, self._announce = node, holdings, announce
-        self._world, self._bus, self._software = world, bus, software
+        self._world, self._bus, self._software, self._region = world, bus, software, region
         self._free_ram, self._total_ram_bytes = free_ram, total_ram_bytes
-        self._layer_ms, self._endpoints = layer_ms, endpoints
+        self._layer_ms, self._endpoints, self._demand = layer_ms, endpoints, demand
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
 
@@ -94,8 +95,9 @@ class Herald:
             started_at=self._started_at,
             ram_free_bytes=free - free % RAM_STEP,
             ram_total_bytes=self._total_ram_bytes,
-            region=REGION,
+            region=self._region,
             endpoints=self._endpoints(),
+            demand=self._demand(),
             holdings=tuple(
                 replace(holding, layer_ms=None if (speed := self._layer_ms(holding.model)) is None else round(speed, 3))
                 for holding in self._holdings.holdings()

@@ -10,8 +10,11 @@ import json
 import logging
 import re
 import sys
+from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Final, TextIO
+
+from swarmd.kit.world import Clock
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("pretty", "json")
@@ -43,6 +46,28 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return _KNOWN_FORMS.sub(lambda match: "".join(part for part in match.groups() if part) + HIDDEN, text)
+
+
+class Seldom:
+    """For what others can make us say without end: the same text is due once, then once an hour."""
+
+    EVERY_S: Final = 3600.0  # a log of a week then shows it 168 times: seen, and in nobody's way
+    REMEMBERED: Final = 256  # texts; the one said longest ago is forgotten first
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._said: OrderedDict[str, float] = OrderedDict()
+
+    def due(self, text: str) -> bool:
+        """Whether to say it now. The caller does: a text that is due is taken for said."""
+        now, said = self._clock.monotonic(), self._said.get(text)
+        if said is not None and now - said < self.EVERY_S:
+            return False
+        self._said.pop(text, None)
+        self._said[text] = now
+        if len(self._said) > self.REMEMBERED:
+            self._said.popitem(last=False)
+        return True
 
 
 class _Pretty(logging.Formatter):

@@ -17,6 +17,8 @@ from swarmd.domain.refusals import Invalid
 MAX_ENDPOINTS: Final = 8  # per node: IPv4, IPv6, VPN and public address are four; twice that
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""An address of this machine with the network it is in."""
 
 _REFUSED_RANGES: Final = tuple(
     (ipaddress.ip_network(text), why)
@@ -57,6 +59,11 @@ def is_unspecified(host: str) -> bool:
 def is_loopback(host: str) -> bool:
     address = ip_of(host)
     return host == "localhost" if address is None else address.is_loopback
+
+
+def on_link(address: IpAddress, interfaces: tuple[IpInterface, ...]) -> bool:
+    """Whether this machine reaches `address` without a router; loopback does not count."""
+    return not address.is_loopback and any(address in one.network for one in interfaces)
 
 
 def refuse(endpoint: Endpoint) -> Invalid | None:

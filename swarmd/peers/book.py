@@ -1,9 +1,10 @@
 """Whom we know and where they are: in memory for reading, in the database for the next start.
 
 The book decides what is worth keeping; who is dialled when is the business of `links`. Only members get into it: nodes
-that showed a certificate, nodes that a member told us about, and the inviter of a code we joined with.
+that showed a certificate, nodes that a member told us about, those heard of in the local network, and the inviter of a code
+we joined with.
 
-What members tell is hearsay, and a member may lie: each may have MAX_HEARSAY untried nodes in the book, they make room
+What others tell is hearsay, and they may lie: each may have MAX_HEARSAY untried nodes in the book, they make room
 for anybody who proved to be there, and an address that was only heard of is dropped when it was dialled in vain
 MAX_FAILURES times. Whoever is really there shows a certificate sooner or later, to us or by dialling us.
 """
@@ -32,6 +33,7 @@ HEARSAY_LIFE_S: Final = 7 * 24 * 3600.0
 weekend."""
 
 _SOURCES: Final = tuple(Source)
+_HEARSAY: Final = (Source.INTRODUCED, Source.LAN)
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +45,8 @@ class _Entry:
     endpoints: dict[Endpoint, EndpointRow] = field(default_factory=dict[Endpoint, EndpointRow])
     trusted: bool
     """It showed us a certificate once, or a person named it. Else it is hearsay."""
-    teller: NodeId | None = None
-    """Who told us first, since the start."""
+    teller: NodeId | Source | None = None
+    """Who told us first, since the start; the local network is one teller, since anybody may speak in it."""
     failures: dict[Endpoint, int] = field(default_factory=dict[Endpoint, int])
     """Dials in vain of endpoints from hearsay, since the start."""
 
@@ -58,7 +60,7 @@ class _Entry:
         address = ip_of(row.endpoint.host)
         near = 0 if address is not None and address.is_private else 1
         evidence = max(row.last_ok or 0.0, row.known_since if row.source is Source.OBSERVED else 0.0)
-        told_at = row.known_since if row.source is Source.INTRODUCED else 0.0
+        told_at = row.known_since if row.source in _HEARSAY else 0.0
         failures = self.failures.get(row.endpoint, 0)
         return (-evidence, _SOURCES.index(row.source), failures, told_at, near, row.endpoint)
 
@@ -127,12 +129,13 @@ class PeerBook:
         """
         if node == self._own:
             return False
-        hearsay = source is Source.INTRODUCED
+        hearsay = source in _HEARSAY
+        told_by = source if source is Source.LAN else teller
         now = self._clock.now()
         entry = self._entries.get(node)
         new, evicted = entry is None, None
         if entry is None:
-            if hearsay and self._told_by(teller) >= MAX_HEARSAY:
+            if hearsay and self._told_by(told_by) >= MAX_HEARSAY:
                 logger.debug("nodes that cannot be found come from one teller, node %s is not added", short(node))
                 return False
             if len(self._entries) >= MAX_PEERS:
@@ -144,7 +147,7 @@ class PeerBook:
                     )  # fmt: skip
                     return False
                 del self._entries[evicted]
-            entry = self._entries[node] = _Entry(known_since=now, trusted=not hearsay, teller=teller)
+            entry = self._entries[node] = _Entry(known_since=now, trusted=not hearsay, teller=told_by)
         promoted = not hearsay and not entry.trusted
         entry.trusted = entry.trusted or promoted
         known = dict(entry.endpoints)
@@ -153,7 +156,12 @@ class PeerBook:
             for one in dict.fromkeys(endpoints)
             if refuse(one) is None and (one not in known or (not hearsay and _is_rumour(known[one])))
         }
-        kept = {one.endpoint: one for one in sorted({**known, **fresh}.values(), key=entry.rank)[:MAX_ENDPOINTS]}
+        ranked = sorted({**known, **fresh}.values(), key=entry.rank)
+        chosen, rest = ranked[:MAX_ENDPOINTS], ranked[MAX_ENDPOINTS:]
+        if not any(one.source is Source.LAN for one in chosen):
+            # One place is for the local network: two laptops with eight old addresses each are both somewhere else now.
+            chosen[-1:] = [next((one for one in rest if one.source is Source.LAN), one) for one in chosen[-1:]]
+        kept = {one.endpoint: one for one in chosen}
         added, dropped = kept.keys() & fresh.keys(), known.keys() - kept.keys()
         if not (new or added or promoted):
             return False
@@ -208,7 +216,7 @@ class PeerBook:
         async with self._db.transaction() as tx:
             await sql.remove_peer(tx, node)
 
-    def _told_by(self, teller: NodeId | None) -> int:
+    def _told_by(self, teller: NodeId | Source | None) -> int:
         return sum(not one.trusted and one.teller == teller for one in self._entries.values())
 
     def _oldest_hearsay(self) -> NodeId | None:
@@ -217,8 +225,8 @@ class PeerBook:
 
 
 def _only_hearsay(row: PeerRow) -> bool:
-    return all(one.source is Source.INTRODUCED for one in row.endpoints)
+    return all(one.source in _HEARSAY for one in row.endpoints)
 
 
 def _is_rumour(row: EndpointRow) -> bool:
-    return row.source is Source.INTRODUCED and row.last_ok is None
+    return row.source in _HEARSAY and row.last_ok is None

@@ -3,7 +3,7 @@
 A stranger gets silence: no certificate, another network's, an unknown invite, all look the same from outside. Whoever
 proved that it has one of our codes is told why it is not let in, over the encrypted channel.
 
-Revocation has its place in `_certificate_of`, through the `revoked` argument of `certificates.verify`.
+Revocations come in through the `revoked` argument of `certificates.verify`: a certificate that was taken back is none.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Gate:
             return certificate
         if certificate.node != said.node_id:
             return Forbidden(what=f"node {short(said.node_id)} shows the certificate of node {short(certificate.node)}")
-        return certificates.verify(certificate, network=network, now=self._clock.now())
+        return certificates.verify(
+            certificate, network=network, now=self._clock.now(), revoked=self._membership.revocations.covers
+        )
 
     def _read_admission(self, said: Hello) -> Certificate | Forbidden:
         """Our certificate, if the inviter itself belongs to the network it let us into."""

@@ -8,13 +8,13 @@ none is given away twice.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from swarmd.domain.events import MemberAdmitted
 from swarmd.domain.ids import NodeId, short
-from swarmd.domain.membership import InviteRecord
-from swarmd.domain.refusals import Busy, Expired, Forbidden, UsedUp
+from swarmd.domain.membership import InviteRecord, InviteState, InviteView
+from swarmd.domain.refusals import Busy, Expired, Forbidden, NotFound, UsedUp
 from swarmd.identity import certificates
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import Clock
@@ -24,6 +24,9 @@ from swarmd.store.database import Database
 
 MAX_LIVE_INVITES: Final = 64  # codes somebody may still come with; more than that is a script running wild
 MEMORY_S: Final = 7 * 24 * 3600.0  # how long a spent or expired code is answered with its reason
+MAX_SPENT_INVITES: Final = 192
+"""Remembered beyond those; the oldest go first. With the live ones 256 rows: a list a person can still look through, and
+making and cancelling codes for ever fills no disk."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,12 @@ class Invitations:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             await sql.forget_old_invites(tx, before=now - MEMORY_S)
+            await sql.forget_spare_invites(tx, now=now, keep=MAX_SPENT_INVITES)
             if await sql.count_live_invites(tx, now=now) >= MAX_LIVE_INVITES:
-                return Busy(what=f"{MAX_LIVE_INVITES} invite codes are out and unused: wait until one is used or expires")
+                return Busy(
+                    what=f"{MAX_LIVE_INVITES} invite codes are out, and no more may be: cancel one first "
+                    "(`swarmd invite --list` shows them, `swarmd invite --cancel ID` ends one)"
+                )
             await sql.add_invite(tx, invite)
         return None
 
@@ -63,6 +70,26 @@ class Invitations:
         """Nobody joins with this invite any more. Who joined already stays a member."""
         async with self._db.transaction() as tx:
             await sql.cancel_invite(tx, tag)
+
+    async def views(self) -> tuple[InviteView, ...]:
+        """Every invite that is remembered, newest first."""
+        now = self._clock.now()
+        return tuple(invite.view(now=now) for invite in await sql.read_invites(self._db))
+
+    async def cancel(self, id: str) -> InviteView | NotFound:
+        """`withdraw`, by the id people see. An invite that was spent already stays what it is."""
+        now = self._clock.now()
+        async with self._db.transaction() as tx:
+            invite = next((one for one in await sql.read_invites(tx) if one.id == id), None)
+            if invite is None:
+                return NotFound(what=f"this node remembers no invite {id[:32]!r}: `swarmd invite --list` shows all")
+            live = invite.state(now=now) is InviteState.LIVE
+            if live:
+                await sql.cancel_invite(tx, invite.tag)
+                invite = replace(invite, cancelled=True)
+        if live:
+            logger.info("invite %s was cancelled", invite.id)
+        return invite.view(now=now)
 
     async def psk_for(self, tag: bytes) -> bytes | None:
         """Also of a spent or expired invite: only whoever proves to have the code is told that it is spent."""
@@ -80,10 +107,13 @@ class Invitations:
             return certificate
         data = certificates.encode(certificate)
         async with self._db.transaction() as tx:
+            invite = await sql.read_invite(tx, tag)
+            revoked_at = self._membership.revocations.revoked_at(node)
+            if invite is not None and revoked_at is not None and invite.created_at <= revoked_at:
+                return _PUT_OUT
             before = await sql.read_issued(tx, tag=tag, node=node)
             if before is not None:
                 return Redeemed(certificate=before)
-            invite = await sql.read_invite(tx, tag)
             if invite is None:
                 return _WITHDRAWN
             refusal = _spent(invite, now=now)
@@ -98,13 +128,17 @@ class Invitations:
 
 _WITHDRAWN: Final = Forbidden(what="this invite code was withdrawn: ask for a new one")
 
+_PUT_OUT: Final = Forbidden(what="this node was put out of the network after the code was made: only a newer code admits it")
+
 
 def _spent(invite: InviteRecord, *, now: float) -> UsedUp | Expired | Forbidden | None:
     """Why nobody can join with this invite any more."""
-    if invite.cancelled:
-        return _WITHDRAWN
-    if invite.uses_left <= 0:
-        return UsedUp()
-    if now >= invite.expires_at:
-        return Expired(expired_at=invite.expires_at)
-    return None
+    match invite.state(now=now):
+        case InviteState.LIVE:
+            return None
+        case InviteState.USED:
+            return UsedUp()
+        case InviteState.EXPIRED:
+            return Expired(expired_at=invite.expires_at)
+        case InviteState.CANCELLED:
+            return _WITHDRAWN

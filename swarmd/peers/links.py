@@ -7,7 +7,8 @@ persisted book and its certificate, and nobody has to tell it.
 Nodes known from hearsay alone are dialled through turns of their own: however many somebody invents, a member that was
 here before waits for none of them.
 
-Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`.
+Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`. Whoever is put
+out while it is linked is cut off by `enforce`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any, Final, Protocol
 from swarmd.domain.events import PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
-from swarmd.domain.refusals import Refusal
+from swarmd.domain.refusals import Forbidden, Refusal
+from swarmd.identity import certificates, revocations
+from swarmd.identity.certificates import Certificate, Role
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
@@ -30,25 +33,28 @@ from swarmd.peers import hello as hellos
 from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
 from swarmd.peers.neighbours import Neighbours
+from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
-from swarmd.transport.rpc import Dispatcher, Link, LinkLost, Spawn, StreamReset
+from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
-from swarmd.wire.messages import Heard, Introduction, Refused, Summary
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary
 
 MAX_PEERS: Final = 150  # the default of `network.max_peers`
 FIRST_S: Final = 0.2  # a restarted process listens again within a second
 LIMIT_S: Final = 30.0  # a machine that was switched on is found within half a minute, whoever hears of it first
+RECENT_LIMIT_S: Final = 8.0  # somebody who was here lately is back within 10 s of the network being back,
+RECENT_S: Final = 3600.0  # for an hour: a dial is one packet, and most absences are shorter
 STABLE_S: Final = 60.0  # a link that lived this long was a good one: the next pause is short again
 CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; this is for one that does not
-TELL_TIMEOUT_S: Final = 10.0  # as long as a silent link lives (`wire.session.DEAD_AFTER_S`)
+TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
 TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
 JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
-RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 5 s, so half a minute of history
+RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 3 s, so a quarter of a minute of history
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +103,8 @@ class _Place:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
     """A connection has gone since the last dial."""
+    lost_at: float | None = None
+    """Monotonic; when the last connection went, None when there was none."""
     tender: asyncio.Task[Any] | None = None
 
 
@@ -116,6 +124,7 @@ class Links:
         world: World,
         bus: EventBus,
         gauges: Gauges,
+        revocations: RevocationList,
         max_peers: int = MAX_PEERS,
     ) -> None:
         """`spawn`: of the supervisor that runs this service. Registers its messages with `dispatcher`.
@@ -138,14 +147,19 @@ class Links:
         self._running = False
         self._turns = asyncio.Semaphore(DIALS)
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
-        self._neighbours = Neighbours(own=own, book=book, bus=bus, clock=world.clock, hear=self._hear)
+        self._revocations = revocations
+        self._neighbours = Neighbours(
+            own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, revoked=revocations.records
+        )
         dispatcher.answer(Summary, self._heard_summary)
         dispatcher.answer(Introduction, self._heard_introduction)
+        dispatcher.accept(Revocations, self._told_revocations)
 
     async def run(self, ready: Ready) -> None:
         """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
         self._running = True
         try:
+            await self._drop_revoked()
             for node in self._book.nodes():
                 self._tend(node)
             ready()
@@ -208,6 +222,16 @@ class Links:
             return False
         return True
 
+    def issuers(self) -> tuple[NodeId, ...]:
+        """Linked nodes that may issue certificates, as the certificate says that each of them showed."""
+        found: list[NodeId] = []
+        for node in self.connected():
+            link = self.link(node)
+            shown = None if link is None else certificate_of(link.connection)
+            if shown is not None and shown.role is Role.INVITER:
+                found.append(node)
+        return tuple(found)
+
     # ---- told by others
 
     def announce(self, summary: NodeSummary) -> None:
@@ -237,6 +261,18 @@ class Links:
                 place.backoff.reset()
                 place.wake.set()
 
+    def look_around(self, present: frozenset[str]) -> None:
+        """This machine slept, or has these addresses now: links on an address that is gone are closed, the others asked for
+        a sign of life, and everybody else is dialled at once."""
+        for link in tuple(self._open):
+            host = link.connection.local_host
+            if host is not None and host not in present:
+                link.close("this machine's address has changed")
+            else:
+                link.connection.ping()
+        for node in self._book.nodes():
+            self.wake(node)
+
     async def forget(self, node: NodeId) -> None:
         """Close the links to `node`, stop dialling it, and take it out of the book. It may still come by itself."""
         for purpose in Purpose:
@@ -247,6 +283,20 @@ class Links:
             if place is not None and place.slot.current is not None:
                 place.slot.current.link.close("forgotten")
         await self._book.remove(node)
+
+    async def enforce(self, *nodes: NodeId) -> None:
+        """These were put out of the network: cut them off now, forget them, and tell everybody else.
+
+        A link whose certificate was issued after the revocation stays: the node was admitted again.
+        """
+        for link in tuple(self._open):
+            shown = certificate_of(link.connection)
+            if shown is not None and any(self._revocations.covers(one) for one in shown.chain()):
+                self._say_goodbye(link)
+        for node in nodes:
+            if self.link(node) is None:
+                await self.forget(node)
+        self._neighbours.refresh()
 
     def accepted(self, connection: Connection) -> None:
         """From the doors: somebody was let in."""
@@ -314,17 +364,28 @@ class Links:
             if place.lost:
                 # Not at once: a peer that takes us and drops us again would be dialled without end.
                 place.lost = False
-                await _pause(place)
+                await self._pause(place)
                 continue
             if place.purpose is Purpose.BULK:
                 await control.up.wait()  # one dial at a time finds out whether the node is there
             elif len(self.connected()) >= self._max_peers:
-                await _pause(place)
+                await self._pause(place)
                 continue
             place.wake.clear()
             await self._dial(place)
             if place.vacant.is_set():
-                await _pause(place)
+                await self._pause(place)
+
+    async def _pause(self, place: _Place) -> None:
+        """Until the backoff is over, or somebody has news."""
+        delay = place.backoff.delay()
+        if place.lost_at is not None and self._world.clock.monotonic() - place.lost_at < RECENT_S:
+            delay = min(delay, RECENT_LIMIT_S)
+        try:
+            async with asyncio.timeout(delay):
+                await place.wake.wait()
+        except TimeoutError:
+            pass
 
     async def _dial(self, place: _Place) -> None:
         """Every endpoint once, best first, until there is a connection, from here or from there."""
@@ -337,6 +398,10 @@ class Links:
                     self.dialled(result, endpoint)
                     return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
+            if isinstance(result, Forbidden) and self._is_out(place.node):
+                # Somebody mentioned it, and it has no newer certificate. Who was admitted again would have shown it.
+                await self._book.remove(place.node)
+                return
             if not place.vacant.is_set():
                 return
             if place.purpose is Purpose.CONTROL:  # the other one is dialled only where this one is up
@@ -394,7 +459,7 @@ class Links:
             return
         if self._world.clock.monotonic() - leg.up_at >= STABLE_S:
             place.backoff.reset()
-        place.lost = True
+        place.lost, place.lost_at = True, self._world.clock.monotonic()
         place.up.clear()
         place.vacant.set()
         if place.purpose is not Purpose.CONTROL:
@@ -409,6 +474,8 @@ class Links:
     async def _remember(self, leg: _Leg, endpoint: Endpoint | None) -> None:
         """Where the peer is: what it stated, read in the light of where we see it."""
         connection = leg.link.connection
+        if leg.link.closed is not None:
+            return  # perhaps it was put out meanwhile, and is not to come back into the book
         await self.offer(connection.node, _stated(connection), source=Source.OBSERVED)
         await self._book.record_seen(connection.node, endpoint=endpoint)
         self._tend(connection.node)
@@ -419,8 +486,13 @@ class Links:
     async def _talk(self, leg: _Leg) -> None:
         link = leg.link
 
-        async def send(message: Summary | Introduction) -> None:
-            reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
+        async def send(message: Summary | Introduction | Revocations) -> None:
+            try:
+                reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
+            except StreamReset as error:
+                if isinstance(message, Revocations) and error.code == ResetCode.UNKNOWN_MESSAGE:
+                    return  # an older program; it should hear the rest nevertheless
+                raise
             if isinstance(reply, Refused):
                 logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
 
@@ -444,6 +516,40 @@ class Links:
             await self._neighbours.heard_introduction(peer.node, message, observed_host=observed_host)
         return Heard()
 
+    def _told_revocations(self, message: Revocations, payload: memoryview, stream: Stream) -> None:
+        # By a task that no link owns: whoever tells us that we are out hangs up in the same breath.
+        self._spawn(self._heard_revocations(message, stream), name=f"revocations from {short(stream.peer.node)}")
+
+    async def _heard_revocations(self, message: Revocations, stream: Stream) -> None:
+        news = await self._revocations.hear(message.records, teller=stream.peer.node)
+        if news:
+            await self.enforce(*(one.node for one in news if one.node != self._own))
+        try:
+            await stream.send(Heard(), last=True)
+        except (LinkLost, StreamReset) as error:
+            logger.debug("node %s does not wait for our answer: %s", short(stream.peer.node), error)
+
+    def _say_goodbye(self, link: Link) -> None:
+        """Tell a node that it is out, so that its user learns why, and hang up."""
+        if (record := self._revocations.record(link.node)) is not None:
+            try:
+                link.open(Revocations(records=(revocations.encode(record),)), last=True)
+            except (LinkLost, TooManyStreams) as error:
+                logger.debug("node %s was not told that it is out: %s", short(link.node), error)
+        link.close("the membership was revoked")
+
+    async def _drop_revoked(self) -> None:
+        """Out of the book with whoever was put out just before we were killed."""
+        for node in self._book.nodes():
+            if self._is_out(node):
+                await self._book.remove(node)
+
+    def _is_out(self, node: NodeId) -> bool:
+        """It was put out and not seen since, as far as the book says."""
+        revoked_at, record = self._revocations.revoked_at(node), self._book.record(node)
+        seen = None if record is None else record.last_seen
+        return revoked_at is not None and (seen is None or seen <= revoked_at)
+
     async def _hear(self, node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
         return await self.offer(node, endpoints, source=Source.INTRODUCED, teller=teller)
 
@@ -463,17 +569,19 @@ class Links:
             self._gauges.set(f"peers.{node}.min_rtt_ms", least)
 
 
+def certificate_of(connection: Connection) -> Certificate | None:
+    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining."""
+    hello = hellos.decode(connection.peer_hello)
+    assert hello is not None, "the gate has read it"
+    if hello.certificate is None:
+        return None
+    shown = certificates.decode(hello.certificate)
+    assert isinstance(shown, Certificate), "the gate has verified it"
+    return shown
+
+
 def _stated(connection: Connection) -> tuple[Endpoint, ...]:
     return as_seen_from(connection.peer.endpoints, observed_host=connection.remote.host)
-
-
-async def _pause(place: _Place) -> None:
-    """Until the backoff is over, or somebody has news."""
-    try:
-        async with asyncio.timeout(place.backoff.delay()):
-            await place.wake.wait()
-    except TimeoutError:
-        pass
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -3,8 +3,8 @@
 A node founds a network the first time somebody asks it for a code, not when it starts: a node that is going to join
 another network would otherwise leave a network behind that nobody wanted.
 
-Renewal has its place in `issue_for` (what an inviter gives a member it knows already) and `adopt` (what the member does
-with it); members with the role of an inviter have theirs in `may_invite` and `issue_for`.
+Renewal (`peers/renewal.py`) uses `issue_for` (what an inviter gives a member it knows already) and `adopt` (what the member
+does with it); members with the role of an inviter have theirs in `may_invite` and `issue_for`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from typing import Final
 from swarmd.domain.events import NetworkFounded
 from swarmd.domain.ids import NetworkId, NodeId, short
 from swarmd.domain.peers import Endpoint
-from swarmd.domain.refusals import Forbidden, OtherNetwork, Refusal
-from swarmd.identity import certificates
+from swarmd.domain.refusals import Busy, Forbidden, OtherNetwork, Refusal
+from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import Certificate, Role
 from swarmd.identity.keys import NetworkKey, NodeKey, ensure_network_key, read_network_key
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.world import World
 from swarmd.peers.book import PeerBook
+from swarmd.peers.revocation_list import RevocationList
 from swarmd.store import network as sql
 from swarmd.store import peers as peers_sql
 from swarmd.store.database import Database, Transaction
@@ -61,9 +63,13 @@ class Membership:
         self._network_key: NetworkKey | None = None
         self._certificate: Certificate | None = None
         self._founded = False
+        self.revocations = RevocationList(
+            own=key.node, network=lambda: self.network, db=db, clock=world.clock, bus=bus
+        )
 
     async def load(self) -> None:
         """Read what the last run knew. Raises KeyFileError or OSError for a network key that cannot be read."""
+        await self.revocations.load()
         row = await sql.read_membership(self._db)
         if row is None:
             return
@@ -74,6 +80,8 @@ class Membership:
             await self._load_network_key(row)
         if not self.may_invite and self._world.clock.now() >= certificate.expires_at:
             logger.warning("the membership in network %s has ended: join again with a new code", row.network[:16])
+        elif self.revocations.covers(certificate):
+            logger.warning("this node was put out of network %s: join again with a new code", row.network[:16])
 
     @property
     def node(self) -> NodeId:
@@ -92,6 +100,14 @@ class Membership:
     def founded(self) -> bool:
         """This node made its network."""
         return self._founded
+
+    @property
+    def is_valid(self) -> bool:
+        """We have a certificate, it is not over, and as far as we know it was not taken back."""
+        ours = self._certificate
+        if ours is None or self._world.clock.now() >= ours.expires_at:
+            return False
+        return not any(self.revocations.covers(one) for one in ours.chain())
 
     @property
     def may_invite(self) -> bool:
@@ -126,7 +142,9 @@ class Membership:
     ) -> OtherNetwork | Forbidden | None:
         """Become a member by this certificate, and remember the inviter, in one transaction. Also takes a renewal."""
         now = self._world.clock.now()
-        verdict = certificates.verify(certificate, network=certificate.network, now=now)
+        verdict = certificates.verify(
+            certificate, network=certificate.network, now=now, revoked=self.revocations.covers
+        )
         if isinstance(verdict, Refusal):
             return Forbidden(what=verdict.sentence)
         if certificate.node != self.node:
@@ -145,14 +163,36 @@ class Membership:
                 await peers_sql.add_endpoint(tx, inviter, endpoint, source=Source.INVITE, now=now)
         if changed:
             self._network_key = None  # the file stays: nobody but its owner throws a key away
+            self.revocations.clear()
         self._certificate, self._founded = certificate, founded
         return None
 
     def issue_for(self, node: NodeId, *, role: Role = Role.MEMBER) -> Certificate | Forbidden:
-        """A certificate for `node`, not stored yet."""
+        """A certificate for `node`, not stored yet. For a revoked node it begins after the revocation, so that it holds."""
         if self._network_key is None:
             return Forbidden(what="this node has no network key and cannot issue certificates")
-        return certificates.issue(self._network_key, node=node, role=role, now=self._world.clock.now())
+        now, revoked_at = self._world.clock.now(), self.revocations.revoked_at(node)
+        if revoked_at is not None:
+            now = max(now, revoked_at + 1)
+        return certificates.issue(self._network_key, node=node, role=role, now=now)
+
+    async def revoke(self, node: NodeId) -> Revocation | Forbidden | Busy:
+        """Take back every certificate that `node` has. On the disk when this returns; `links.enforce` does the rest.
+
+        Today only the founder may; inviters will sign theirs with their node key, for those below them.
+        """
+        if self._network_key is None:
+            return Forbidden(what="this node may not put anybody out: do it at the node that founded the network")
+        if node == self.node:
+            return Forbidden(what="a founder cannot put itself out: its network would belong to nobody")
+        async with self._db.transaction() as tx:
+            data = await sql.newest_issued(tx, node=node)
+        issued = None if data is None else certificates.decode(data)
+        # Never before what it takes back: our clock may have been put back, or we admitted the node a moment ago.
+        at = max(self._world.clock.now(), issued.issued_at if isinstance(issued, Certificate) else 0)
+        record = revocations.revoke(self._network_key, node, now=at)
+        kept = await self.revocations.keep(record)
+        return kept if isinstance(kept, Refusal) else record
 
     async def _may_join(self, source: Database | Transaction, network: NetworkId) -> OtherNetwork | None:
         ours = self.network

@@ -2,7 +2,8 @@
 
 One coroutine per control connection says what is new since it last spoke, and sleeps until there is something. So news
 never queue up: a peer that reads slowly gets the newest state, not every state. Nothing here is forwarded: what a node
-says about itself goes to its direct neighbours only (gossip comes with relays).
+says about itself goes to its direct neighbours only (gossip comes with relays). Revocations alone reach everybody: they
+are signed, kept by each node that hears one, and so told on by it to its own neighbours, once.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
-from swarmd.domain.events import SummaryReceived
+from swarmd.domain.events import SummaryReceived, SummaryRejected
 from swarmd.domain.ids import NodeId, parse_model_id, parse_node_id, short
-from swarmd.domain.peers import Endpoint, NodeSummary
+from swarmd.domain.peers import MAX_DEMANDS, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
+from swarmd.identity import revocations
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import Clock
 from swarmd.peers.addresses import MAX_ENDPOINTS, as_seen_from, is_loopback, is_unspecified
 from swarmd.peers.book import MAX_PEERS, PeerBook
-from swarmd.wire.messages import Introduced, Introduction, Summary
+from swarmd.wire.messages import MAX_RECORDS, Introduced, Introduction, Revocations, Summary
 
 MAX_INTRODUCED: Final = 64  # members in one message: more than a private network has; the rest follows in the next one
 
@@ -38,7 +41,7 @@ MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the me
 MAX_SHARDS: Final = 4096  # a shard has at least one layer, and no model has a tenth of this
 LAYOUT: Final = re.compile(r"[0-9a-f]{32}")  # `domain.models.Manifest.layout`
 
-Send = Callable[[Summary | Introduction], Awaitable[None]]
+Send = Callable[[Summary | Introduction | Revocations], Awaitable[None]]
 """Returns when the message is on its way. Raises when the link is gone."""
 
 Hear = Callable[[NodeId, tuple[Endpoint, ...], NodeId], Awaitable[bool]]
@@ -58,12 +61,23 @@ class _Patience:
 class Neighbours:
     """The owner of the newest summaries. Used by `links`, which knows the connections."""
 
-    def __init__(self, *, own: NodeId, book: PeerBook, bus: EventBus, clock: Clock, hear: Hear) -> None:
+    def __init__(
+        self,
+        *,
+        own: NodeId,
+        book: PeerBook,
+        bus: EventBus,
+        clock: Clock,
+        hear: Hear,
+        revoked: Callable[[], tuple[Revocation, ...]],
+    ) -> None:
+        """`revoked`: everybody who was put out of the network."""
         self._own = own
         self._book = book
         self._bus = bus
         self._clock = clock
         self._hear = hear
+        self._revoked = revoked
         self._patience: OrderedDict[NodeId, _Patience] = OrderedDict()
         """By node, not by connection: dialling again does not renew it. The one heard longest ago goes first."""
         self._ours: NodeSummary | None = None
@@ -92,9 +106,16 @@ class Neighbours:
         self.refresh()  # the others hear of this one
         told_version: int | None = None
         told: dict[NodeId, tuple[Endpoint, ...]] = {}
+        told_revoked: dict[NodeId, int] = {}
         try:
             while True:
                 news.clear()
+                # Before everything else: the sooner somebody is out everywhere, the better.
+                out = [one for one in self._revoked() if told_revoked.get(one.node) != one.revoked_at][:MAX_RECORDS]
+                if out:
+                    await send(Revocations(records=tuple(revocations.encode(one) for one in out)))
+                    told_revoked.update((one.node, one.revoked_at) for one in out)
+                    continue
                 ours = self._ours
                 if ours is not None and ours.version != told_version:
                     await send(Summary(summary=ours))
@@ -117,6 +138,7 @@ class Neighbours:
             logger.warning("node %s speaks for another node, ignored", short(node))
         elif (why := unsound(summary)) is not None:
             logger.warning("node %s says %s about itself, ignored", short(node), why)
+            self._bus.publish(SummaryRejected(node=node, reason=why))
         elif known is None or summary.version > known.version:
             self._theirs[node] = summary
             self._bus.publish(SummaryReceived(summary=summary))
@@ -192,6 +214,8 @@ def unsound(summary: NodeSummary) -> str | None:
         return "too many things"
     if not (isfinite(summary.started_at) and 0 <= summary.ram_free_bytes <= summary.ram_total_bytes):
         return "impossible numbers"
+    if (why := _unsound_demand(summary.demand)) is not None:
+        return why
     for holding in summary.holdings:
         try:
             parse_model_id(holding.model)
@@ -206,4 +230,17 @@ def unsound(summary: NodeSummary) -> str | None:
                 return "a list of shards that is none"
         if not set(shards).issuperset(holding.loaded):
             return "loaded shards that it does not hold"
+    return None
+
+
+def _unsound_demand(demand: tuple[ModelDemand, ...]) -> str | None:
+    if len(demand) > MAX_DEMANDS or len({one.model for one in demand}) < len(demand):
+        return "too many demands"
+    for one in demand:
+        try:
+            parse_model_id(one.model)
+        except ValueError:
+            return "a demand for a model id that is none"
+        if not 0 <= one.requests <= MAX_REQUESTS:
+            return "an impossible demand"
     return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.membership import InviteRecord
-from swarmd.store.database import Database, Transaction
+from swarmd.store.database import Database, Row, Transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +42,26 @@ async def write_membership(tx: Transaction, row: MembershipRow) -> None:
 
 
 async def forget_invitations(tx: Transaction) -> None:
-    """Everything that was issued or promised in a network we leave."""
+    """Everything that was issued, promised or taken back in a network we leave."""
     await tx.execute("DELETE FROM invites")
     await tx.execute("DELETE FROM issued_certificates")
+    await tx.execute("DELETE FROM revocations")
+
+
+async def read_revocations(db: Database) -> tuple[bytes, ...]:
+    """The oldest first."""
+    return tuple(bytes(row[0]) for row in await db.fetch_all("SELECT record FROM revocations ORDER BY revoked_at, node"))
+
+
+async def write_revocation(tx: Transaction, *, node: NodeId, revoked_at: int, record: bytes) -> None:
+    """Replaces an older one of the same node."""
+    await tx.execute(
+        "INSERT OR REPLACE INTO revocations (node, revoked_at, record) VALUES (?, ?, ?)", (node, revoked_at, record)
+    )
+
+
+async def remove_revocation(tx: Transaction, node: NodeId) -> None:
+    await tx.execute("DELETE FROM revocations WHERE node = ?", (node,))
 
 
 async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
@@ -58,11 +75,21 @@ async def read_invite(source: Database | Transaction, tag: bytes) -> InviteRecor
     row = await source.fetch_one(
         "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites WHERE tag = ?", (tag,)
     )
-    if row is None:
-        return None
-    found, psk, created_at, expires_at, uses_left, cancelled = row
+    return None if row is None else _invite(row)
+
+
+async def read_invites(source: Database | Transaction) -> list[InviteRecord]:
+    """All that are remembered, newest first."""
+    rows = await source.fetch_all(
+        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites ORDER BY created_at DESC, tag"
+    )
+    return [_invite(row) for row in rows]
+
+
+def _invite(row: Row) -> InviteRecord:
+    tag, psk, created_at, expires_at, uses_left, cancelled = row
     return InviteRecord(
-        tag=found,
+        tag=tag,
         psk=psk,
         created_at=created_at,
         expires_at=expires_at,
@@ -80,6 +107,15 @@ async def count_live_invites(tx: Transaction, *, now: float) -> int:
 async def forget_old_invites(tx: Transaction, *, before: float) -> None:
     """Invites that expired before that moment; whoever comes with one of them later gets silence."""
     await tx.execute("DELETE FROM invites WHERE expires_at < ?", (before,))
+
+
+async def forget_spare_invites(tx: Transaction, *, now: float, keep: int) -> None:
+    """Of the invites nobody can join with, all but the newest `keep`."""
+    await tx.execute(
+        "DELETE FROM invites WHERE tag IN (SELECT tag FROM invites WHERE uses_left = 0 OR cancelled = 1 OR expires_at <= ?"
+        " ORDER BY created_at DESC, tag LIMIT -1 OFFSET ?)",
+        (now, keep),
+    )
 
 
 async def cancel_invite(tx: Transaction, tag: bytes) -> None:
@@ -103,6 +139,27 @@ async def add_issued(tx: Transaction, *, node: NodeId, tag: bytes | None, certif
         "INSERT OR REPLACE INTO issued_certificates (node, invite_tag, certificate, issued_at) VALUES (?, ?, ?, ?)",
         (node, tag, certificate, issued_at),
     )
+
+
+async def newest_issued(tx: Transaction, *, node: NodeId) -> bytes | None:
+    """The certificate that `node` got last, by whatever way."""
+    row = await tx.fetch_one(
+        "SELECT certificate FROM issued_certificates WHERE node = ? ORDER BY issued_at DESC, id DESC LIMIT 1", (node,)
+    )
+    return None if row is None else bytes(row[0])
+
+
+async def read_issued_newest(db: Database, *, limit: int) -> tuple[bytes, ...]:
+    """The certificate that each node got last; of many nodes those served last."""
+    rows = await db.fetch_all(
+        "SELECT certificate, MAX(issued_at) AS at FROM issued_certificates GROUP BY node ORDER BY at DESC LIMIT ?", (limit,)
+    )
+    return tuple(bytes(row[0]) for row in rows)
+
+
+async def forget_renewals(tx: Transaction, *, node: NodeId) -> None:
+    """The next one takes their place: a member has one renewal here at most, and one row for each invite it came with."""
+    await tx.execute("DELETE FROM issued_certificates WHERE node = ? AND invite_tag IS NULL", (node,))
 
 
 async def has_admitted(source: Database | Transaction, *, own: NodeId) -> bool:

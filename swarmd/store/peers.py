@@ -17,6 +17,7 @@ class Source(Enum):
     INVITE = "invite"  # it stood in the code we joined with
     OBSERVED = "observed"  # the node came from there and said its port
     INTRODUCED = "introduced"  # a member told us
+    LAN = "lan"  # somebody in the local network said so, member or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

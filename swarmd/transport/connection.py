@@ -89,6 +89,12 @@ class Connection(asyncio.Protocol):
         return self.peer.node
 
     @property
+    def local_host(self) -> str | None:
+        """The address of ours that the socket stands on; None when the transport does not say."""
+        name = self._transport.get_extra_info("sockname")
+        return str(name[0]).partition("%")[0].removeprefix("::ffff:") if name else None
+
+    @property
     def purpose(self) -> Purpose:
         return self.peer.purpose
 

@@ -21,6 +21,7 @@ from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
 from swarmd.kit.flow import TokenBucket
+from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Fatal, Ready
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
@@ -206,6 +207,7 @@ class Doors:
         self._open = False
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self._listener: Listener | None = None
+        self._seldom = Seldom(clock=world.clock)
         self.turned_away = 0
         """Connections that ended before their peer was proven and admitted, for the metrics."""
 
@@ -375,7 +377,9 @@ class Doors:
         verdict = await self._authority.admit(event.hello, static_public=event.static_public, invite_tag=event.invite_tag)
         match verdict:
             case TurnedAway(why=why, reply=reply):
-                logger.info("%s was turned away: %s", greeting.remote, why.sentence)
+                # A node that was put out dials on for ever.
+                level = logging.INFO if self._seldom.due(f"{greeting.remote.host} {why.sentence}") else logging.DEBUG
+                logger.log(level, "%s was turned away: %s", greeting.remote, why.sentence)
                 greeting.handshake.reject(reply)
                 greeting.write()
                 return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,10 @@ from swarmd.wire.frames import MAX_META
 from swarmd.wire.noise import Buffer
 
 T = TypeVar("T")
+
+MAX_RECORD: Final = 256  # bytes; a revocation has 169 (`identity.revocations`), and a later version may have more
+MAX_CERTIFICATE: Final = 1024  # bytes; a chain of four has 712 (`identity.certificates`)
+MAX_RECORDS: Final = 64  # in one message: checking so many signatures takes 10 ms; the rest follows in the next one
 
 CODES: Final[dict[type[Any], int]] = {}
 """Code of every message class; filled as the classes are made, never changed afterwards."""
@@ -120,3 +124,33 @@ class Introduction:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """The answer to what needs none: it arrived, so the next one may be sent."""
+
+
+@message(13)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocations:
+    """Who was put out of the network, as far as the teller knows and has not told yet; all of them on a new link. Answered
+    with Heard.
+
+    Each is a signed record of its own: the listener believes the signature, not the teller.
+    """
+
+    records: Annotated[
+        tuple[Annotated[bytes, msgspec.Meta(max_length=MAX_RECORD)], ...], msgspec.Meta(max_length=MAX_RECORDS)
+    ]
+
+
+@message(14)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """A member whose certificate is half over asks a linked node that may issue for the next one. Answered with Renewed
+    or Refused."""
+
+    certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE)]
+    """The one it has."""
+
+
+@message(15)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE)]

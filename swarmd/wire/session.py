@@ -56,8 +56,8 @@ from swarmd.wire.streams import STREAM_WINDOW, Incoming, Stream
 
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024  # what one peer can make us hold
 MAX_PEER_STREAMS: Final = 256  # more than the micro-batches and calls that two nodes ever have open
-IDLE_PING_S: Final = 5.0
-DEAD_AFTER_S: Final = 10.0  # two pings unanswered; a stage that is silent is replaced sooner, by its missing acknowledgement
+IDLE_PING_S: Final = 3.0
+DEAD_AFTER_S: Final = 8.0  # a half-open link is noticed within 10 s, and an answer has 5 s to come
 OUTGOING_BUDGET: Final = 256 * 1024  # encrypted at once: some 0.1 ms of work, then other sockets have their turn
 _CONTROL_LIMIT: Final = 1024  # a peer that makes us answer and never reads is not served
 _PINGS_LIMIT: Final = 4

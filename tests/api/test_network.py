@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from swarmd.domain.refusals import BadCode, Expired, Forbidden, NoAnswer, OtherNetwork, Refusal, UsedUp
-from tests.fakes.rim import OWN, PEER, Rim, keyed
+from swarmd.domain.refusals import BadCode, Busy, Expired, Forbidden, NoAnswer, OtherNetwork, Refusal, UsedUp
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, Rim, keyed
 
 
 async def fetch(rim: Rim, method: str, path: str, **more: Any) -> tuple[int, Any]:
@@ -26,7 +26,18 @@ async def test_peers(rim: Rim) -> None:
     assert (row["node_id"], row["latency_ms"], row["healthy"], row["is_lan_peer"]) == (PEER[:16], 2, True, True)
     assert row["addresses"] == ["/ip4/192.168.1.5/tcp/8810"]
     assert row["last_seen"] == "2023-11-14T22:13:20.000Z"
-    assert row["trust_score"] is None, "nobody measures it yet, and a number would say somebody does"
+    assert row["trust_score"] == 0.612
+
+
+async def test_network_map(rim: Rim) -> None:
+    assert await fetch(rim, "GET", "/api/admin/network-map") == (200, {
+        "regions": {
+            "DE": {"total": 1, "models": {}, "demand": {}, "coverage_gaps": [SPREAD, TINY], "replication_target": {}},
+            "US": {
+                "total": 3, "models": {TINY: 2}, "demand": {TINY: 5}, "coverage_gaps": [], "replication_target": {TINY: 2},
+            },
+        }
+    })  # fmt: skip
 
 
 async def test_network_code(rim: Rim) -> None:
@@ -35,6 +46,49 @@ async def test_network_code(rim: Rim) -> None:
     assert (found["code"], found["node_id"], found["phase"], found["peer_count"]) == (
         "swarm://abc", OWN[:16], "established", 1
     )  # fmt: skip
+
+
+async def test_an_invite_is_made_listed_and_cancelled(rim: Rim) -> None:
+    status, made = await fetch(rim, "POST", "/api/admin/invites", json={"uses": 3, "life_seconds": 3600})
+    assert status == 200
+    assert made.pop("qr_svg").startswith("<svg ")
+    assert made == {
+        "code": "swarm://new1", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
+        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3,
+    }  # fmt: skip
+    row = {"id": "1" * 16, "created_at": made["created_at"], "expires_at": made["expires_at"], "uses_left": 3}
+    assert await fetch(rim, "GET", "/api/admin/invites") == (200, [{**row, "state": "live"}])
+    assert await fetch(rim, "DELETE", f"/api/admin/invites/{'1' * 16}") == (200, {**row, "state": "cancelled"})
+    assert (await fetch(rim, "DELETE", "/api/admin/invites/0"))[0] == 404
+
+
+async def test_an_invite_without_terms_is_for_one_node_and_a_day(rim: Rim) -> None:
+    assert (await fetch(rim, "POST", "/api/admin/invites", json={}))[0] == 200
+    (row,) = rim.codes.rows
+    assert (row.uses_left, row.expires_at - row.created_at) == (1, 86_400)
+    for wrong in ({"uses": 1.5}, {"uses": True}, {"life_seconds": "1d"}, {"life": 60}):
+        assert (await fetch(rim, "POST", "/api/admin/invites", json=wrong))[0] == 400
+
+
+async def test_invites_need_the_key_even_on_loopback(rim: Rim) -> None:
+    async with rim.client() as client:
+        for method, path in (("POST", ""), ("GET", ""), ("DELETE", "/" + "1" * 16)):
+            async with client.request(method, f"/api/admin/invites{path}", json={}) as reply:
+                assert reply.status == 401, method
+
+
+async def test_a_refused_invite_says_what_to_do(rim: Rim) -> None:
+    rim.codes.says = Busy(what="64 invite codes are out: cancel one first")
+    status, found = await fetch(rim, "POST", "/api/admin/invites", json={})
+    assert (status, found["error"]["message"]) == (503, rim.codes.says.sentence)
+
+
+async def test_the_code_of_an_invite_is_kept_out_of_caches_and_logs(rim: Rim, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with rim.client(**keyed()) as client, client.post("/api/admin/invites", json={}) as reply:
+        assert reply.headers["cache-control"] == "no-store"
+        made = await reply.json()
+    assert made["code"] not in caplog.text and "<svg" not in caplog.text
 
 
 async def test_join(rim: Rim) -> None:

@@ -8,6 +8,7 @@ from swarmd.api.relay import ROWS, SILENT, activity
 from swarmd.domain import events
 from swarmd.domain.events import FACTS, Fact
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, RequestId, ShardRef
+from swarmd.domain.peers import Endpoint
 from tests.fakes.rim import PEER
 
 MODEL, REF, NETWORK = ModelId("tiny-q8"), ShardRef(ModelId("tiny-q8"), 2), NetworkId("c" * 64)
@@ -17,6 +18,8 @@ SAMPLES: list[Fact] = [
     events.NetworkFounded(network=NETWORK),
     events.NetworkJoined(network=NETWORK, inviter=PEER),
     events.MemberAdmitted(node=PEER),
+    events.MemberRevoked(node=PEER),
+    events.IdentityCloned(node=PEER, at=Endpoint("10.0.0.7", 8810)),
     events.PeerConnected(node=PEER),
     events.PeerDisconnected(node=PEER, reason="timeout"),
     events.ModelDiscovered(model=MODEL, name="Tiny"),
@@ -87,4 +90,4 @@ def test_a_fact_that_is_not_ours_is_silent() -> None:
 
 def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
-    assert silent == [events.SummaryReceived]
+    assert silent == [events.SummaryReceived, events.SummaryRejected]

@@ -33,14 +33,20 @@ POST /api/admin/models/{model}/unload
 GET /api/admin/shard-storage
 GET /api/admin/version
 GET /api/admin/network-code
+GET /api/admin/network-map
 POST /api/admin/join-network
 GET /api/admin/api-key
 GET /api/admin/ws
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
+GET /api/admin/members
+POST /api/admin/members/{node}/revoke
 POST /api/admin/models
 GET /api/admin/models/{model}/pipeline-plan
+POST /api/admin/invites
+GET /api/admin/invites
+DELETE /api/admin/invites/{id}
 POST /api/admin/session
 POST /api/admin/ws-ticket
 GET /api/openapi.json
@@ -54,7 +60,7 @@ POST /v1/completions
 GET /v1/models
 GET /v1/models/{id}
 """
-KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "ws")
+KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "network-map", "ws")
 
 
 def listed(text: str) -> set[str]:

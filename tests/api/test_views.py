@@ -32,15 +32,15 @@ def peer(**changes: object) -> PeerView:
 
 def test_a_peer_is_healthy_for_ninety_seconds() -> None:
     gone = peer(connected=False)
-    assert views.peer_row(gone, now=NOW + 90, whole=True).healthy
-    assert not views.peer_row(gone, now=NOW + 91, whole=True).healthy
-    assert views.peer_row(peer(), now=NOW + 91, whole=True).healthy
-    assert views.peer_row(gone, now=NOW, whole=True).uptime_seconds is None
+    assert views.peer_row(gone, trust=0.5, now=NOW + 90, whole=True).healthy
+    assert not views.peer_row(gone, trust=0.5, now=NOW + 91, whole=True).healthy
+    assert views.peer_row(peer(), trust=0.5, now=NOW + 91, whole=True).healthy
+    assert views.peer_row(gone, trust=0.5, now=NOW, whole=True).uptime_seconds is None
 
 
 def test_a_peer_of_whom_we_know_only_the_address() -> None:
     bare = PeerView(record=PeerRecord(node=NodeId("d" * 64), endpoints=(), last_seen=None), connected=False)
-    row = views.peer_row(bare, now=NOW, whole=True)
+    row = views.peer_row(bare, trust=0.5, now=NOW, whole=True)
     assert (row.latency_ms, row.healthy, row.hosted_models, row.is_lan_peer, row.version) == (None, False, [], False, None)
     assert (row.addresses, row.last_seen) == ([], None)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from swarmd import __version__
 from swarmd.cli.program import installed, program
 
-COMMANDS = ("run", "chat", "status", "peers", "invite", "join", "model", "doctor", "version")
+COMMANDS = ("run", "chat", "status", "peers", "invite", "join", "members", "revoke", "model", "doctor", "version")
 
 
 def test_help_lists_every_command() -> None:

@@ -25,6 +25,7 @@ def test_every_default_is_allowed(key) -> None:
         ("node.contribution", "some", "minimal, moderate or maximum"),
         ("network.external_address", "example.org", "host:port"),
         ("inference.default_model", "../up", "a model id"),
+        ("identity.region", "here or there", "up to 16 letters"),
         ("auto_manage.enabled", 1, "true or false"),
         ("api.open_reads", "nowhere", "loopback or everywhere"),
     ],
@@ -43,6 +44,7 @@ def test_what_is_refused(path: str, value: object, words: str) -> None:
         ("network.external_address", "node.example.org:8810"),
         ("inference.default_model", "tinyllama-1.1b-chat-v1.0.q4-k-m"),
         ("api.api_key", "0123456789abcdef"),
+        ("identity.region", "de"),
     ],
 )
 def test_what_is_allowed(path: str, value: object) -> None:

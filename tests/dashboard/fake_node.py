@@ -79,6 +79,12 @@ def peer(node: str, name: str | None, latency: float, models: list[str], **more:
     }
 
 
+def invite(identity: str, *, uses_left: int = 1, state: str = "live") -> dict[str, Any]:
+    """One row of the list of invites."""
+    times = {"created_at": "2099-01-01T00:00:00.000Z", "expires_at": "2099-01-02T00:00:00.000Z"}
+    return {"id": identity, **times, "uses_left": uses_left, "state": state}
+
+
 class FakeNode:
     """State that a test sets before or while the page is open, and the application that shows it."""
 
@@ -141,6 +147,12 @@ class FakeNode:
         self.sockets: set[web.WebSocketResponse] = set()
         self.socket_open = True
         self.expires_at: float | None = None
+        self.qr_svg: str | None = (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 29 29"><path fill="#fff" d="M0 0h29v29h-29z"/>'
+            '<path stroke="#000" d="M4 4.5h7m1 0h1m-9 1h1m5 0h1"/></svg>'
+        )
+        self.invites: list[dict[str, Any]] = []
+        self.invite_refusal: tuple[int, str] | None = None
 
     def swarm_facts(self) -> dict[str, Any]:
         """How the reply was made: two stages here and at anna's, one at bert's."""
@@ -179,6 +191,9 @@ class FakeNode:
                 web.get("/api/admin/{what:stats|peers|models}", self._read),
                 web.get("/api/admin/models/{model}/pipeline-plan", self._plan),
                 web.get("/api/admin/network-code", self._code),
+                web.get("/api/admin/invites", self._invites),
+                web.post("/api/admin/invites", self._make_invite),
+                web.delete("/api/admin/invites/{id}", self._cancel_invite),
                 web.post("/api/admin/join-network", self._join),
                 web.get("/api/admin/ws", self._socket),
                 web.post("/v1/chat/completions", self._chat),
@@ -222,6 +237,28 @@ class FakeNode:
         code = "swarm://" + "AQz7Kp3mXw9sTf2vLb8nRc4dYh6gJe1uQo5i" * 4
         about = {"node_id": SELF[:16], "phase": "established", "peer_count": 2, "expires_at": self.expires_at}
         return web.json_response({"code": code, **about})
+
+    async def _invites(self, _: web.Request) -> web.Response:
+        return _error(*self.invite_refusal) if self.invite_refusal else web.json_response(self.invites)
+
+    async def _make_invite(self, request: web.Request) -> web.Response:
+        terms = await request.json()
+        self.asked.append(terms)
+        if self.invite_refusal:
+            return _error(*self.invite_refusal)
+        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms["uses"])
+        self.invites.insert(0, row)
+        code = "swarm://" + "AQz7Kp3mXw9sTf2vLb8nRc4dYh6gJe1uQo5i" * 6
+        about = {"id": row["id"], "created_at": row["created_at"], "expires_at": row["expires_at"], "uses": terms["uses"]}
+        return web.json_response({"code": code, "qr_svg": self.qr_svg, **about})
+
+    async def _cancel_invite(self, request: web.Request) -> web.Response:
+        self.writes.append((request.method, request.path))
+        for row in self.invites:
+            if row["id"] == request.match_info["id"]:
+                row["state"] = "cancelled"
+                return web.json_response(row)
+        return _error(404, "this node remembers no such invite")
 
     async def _join(self, request: web.Request) -> web.Response:
         code = (await request.json())["code"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.dashboard.fake_node import ANNA, BERT, KEY, NOW, FakeNode, model, peer, shard
+from tests.dashboard.fake_node import ANNA, BERT, KEY, NOW, FakeNode, invite, model, peer, shard
 from tests.fakes.browser import Page
 
 NASTY = '<img src=x onerror="window.hit=1"><script>window.hit=1</script><b>bold</b>'
@@ -245,10 +245,117 @@ async def test_without_a_session_the_key_is_asked_for(page: Page, url: str, node
     assert await page.ask("Object.values(localStorage).length") == 0
 
 
-async def test_invite_and_join(page: Page, url: str, node: FakeNode) -> None:
+async def open_invites(page: Page, url: str) -> None:
     await load(page, url)
-    await page.ask("document.querySelector('#join .half button').click()")
+    await page.ask("document.querySelector('#join .half button').focus()")
+    await page.press("Enter")
+    await page.until("document.querySelector('.invite-dialog[open]')")
+
+
+async def test_an_invite_is_made_on_chosen_terms_and_shown_once(page: Page, url: str, node: FakeNode) -> None:
+    await open_invites(page, url)
+    assert "None yet" in await page.text(".invites:not([hidden]), .invite-list .empty:not([hidden])")
+    await page.until("document.activeElement.id === 'invite-uses'")
+    await page.ask("document.activeElement.select()")
+    await page.write("3")
+    await page.ask("document.querySelector('#invite-life').value = '604800'")
+    await page.press("Enter")
     assert (await page.until("document.querySelector('.invite-shown textarea').value")).startswith("swarm://")
+    assert node.asked == [{"uses": 3, "life_seconds": 604_800}]
+    assert (await page.text(".invite-shown .hint")).startswith("For 3 machines")
+    assert await page.ask("document.querySelector('.qr svg').getAttribute('viewBox')") == "0 0 29 29"
+    assert await focused(page) == "Copy the code"
+    await page.press("Enter")
+    copied = "['Copied', 'Press Ctrl+C to copy'].includes(document.querySelector('.invite-text button').textContent)"
+    await page.until(copied)
+    assert await all_text(page, ".invite .chip") == ["live"]
+    await page.press("Escape")
+    await page.until("!document.querySelector('dialog[open]')")
+    assert await focused(page) == "Invite a node"
+    assert page.complaints == []
+
+
+async def test_invites_are_listed_with_their_state_and_cancelled_after_a_question(
+    page: Page, url: str, node: FakeNode
+) -> None:
+    states = ("used", "expired", "cancelled", "live")
+    node.invites = [invite(f"{number:016x}", uses_left=number, state=state) for number, state in enumerate(states)]
+    await open_invites(page, url)
+    await page.until("document.querySelector('.invite')")
+    assert await all_text(page, ".invite .chip") == ["live", "used", "expired", "cancelled"]
+    assert await page.ask("document.querySelectorAll('.invite button').length") == 1
+    await page.ask("document.querySelector('.invite button').focus()")
+    await page.press("Enter")
+    assert "3 machines could" in await page.text("dialog[open]:not(.invite-dialog) p")
+    await page.press("Escape")
+    await page.until("!document.querySelector('dialog:not(.invite-dialog)')")
+    assert node.writes == []
+    assert await page.ask("document.activeElement.dataset.invite") == f"{3:016x}"
+    await page.press("Enter")
+    await page.until("document.querySelector('dialog[open]:not(.invite-dialog)')")
+    await page.press("Tab")
+    await page.press("Enter")
+    await page.until("!document.querySelector('.invite button')")
+    assert node.writes == [("DELETE", f"/api/admin/invites/{3:016x}")]
+    await page.until("document.activeElement.textContent === 'Codes this node gave'")
+    assert page.complaints == []
+
+
+async def test_a_code_that_is_cancelled_leaves_the_page(page: Page, url: str, node: FakeNode) -> None:
+    await open_invites(page, url)
+    await page.ask("document.querySelector('.invite-terms button').click()")
+    await page.until("document.querySelector('.invite button')")
+    await page.ask("document.querySelector('.invite button').click()")
+    await page.ask("document.querySelector('dialog:not(.invite-dialog) .danger').click()")
+    await page.until("document.querySelector('.invite-shown').hidden")
+    assert await page.ask("document.querySelector('.invite-shown textarea').value") == ""
+    assert await page.ask("document.querySelector('.qr').children.length") == 0
+
+
+async def test_refused_and_unreadable_invites_say_why(page: Page, url: str, node: FakeNode) -> None:
+    node.invite_refusal = (503, "64 invite codes are out, and no more may be: cancel one first")
+    await open_invites(page, url)
+    assert "The list could not be read. 64 invite codes are out" in await page.text(".invite-list .trouble:not([hidden])")
+    await page.ask("document.querySelector('.invite-terms button').click()")
+    assert "cancel one first" in await page.text(".invite-dialog > .trouble:not([hidden])")
+    node.invite_refusal = None
+    await page.ask("document.querySelector('.invite-list .row button').click()")
+    await page.until("document.querySelector('.invite-list .trouble').hidden")
+    assert "None yet" in await page.text(".invite-list .empty:not([hidden])")
+
+
+@pytest.mark.parametrize(
+    "svg", [None, "<b>x</b>", '<svg viewBox="0 0 29 29"><script>window.hit=1</script></svg>', "x" * 30_000]
+)
+async def test_a_picture_that_is_no_qr_code_is_not_drawn(page: Page, url: str, node: FakeNode, svg: str | None) -> None:
+    node.qr_svg = svg
+    await open_invites(page, url)
+    await page.ask("document.querySelector('.invite-terms button').click()")
+    await page.until("document.querySelector('.invite-shown textarea').value")
+    assert await page.ask("document.querySelector('.qr').hidden && !document.querySelector('.qr *') && !window.hit")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_the_invite_dialog_fits_and_its_code_is_dark_on_light(
+    page: Page, url: str, node: FakeNode, width: int, dark: bool
+) -> None:
+    node.invites = [invite(f"{number:016x}", uses_left=1000) for number in range(30)]
+    await page.window(width, 740, dark=dark)
+    await open_invites(page, url)
+    await page.ask("document.querySelector('.invite-terms button').click()")
+    await page.until("document.querySelector('.qr svg')")
+    inside = "(r => r.left >= 0 && r.right <= innerWidth + 1)(e.getBoundingClientRect())"
+    assert await page.ask(f"[...document.querySelectorAll('.invite-dialog *')].every(e => {inside})")
+    assert await page.ask("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.invite-dialog'))") == 0
+    assert await page.ask("document.querySelector('.invite-dialog').getBoundingClientRect().bottom <= innerHeight")
+    assert await page.ask("getComputedStyle(document.querySelector('.qr')).backgroundColor") == "rgb(255, 255, 255)"
+    assert await page.ask("getComputedStyle(document.querySelector('.qr path')).stroke") == "rgb(0, 0, 0)"
+    assert page.complaints == []
+
+
+async def test_join(page: Page, url: str, node: FakeNode) -> None:
+    await load(page, url)
     await page.ask("document.querySelector('#join-code').focus()")
     for code, said in (
         ("nonsense", "it starts with swarm://"),

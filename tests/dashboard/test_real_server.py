@@ -50,7 +50,15 @@ async def test_invites_and_joins(rim: Rim, page: Page) -> None:
     await page.open(rim.url)
     await page.until(LIVE)
     await page.ask("document.querySelector('#join .half button').click()")
-    assert await page.until("document.querySelector('.invite-shown textarea').value") == "swarm://abc"
+    await page.until("document.querySelector('.invite-list .empty:not([hidden])')")
+    await page.ask("document.querySelector('.invite-terms button').click()")
+    assert await page.until("document.querySelector('.invite-shown textarea').value") == "swarm://new1"
+    await page.until("document.querySelector('.qr svg path')")
+    await page.until("document.querySelector('.invite button')")
+    await page.ask("document.querySelector('.invite button').click()")
+    await page.ask("document.querySelector('dialog:not(.invite-dialog) .danger').click()")
+    await page.until("document.querySelector('.invite .chip').textContent === 'cancelled'")
+    await page.press("Escape")
     await page.ask("document.querySelector('#join-code').focus()")
     await page.write("swarm://abc")
     await page.press("Enter")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.discovery.codes import LEFT_S, LIFE_LIMIT_S, USES_LIMIT
+from swarmd.discovery.codes import LEAST_LIFE_S, LEFT_S, LIFE_LIMIT_S, USES_LIMIT
 from swarmd.discovery.invites import LIFE_S, Invite, read_invite
 from swarmd.discovery.join import Joined
-from swarmd.domain.membership import NetworkCode, Phase
+from swarmd.domain.membership import InviteState, InviteView, NetworkCode, NewInvite, Phase
 from swarmd.domain.peers import Endpoint
 from swarmd.domain.refusals import Busy, Forbidden, Invalid, UsedUp
 from swarmd.kit.world import SeededClock
@@ -64,7 +64,9 @@ async def test_a_used_an_old_and_an_outdated_code_are_replaced(swarm: Swarm) -> 
 async def test_a_code_on_other_terms(swarm: Swarm) -> None:
     a, b, c, d = [await swarm.start(seed) for seed in (1, 2, 3, 4)]
     code = await a.codes.new_code(life_s=7200, uses=2)
-    assert isinstance(code, NetworkCode)
+    assert isinstance(code, NewInvite)
+    assert code.invite.uses_left == 2
+    assert code.invite.expires_at == pytest.approx(code.invite.created_at + 7200, abs=1)
     assert (await shown(a)).code != code.code
     assert isinstance(await b.joiner.join(code.code), Joined)
     assert isinstance(await c.joiner.join(code.code), Joined)
@@ -73,7 +75,8 @@ async def test_a_code_on_other_terms(swarm: Swarm) -> None:
 
 async def test_impossible_terms_are_refused(swarm: Swarm) -> None:
     a = await swarm.start(1)
-    for life_s, uses in ((0.0, 1), (-1.0, 1), (LIFE_LIMIT_S + 1, 1), (float("nan"), 1), (60.0, 0), (60.0, USES_LIMIT + 1)):
+    bad_lives = [(life_s, 1) for life_s in (0.0, -1.0, LEAST_LIFE_S - 1, LIFE_LIMIT_S + 1, float("nan"))]
+    for life_s, uses in (*bad_lives, (60.0, 0), (60.0, USES_LIMIT + 1)):
         assert isinstance(await a.codes.new_code(life_s=life_s, uses=uses), Invalid)
     a.announced.clear()
     assert isinstance(await a.codes.network_code(), Invalid)
@@ -89,8 +92,43 @@ async def test_a_member_that_did_not_found_the_network_has_no_codes(swarm: Swarm
 async def test_the_number_of_codes_that_are_out_is_bounded(swarm: Swarm) -> None:
     a = await swarm.start(1)
     for _ in range(MAX_LIVE_INVITES):
-        assert isinstance(await a.codes.new_code(), NetworkCode)
-    assert isinstance(await a.codes.new_code(), Busy)
+        made = await a.codes.new_code()
+        assert isinstance(made, NewInvite)
+    refused = await a.codes.new_code()
+    assert isinstance(refused, Busy) and "swarmd invite --cancel ID" in refused.sentence
+    assert isinstance(await a.codes.cancel(made.invite.id), InviteView)
+    assert isinstance(await a.codes.new_code(), NewInvite)
+
+
+async def test_every_asking_makes_another_code_and_the_list_has_none_of_them(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    made = [await a.codes.new_code() for _ in range(3)]
+    codes = [one.code for one in made if isinstance(one, NewInvite)]
+    assert len(set(codes)) == 3
+    listed = await a.codes.invites()
+    assert {row.id for row in listed} == {one.invite.id for one in made if isinstance(one, NewInvite)}
+    assert not [code for code in codes if code in repr(listed)]
+
+
+async def test_a_cancelled_code_is_refused_with_that_reason_and_who_joined_stays(swarm: Swarm) -> None:
+    a, b, c = [await swarm.start(seed) for seed in (1, 2, 3)]
+    code = await a.codes.new_code(uses=2)
+    assert isinstance(code, NewInvite)
+    assert isinstance(await b.joiner.join(code.code), Joined)
+    ended = await a.codes.cancel(code.invite.id)
+    assert isinstance(ended, InviteView)
+    assert (ended.state, ended.uses_left) == (InviteState.CANCELLED, 1)
+    said = await c.joiner.join(code.code)
+    assert isinstance(said, Forbidden) and "with this code any more" in said.sentence
+    assert b.member.membership.network == a.member.membership.network
+
+
+async def test_a_cancelled_code_is_not_handed_out_again(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    first = await shown(a)
+    (row,) = await a.codes.invites()
+    await a.codes.cancel(row.id)
+    assert (await shown(a)).code != first.code
 
 
 async def test_after_a_restart_there_is_a_new_code_and_the_old_one_works(swarm: Swarm) -> None:

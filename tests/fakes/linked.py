@@ -16,6 +16,7 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
 from swarmd.peers.links import Links
+from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors, Network
@@ -32,6 +33,7 @@ class Node:
     member: Member
     doors: Doors
     links: Links
+    renewal: Renewal
     joiner: Joiner
     codes: NetworkCodes
     gauges: Gauges
@@ -93,7 +95,16 @@ async def open_node(
             world=world,
             bus=member.bus,
             gauges=gauges,
+            revocations=member.membership.revocations,
             max_peers=max_peers,
+        )
+        renewal = Renewal(
+            membership=member.membership,
+            lines=links,
+            dispatcher=dispatcher,
+            db=member.db,
+            world=world,
+            bus=member.bus,
         )
         joiner = Joiner(
             membership=member.membership, gate=member.gate, links=links, dialler=doors, world=world, bus=member.bus
@@ -111,10 +122,12 @@ async def open_node(
             member.listening.append(Endpoint(listen.host, doors.endpoint.port))  # "everywhere", when that was asked for
             announced.append(doors.endpoint)
         await supervisor.start(links)
+        await supervisor.start(renewal)
         yield Node(
             member=member,
             doors=doors,
             links=links,
+            renewal=renewal,
             joiner=joiner,
             codes=codes,
             gauges=gauges,

@@ -43,6 +43,7 @@ async def running(folder: Path, *, port: int | None = None, **settings: str | in
         "node.data_dir": str(folder),
         "node.listen_port": port or free_port(),
         "network.listen_address": "127.0.0.1",
+        "network.enable_mdns": False,  # nodes of two tests never meet
         "ui.builtin_model": False,
         "resources.max_cpu_threads": 1,
         "inference.context_tokens": 512,

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.members import MemberHandlers
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -29,11 +30,12 @@ from swarmd.config.loading import Loaded
 from swarmd.config.settings import Settings, with_values
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef
-from swarmd.domain.membership import NetworkCode, Phase
+from swarmd.domain.membership import InviteId, InviteState, InviteView, MemberView, NetworkCode, NewInvite, Phase
 from swarmd.domain.models import Manifest, TrustLevel
 from swarmd.domain.peers import Endpoint, Holding, NodeSummary, PeerRecord, PeerView
 from swarmd.domain.plans import PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
+from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
@@ -271,11 +273,79 @@ class FakePeers:
         return tuple(self.rows)
 
 
+class FakeTrust:
+    """As `peers.reputation.Reputation`."""
+
+    def score(self, node: NodeId) -> float:
+        return 0.61234
+
+
+class FakeCensus:
+    """As `economy.census.Census`."""
+
+    def regions(self) -> dict[str, RegionView]:
+        us = RegionView(nodes=3, holders={TINY: 2}, demand={TINY: 5}, gaps=(), targets={TINY: 2})
+        return {"DE": RegionView(nodes=1, holders={}, demand={}, gaps=(SPREAD, TINY), targets={}), "US": us}
+
+
 class FakeCodes:
+    """As `discovery.codes.NetworkCodes`: invites with ids 1111..., 2222..., in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.says: Refusal | None = None
+        self.rows: list[InviteView] = []
+
+    async def new_code(self, *, life_s: float, uses: int) -> NewInvite | Refusal:
+        if self.says:
+            return self.says
+        made_at, letter = 1_700_000_000.0, "123456789abcdef"[len(self.rows)]
+        invite = InviteView(
+            id=InviteId(letter * 16), created_at=made_at, expires_at=made_at + life_s, uses_left=uses, state=InviteState.LIVE
+        )
+        self.rows.insert(0, invite)
+        return NewInvite(code=f"swarm://new{len(self.rows)}", invite=invite)
+
+    async def invites(self) -> Sequence[InviteView]:
+        return tuple(self.rows)
+
+    async def cancel(self, id: str) -> InviteView | Refusal:
+        for at, row in enumerate(self.rows):
+            if row.id == id:
+                self.rows[at] = replace(row, state=InviteState.CANCELLED)
+                return self.rows[at]
+        return NotFound(what=f"this node remembers no invite {id!r}")
+
     async def network_code(self) -> NetworkCode | Refusal:
         return NetworkCode(
             code="swarm://abc", node=OWN, network=NetworkId("c" * 64), phase=Phase.ESTABLISHED, peer_count=1,
             expires_at=1_700_086_400.0,
+        )  # fmt: skip
+
+
+class FakeMembers:
+    """As `peers.members.Members`: a founder and one member."""
+
+    def __init__(self) -> None:
+        self.says: Refusal | None = None
+        self.rows = [self._row(OWN, "inviter"), self._row(PEER, "member")]
+
+    async def views(self) -> Sequence[MemberView]:
+        return tuple(self.rows)
+
+    async def revoke(self, node: NodeId) -> MemberView | Refusal:
+        if self.says:
+            return self.says
+        for at, row in enumerate(self.rows):
+            if row.node == node:
+                self.rows[at] = replace(row, revoked_at=1_700_000_100, connected=False)
+                return self.rows[at]
+        return NotFound(what=f"this node knows no member {node[:16]}")
+
+    @staticmethod
+    def _row(node: NodeId, role: str) -> MemberView:
+        return MemberView(
+            node=node, role=role, issued_at=1_700_000_000, expires_at=1_707_776_000, revoked_at=None,
+            connected=node == PEER, last_seen=1_700_000_050.0 if node == PEER else None, is_self=node == OWN,
         )  # fmt: skip
 
 
@@ -312,6 +382,8 @@ class Rim:
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.joiner = FakeJoiner()
+        self.codes = FakeCodes()
+        self.members = FakeMembers()
         self.catalog: Any = SimpleNamespace(get=lambda model: None)
         self.stop = asyncio.Event()
         self.subsystems = {"peers": True, "inference": True}
@@ -322,7 +394,7 @@ class Rim:
         self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
         self.feed = LiveFeed(
             world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
-            models=self.models, desk=self.desk,
+            models=self.models, desk=self.desk, trust=FakeTrust(),
         )  # fmt: skip
         self.pages = PageHandlers(
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
@@ -358,7 +430,10 @@ class Rim:
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
                 peers=self.peers, disk=Disk(), folder=self.folder,
             ),
-            network=NetworkHandlers(peers=self.peers, codes=FakeCodes(), joiner=self.joiner),
+            network=NetworkHandlers(
+                peers=self.peers, codes=self.codes, joiner=self.joiner, census=FakeCensus(), trust=FakeTrust()
+            ),
+            members=MemberHandlers(members=self.members),
             openai=OpenAiHandlers(
                 models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
             ),

@@ -9,7 +9,7 @@ import pytest
 
 from swarmd.domain.events import ShardDropped, ShardStored, WorkerReady
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
-from swarmd.domain.peers import Holding, NodeSummary
+from swarmd.domain.peers import Holding, ModelDemand, NodeSummary
 from swarmd.inference.herald import COALESCE_S, EVERY_S, RAM_STEP, Herald
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
@@ -26,6 +26,7 @@ class Scene:
     shards: tuple[int, ...] = ()
     speed: float | None = None
     free: int = 100 * RAM_STEP
+    demand: tuple[ModelDemand, ...] = ()
 
     def holdings(self) -> tuple[Holding, ...]:
         return (Holding(model=MODEL, layout="0" * 32, shards=self.shards),) if self.shards else ()
@@ -33,8 +34,9 @@ class Scene:
     def herald(self) -> Herald:
         return Herald(
             node=NODE, holdings=self, announce=self.told.append, world=self.world, bus=self.bus, software="swarmd/test",
+            region="DE",
             free_ram=lambda: self.free, total_ram_bytes=1000 * RAM_STEP, layer_ms=lambda model: self.speed,
-            endpoints=tuple,
+            endpoints=tuple, demand=lambda: self.demand,
         )  # fmt: skip
 
 
@@ -43,7 +45,7 @@ async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) ->
     scene = Scene(world)
     async with Supervisor("test", world=world) as supervisor:
         await supervisor.start(scene.herald())
-        assert len(scene.told) == 1 and scene.told[0].holdings == ()
+        assert len(scene.told) == 1 and scene.told[0].holdings == () and scene.told[0].region == "DE"
         scene.shards = (0, 1)
         for index in scene.shards:
             scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
@@ -57,6 +59,9 @@ async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) ->
         scene.speed = 1.23456
         await asyncio.sleep(EVERY_S + 1)
         assert len(scene.told) == 3 and scene.told[2].holdings[0].layer_ms == 1.235
+        scene.demand = (ModelDemand(model=MODEL, requests=1),)
+        await asyncio.sleep(EVERY_S + 1)
+        assert len(scene.told) == 4 and scene.told[3].demand == scene.demand
         scene.shards = ()
         scene.bus.publish(ShardDropped(shard=ShardRef(MODEL, 0)))
         await asyncio.sleep(COALESCE_S * 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from swarmd.kit.logs import Redactor, set_level, setup
+from swarmd.kit.logs import Redactor, Seldom, set_level, setup
+from swarmd.kit.world import SeededClock
 
 logger = logging.getLogger("swarmd.peers.links")
 
@@ -93,3 +95,15 @@ def test_unknown_level_or_format_is_refused() -> None:
         setup("loud")
     with pytest.raises(ValueError, match="format one of"):
         setup("info", format="xml")
+
+
+@pytest.mark.looptime
+async def test_the_same_text_is_due_once_an_hour() -> None:
+    seldom = Seldom(clock=SeededClock())
+    assert seldom.due("out") and not seldom.due("out") and seldom.due("away")
+    await asyncio.sleep(Seldom.EVERY_S)
+    assert seldom.due("out") and not seldom.due("out")
+    for number in range(Seldom.REMEMBERED):
+        assert seldom.due(str(number))
+    assert seldom.due("out"), "forgotten, the memory is bounded"
+    assert len(seldom._said) == Seldom.REMEMBERED

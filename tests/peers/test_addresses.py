@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmd.domain.peers import Endpoint
 from swarmd.domain.refusals import Invalid
-from swarmd.peers.addresses import MAX_ENDPOINTS, announced, as_seen_from, parse_multiaddr, refuse
+from swarmd.peers.addresses import MAX_ENDPOINTS, announced, as_seen_from, on_link, parse_multiaddr, refuse
 
 NODE = "ab" * 32
 
@@ -73,6 +75,13 @@ def test_what_we_saw_comes_first_and_the_list_is_short_and_clean() -> None:
     kept = as_seen_from(stated, observed_host="10.0.0.9")
     assert len(kept) == MAX_ENDPOINTS
     assert kept[0] == Endpoint("10.0.0.9", 7)
+
+
+def test_on_link_is_what_needs_no_router() -> None:
+    interfaces = tuple(ipaddress.ip_interface(one) for one in ("127.0.0.1/8", "192.168.1.5/24", "fd00::5/64"))
+    reached = {host: on_link(ipaddress.ip_address(host), interfaces) for host in ("192.168.1.9", "fd00::9")}
+    assert all(reached.values())
+    assert not any(on_link(ipaddress.ip_address(host), interfaces) for host in ("127.0.0.1", "192.168.2.9", "8.8.8.8"))
 
 
 def test_a_node_that_listens_everywhere_announces_its_interfaces() -> None:

@@ -197,3 +197,33 @@ async def test_lies_do_not_push_out_what_others_said_about_a_node() -> None:
         await book.offer(A, tuple(at(n) for n in range(1, 9)), source=Source.INTRODUCED, teller=B)
         assert book.endpoints(A)[0] == at(200)
         assert len(book.endpoints(A)) == MAX_ENDPOINTS
+
+
+async def test_the_local_network_is_one_teller_and_its_claims_are_hearsay() -> None:
+    async with inline_database() as db:
+        book = PeerBook(own=OWN, db=db, clock=SeededClock())
+        for n in range(1, MAX_HEARSAY + 20):
+            await book.offer(invented(n), (at(1),), source=Source.LAN)
+        assert len(book.nodes()) == MAX_HEARSAY
+        assert book.is_hearsay(invented(1))
+        assert await book.offer(invented(5000), (at(1),), source=Source.INTRODUCED, teller=A)
+        for _ in range(MAX_FAILURES):
+            await book.record_failure(invented(1), at(1))
+        assert invented(1) not in book
+        await book.load()
+        assert book.is_hearsay(invented(2))
+
+
+async def test_one_place_among_old_addresses_is_for_the_local_network() -> None:
+    async with inline_database() as db:
+        clock = SeededClock()
+        book = PeerBook(own=OWN, db=db, clock=clock)
+        for n in range(1, MAX_ENDPOINTS + 1):
+            clock.shift(1)
+            await book.offer(A, (at(n),), source=Source.OBSERVED)
+        best = book.endpoints(A)[:-1]
+        assert await book.offer(A, (at(100), at(101)), source=Source.LAN)
+        assert book.endpoints(A) == (*best, at(100))
+        assert not await book.offer(A, (at(102),), source=Source.LAN), "who was there first stays"
+        await book.load()
+        assert book.endpoints(A) == (*best, at(100))

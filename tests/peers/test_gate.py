@@ -11,8 +11,9 @@ from swarmd.domain.ids import NetworkId
 from swarmd.domain.membership import InviteRecord
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Expired, Forbidden, Refusal, UsedUp
-from swarmd.identity import certificates
+from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import LIFE_S, Certificate
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import SeededClock, World
 from swarmd.peers import hello as hellos
 from swarmd.peers.hello import Hello
@@ -216,3 +217,31 @@ def _network_key(member: Member):
     key = member.membership._network_key
     assert key is not None
     return key
+
+
+async def test_a_revoked_node_is_refused_by_whoever_knows_until_a_newer_code_admits_it(world: World, tmp_path: Path) -> None:
+    assert isinstance(world.clock, SeededClock)
+    async with (
+        open_member(1, world=world, folder=tmp_path) as a,
+        open_member(2, world=world, folder=tmp_path) as b,
+        open_member(3, world=world, folder=tmp_path) as c,
+    ):
+        await join(b, a)
+        await join(c, a)
+        old_code = await invite_of(a, uses=5)
+        record = await a.membership.revoke(c.key.node)
+        assert isinstance(record, Revocation)
+        turned_away(await called(c, a), "was revoked")
+        assert isinstance(await called(c, b), Admitted), "B has not heard of it"
+        assert await b.membership.revocations.hear([revocations.encode(record)], teller=a.key.node)
+        turned_away(await called(c, b), "was revoked")
+        reply = c.gate.hello(purpose=Purpose.CONTROL, invited=False)
+        told = await b.gate.check(reply, static_public=c.key.static_public, invited=False)
+        assert isinstance(told, Forbidden) and "was revoked" in told.sentence, "nor is it dialled with success"
+
+        turned_away(await admitted(c, a, old_code), "only a newer code", silent=False)
+        assert isinstance(await admitted(b, a, old_code), Admitted), "the code is good for others"
+        world.clock.shift(2)
+        await join(c, a)
+        assert isinstance(await called(c, a), Admitted)
+        assert isinstance(await called(c, b), Admitted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from swarmd.domain.events import PeerConnected, PeerDisconnected, SummaryReceive
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
 from swarmd.domain.refusals import NoAnswer, Refusal
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import seeded_world
 from swarmd.peers import book as book_module
 from swarmd.peers.book import MAX_FAILURES
 from swarmd.peers.links import DIALS, HEARSAY_DIALS
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
+from swarmd.wire.messages import CODES, Revocations
 from tests.fakes.linked import Node, Swarm, joined, open_swarm
 
 pytestmark = pytest.mark.looptime
@@ -83,6 +86,39 @@ async def test_both_connections_come_up_and_stay_one_each(swarm: Swarm) -> None:
     assert a.gauges.get("peers.connected") == 1
     assert a.gauges.get(f"peers.{b.id}.rtt_ms") == pytest.approx(20, abs=5)
     assert [one.record.node for one in a.links.views()] == [b.id]
+
+
+async def test_links_on_an_address_that_is_gone_are_replaced_at_once_and_others_stay(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(swarm)
+    control = a.links.link(b.id)
+    monkeypatch.setattr(Connection, "local_host", "10.0.0.1")
+    a.links.look_around(frozenset({"10.0.0.1", "127.0.0.1"}))
+    await asyncio.sleep(1)
+    assert a.links.link(b.id) is control
+    a.links.look_around(frozenset({"10.0.0.9"}))
+    assert a.links.link(b.id) is None
+    await together(a, b, within_s=2)
+
+
+async def test_whoever_waits_for_its_next_dial_is_dialled_at_once_after_a_sleep(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    swarm.hub.partition(swarm.host(1), swarm.host(2))
+    await apart(a, b)
+    await asyncio.sleep(7200)  # long enough for the longest pauses
+    swarm.hub.heal(swarm.host(1), swarm.host(2))
+    a.links.look_around(frozenset())
+    await together(a, b, within_s=1)
+
+
+async def test_after_a_partition_everybody_is_back_within_ten_seconds(swarm: Swarm) -> None:
+    a, b = await pair(swarm)
+    swarm.hub.partition(swarm.host(1), swarm.host(2))
+    await apart(a, b)
+    await asyncio.sleep(600)
+    swarm.hub.heal(swarm.host(1), swarm.host(2))
+    await together(a, b, within_s=10)
 
 
 async def test_members_of_the_same_inviter_find_each_other(swarm: Swarm) -> None:
@@ -348,3 +384,113 @@ async def test_a_connected_peer_is_shown_although_the_book_has_no_place_for_it(
     assert [view.record.node for view in a.links.views()] == [b.id]
     await asyncio.sleep(5)
     assert {node for node, _ in a.links._places} == {b.id}
+
+
+async def put_out(founder: Node, node: Node) -> None:
+    record = await founder.member.membership.revoke(node.id)
+    assert isinstance(record, Revocation), record
+    await founder.links.enforce(node.id)
+
+
+async def trio(swarm: Swarm) -> tuple[Node, Node, Node]:
+    a, b, c = [await swarm.start(seed) for seed in (1, 2, 3)]
+    await joined(b, a)
+    await joined(c, a)
+    await together(a, b, c)
+    await asyncio.sleep(2)  # what they say of each other has been said
+    return a, b, c
+
+
+async def test_who_is_put_out_is_cut_off_by_everybody_at_once_and_for_good(
+    swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b, c = await trio(swarm)
+    assert not await c.member.membership.revocations.hear([], teller=a.id)
+    with caplog.at_level(logging.INFO, logger="swarmd.transport.doors"):
+        await put_out(a, c)
+        assert a.links.link(c.id) is a.links.link(c.id, Purpose.BULK) is None
+        await asyncio.sleep(0.5)
+        assert a.links.connected() == (b.id,) and b.links.connected() == (a.id,)
+        assert not c.member.membership.is_valid, "it was told why"
+        await asyncio.sleep(300)
+    assert c.links.connected() == ()
+    assert both_up(a, b)
+    for node in (a, b):
+        assert c.id not in node.member.book
+        assert [view.record.node for view in node.links.views()] == [b.id if node is a else a.id]
+    assert caplog.text.count("was revoked") <= 6, "of dozens of dials one line an hour for each place they come from"
+
+
+async def test_who_was_away_hears_of_it_with_its_next_link(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    await swarm.stop(2)
+    await put_out(a, c)
+    await asyncio.sleep(60)
+    b = await swarm.start(2)
+    await together(a, b)
+    await asyncio.sleep(1)
+    assert c.id not in b.member.book and b.links.link(c.id) is None
+    await swarm.stop(1)
+    d = await swarm.start(2 + 2)
+    assert d.links.connected() == ()
+    await swarm.stop(2)
+    b = await swarm.start(2)
+    await asyncio.sleep(60)
+    assert b.links.link(c.id) is None, "it is on B's disk; the founder is not needed for it"
+
+
+async def test_who_was_put_out_comes_back_with_a_new_code_everywhere(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    await put_out(a, c)
+    await asyncio.sleep(5)
+    await joined(c, a)
+    await together(a, b, c)
+    assert c.member.membership.is_valid
+    await swarm.stop(2)
+    b = await swarm.start(2)
+    await together(a, b, c)
+    await asyncio.sleep(5)
+    assert c.id in b.member.book
+
+
+async def test_who_never_heard_that_it_is_out_comes_back_as_well(swarm: Swarm) -> None:
+    a, _, c = await trio(swarm)
+    await swarm.stop(3)
+    await put_out(a, c)
+    await asyncio.sleep(5)
+    c = await swarm.start(3)
+    await asyncio.sleep(60)
+    assert c.links.connected() == () and c.member.membership.is_valid
+    outcome = await joined(c, a)
+    assert outcome.linked
+
+
+async def test_a_node_killed_between_the_record_and_the_book_drops_it_at_its_start(swarm: Swarm) -> None:
+    a, _, c = await trio(swarm)
+    await swarm.stop(3)
+    await asyncio.sleep(5)
+    assert isinstance(await a.member.membership.revoke(c.id), Revocation)
+    await swarm.stop(1)
+    a = await swarm.start(1)
+    assert c.id not in a.member.book
+
+
+async def test_who_is_out_is_forgotten_again_after_one_dial_when_somebody_mentions_it(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    await put_out(a, c)
+    await asyncio.sleep(5)
+    for source in (Source.INTRODUCED, Source.OBSERVED):
+        assert await b.links.offer(c.id, (Endpoint(swarm.host(3), 8810),), source=source, teller=a.id)
+        await asyncio.sleep(5)
+        assert c.id not in b.member.book
+    assert both_up(a, b)
+
+
+async def test_a_neighbour_with_an_older_program_still_hears_the_rest(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    del b.links._dispatcher._accepts[CODES[Revocations]]
+    with b.member.bus.spy() as spy:
+        await put_out(a, c)
+        a.links.announce(summary_of(a, 7))
+        await spy.wait_for(SummaryReceived, lambda fact: fact.summary.version == 7)
+    assert b.links.link(c.id) is not None, "it does not know better"

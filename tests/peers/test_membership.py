@@ -11,11 +11,13 @@ from swarmd.domain.events import NetworkFounded
 from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.peers import Endpoint
 from swarmd.domain.refusals import Forbidden, OtherNetwork
-from swarmd.identity import certificates
+from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import Certificate, Role
 from swarmd.identity.keys import NetworkKey
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import SeededClock, World
 from swarmd.peers.membership import FOUNDER_LIFE_S
+from swarmd.store import network as sql
 from swarmd.store.peers import Source
 from tests.fakes.members import open_member
 
@@ -146,3 +148,51 @@ async def test_an_ended_membership_is_said_at_the_start(
         async with open_member(1, world=world, folder=tmp_path, database=file):
             pass
     assert "join again" in caplog.text
+
+
+async def test_only_the_founder_puts_others_out_and_never_itself(world: World, tmp_path: Path) -> None:
+    async with (
+        open_member(1, world=world, folder=tmp_path) as a,
+        open_member(2, world=world, folder=tmp_path) as b,
+    ):
+        assert isinstance(await b.membership.revoke(INVITER), Forbidden)
+        await a.membership.ensure_network()
+        assert isinstance(await a.membership.revoke(a.key.node), Forbidden)
+        before = a.membership.issue_for(INVITER)
+        record = await a.membership.revoke(INVITER)
+        after = a.membership.issue_for(INVITER)
+        assert isinstance(record, Revocation) and isinstance(before, Certificate) and isinstance(after, Certificate)
+        assert record.covers(before)
+        assert not record.covers(after), "in the very same second, it comes back"
+        assert a.membership.is_valid
+
+
+async def test_a_membership_that_was_taken_back_is_none_and_not_adopted(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "swarmd.db"
+    async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+        certificate = elsewhere(a.key.node, world)
+        assert await a.membership.adopt(certificate, inviter=INVITER, endpoints=()) is None
+        assert a.membership.is_valid
+        await a.membership.revocations.keep(revocations.revoke(ELSEWHERE, a.key.node, now=world.clock.now()))
+        assert not a.membership.is_valid
+        refusal = await a.membership.adopt(certificate, inviter=INVITER, endpoints=())
+        assert isinstance(refusal, Forbidden) and "revoked" in refusal.sentence
+    with caplog.at_level(logging.WARNING):
+        async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+            assert not a.membership.is_valid
+    assert "was put out" in caplog.text
+
+
+async def test_a_revocation_covers_what_was_issued_before_the_clock_was_put_back(world: World, tmp_path: Path) -> None:
+    assert isinstance(world.clock, SeededClock)
+    async with open_member(1, world=world, folder=tmp_path) as a:
+        await a.membership.ensure_network()
+        issued = a.membership.issue_for(INVITER)
+        assert isinstance(issued, Certificate)
+        async with a.db.transaction() as tx:
+            await sql.add_issued(tx, node=INVITER, tag=None, certificate=certificates.encode(issued), issued_at=1.0)
+        world.clock.shift(-3600)
+        record = await a.membership.revoke(INVITER)
+        assert isinstance(record, Revocation) and record.covers(issued)

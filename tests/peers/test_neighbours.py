@@ -8,17 +8,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 
-from swarmd.domain.events import SummaryReceived
+from swarmd.domain.events import SummaryReceived, SummaryRejected
 from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.peers import Endpoint, Holding, NodeSummary
+from swarmd.domain.peers import MAX_DEMANDS, MAX_REQUESTS, Endpoint, Holding, ModelDemand, NodeSummary
+from swarmd.identity import revocations
+from swarmd.identity.keys import NetworkKey
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import SeededClock
 from swarmd.peers.book import PeerBook
 from swarmd.peers.neighbours import INTRODUCTIONS_BURST, MAX_INTRODUCED, NEWS_BURST, Neighbours, unsound
 from swarmd.store.peers import Source
-from swarmd.wire.messages import Introduced, Introduction, Summary, encode
+from swarmd.wire.messages import MAX_RECORDS, Introduced, Introduction, Revocations, Summary, decode, encode
 from tests.fakes.inline_sqlite import inline_database
 
 pytestmark = pytest.mark.looptime
@@ -33,13 +37,14 @@ class Scene:
     book: PeerBook
     bus: EventBus
     heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]]
+    revoked: list[Revocation]
     talks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def talk(self, node: NodeId, *, observed_host: str = LAN) -> list[Summary | Introduction]:
+    def talk(self, node: NodeId, *, observed_host: str = LAN) -> list[Summary | Introduction | Revocations]:
         """A control link to `node` is up; what it is told appears in the list."""
-        told: list[Summary | Introduction] = []
+        told: list[Summary | Introduction | Revocations] = []
 
-        async def send(message: Summary | Introduction) -> None:
+        async def send(message: Summary | Introduction | Revocations) -> None:
             encode(message)
             told.append(message)
 
@@ -50,6 +55,7 @@ class Scene:
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]] = []
+    revoked: list[Revocation] = []
 
     async def hear(node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
         news = (node, endpoints, teller) not in heard
@@ -59,8 +65,8 @@ async def open_scene() -> AsyncIterator[Scene]:
     async with inline_database() as db:
         book = PeerBook(own=OWN, db=db, clock=SeededClock())
         bus = EventBus()
-        neighbours = Neighbours(own=OWN, book=book, bus=bus, clock=SeededClock(), hear=hear)
-        scene = Scene(neighbours=neighbours, book=book, bus=bus, heard=heard)
+        neighbours = Neighbours(own=OWN, book=book, bus=bus, clock=SeededClock(), hear=hear, revoked=lambda: tuple(revoked))
+        scene = Scene(neighbours=neighbours, book=book, bus=bus, heard=heard, revoked=revoked)
         yield scene
         for task in scene.talks:
             task.cancel()
@@ -218,10 +224,21 @@ async def test_a_neighbour_that_invents_nodes_is_believed_slowly() -> None:
 
 
 GOOD = Holding(model=ModelId("tiny-q8-0"), layout="ab" * 16, shards=(0, 1, 5), layer_ms=0.5)
+WANTED = ModelDemand(model=ModelId("tiny-q8-0"), requests=3)
 
 
 def test_a_sound_summary_is_sound() -> None:
-    assert unsound(replace(summary(A, 1), holdings=(GOOD, replace(GOOD, layer_ms=None, shards=())))) is None
+    holdings = (GOOD, replace(GOOD, layer_ms=None, shards=()))
+    assert unsound(replace(summary(A, 1), holdings=holdings, demand=(WANTED,))) is None
+
+
+async def test_a_summary_of_an_older_node_has_no_demand_and_one_of_ours_keeps_it() -> None:
+    ours = replace(summary(A, 1), holdings=(GOOD,), demand=(WANTED,))
+    code, meta = encode(Summary(summary=ours))
+    assert decode(code, meta) == Summary(summary=ours)
+    older = msgspec.msgpack.decode(meta)
+    del older["summary"]["demand"]
+    assert decode(code, msgspec.msgpack.encode(older)) == Summary(summary=replace(ours, demand=()))
 
 
 @pytest.mark.parametrize(
@@ -245,12 +262,32 @@ def test_a_sound_summary_is_sound() -> None:
         {"holdings": (replace(GOOD, shards=(2**40,)),)},
         {"holdings": (replace(GOOD, loaded=(-1,)),)},
         {"holdings": (replace(GOOD, loaded=(1, 1)),)},
+        {"demand": (WANTED,) * 2},
+        {"demand": tuple(ModelDemand(model=ModelId(f"m{n}"), requests=1) for n in range(MAX_DEMANDS + 1))},
+        {"demand": (replace(WANTED, model=ModelId("../../etc")),)},
+        {"demand": (replace(WANTED, requests=-1),)},
+        {"demand": (replace(WANTED, requests=MAX_REQUESTS + 1),)},
     ],
     ids=str,
 )
 async def test_an_unsound_summary_is_not_kept(bad: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
     async with open_scene() as scene:
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING), scene.bus.spy() as spy:
             scene.neighbours.heard_summary(A, Summary(summary=replace(summary(A, 1), **bad)))
+        assert [type(fact) for fact in spy.facts] == [SummaryRejected]
         assert scene.neighbours.summary(A) is None
         assert "about itself, ignored" in caplog.text
+
+
+async def test_everybody_hears_who_was_put_out_all_at_first_then_each_once() -> None:
+    key = NetworkKey(bytes([9]) * 32)
+    async with open_scene() as scene:
+        scene.revoked += [revocations.revoke(key, NodeId(f"{n:064x}"), now=5.0) for n in range(MAX_RECORDS + 1)]
+        told = scene.talk(A)
+        await settle()
+        assert [len(one.records) for one in told if isinstance(one, Revocations)] == [MAX_RECORDS, 1]
+        scene.revoked[0] = again = revocations.revoke(key, scene.revoked[0].node, now=9.0)
+        scene.neighbours.refresh()
+        scene.neighbours.refresh()
+        await settle()
+        assert told[2:] == [Revocations(records=(revocations.encode(again),))]

@@ -57,6 +57,16 @@ async def test_a_cancelled_invite_is_not_live_and_old_ones_are_forgotten() -> No
         assert await sql.read_invite(db, INVITE.tag) is None
 
 
+async def test_of_invites_without_use_only_the_newest_are_kept() -> None:
+    async with await Database.open(None) as db:
+        async with db.transaction() as tx:
+            for number in range(6):
+                tag, made_at = bytes([number]) * 16, float(number)
+                await sql.add_invite(tx, replace(INVITE, tag=tag, created_at=made_at, cancelled=number > 0))
+            await sql.forget_spare_invites(tx, now=50.0, keep=2)
+        assert [invite.created_at for invite in await sql.read_invites(db)] == [5.0, 4.0, 0.0], "newest first; 0 is live"
+
+
 async def test_an_issued_certificate_is_found_by_invite_and_node() -> None:
     async with await Database.open(None) as db:
         async with db.transaction() as tx:
@@ -70,3 +80,32 @@ async def test_an_issued_certificate_is_found_by_invite_and_node() -> None:
         async with db.transaction() as tx:
             await sql.forget_invitations(tx)
         assert not await sql.has_admitted(db, own=NodeId("00" * 32))
+
+
+async def test_the_newest_revocation_of_a_node_is_kept() -> None:
+    async with await Database.open(None) as db:
+        async with db.transaction() as tx:
+            await sql.write_revocation(tx, node=NODE, revoked_at=5, record=b"old")
+            await sql.write_revocation(tx, node=NODE, revoked_at=7, record=b"new")
+            await sql.write_revocation(tx, node=NodeId("00" * 32), revoked_at=6, record=b"other")
+        assert await sql.read_revocations(db) == (b"other", b"new")
+        async with db.transaction() as tx:
+            await sql.remove_revocation(tx, NODE)
+        assert await sql.read_revocations(db) == (b"other",)
+        async with db.transaction() as tx:
+            await sql.forget_invitations(tx)
+        assert await sql.read_revocations(db) == ()
+
+
+async def test_the_newest_certificate_of_a_node_is_found_and_renewals_do_not_pile_up() -> None:
+    async with await Database.open(None) as db:
+        async with db.transaction() as tx:
+            assert await sql.newest_issued(tx, node=NODE) is None
+            await sql.add_issued(tx, node=NODE, tag=INVITE.tag, certificate=b"first", issued_at=1.0)
+            for certificate in (b"second", b"third"):
+                await sql.forget_renewals(tx, node=NODE)
+                await sql.add_issued(tx, node=NODE, tag=None, certificate=certificate, issued_at=2.0)
+            assert await sql.newest_issued(tx, node=NODE) == b"third"
+            assert await sql.read_issued(tx, tag=INVITE.tag, node=NODE) == b"first"
+        rows = await db.fetch_all("SELECT certificate FROM issued_certificates ORDER BY id")
+        assert [bytes(row[0]) for row in rows] == [b"first", b"third"]

@@ -9,7 +9,17 @@ import pytest
 
 from swarmd.domain.ids import NodeId
 from swarmd.wire.frames import MAX_META
-from swarmd.wire.messages import MessageError, Refused, class_of, decode, encode, message
+from swarmd.wire.messages import (
+    MAX_RECORD,
+    MAX_RECORDS,
+    MessageError,
+    Refused,
+    Revocations,
+    class_of,
+    decode,
+    encode,
+    message,
+)
 
 
 @message(60001)
@@ -74,3 +84,13 @@ def test_a_code_belongs_to_one_class() -> None:
 def test_oversized_messages_are_not_encoded() -> None:
     with pytest.raises(ValueError, match="allowed"):
         encode(Greeting(node=NodeId("x"), words=("y" * MAX_META,)))
+
+
+def test_revocations_beyond_their_bounds_are_not_decoded() -> None:
+    full = Revocations(records=(bytes(MAX_RECORD),) * MAX_RECORDS)
+    code, meta = encode(full)
+    assert code == 13
+    assert decode(code, meta) == full
+    for records in ([bytes(MAX_RECORD + 1)], [b""] * (MAX_RECORDS + 1)):
+        with pytest.raises(MessageError):
+            decode(13, msgspec.msgpack.encode({"records": records}))

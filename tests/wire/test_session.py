@@ -21,17 +21,19 @@ def test_round_trips_are_measured() -> None:
 def test_an_idle_peer_is_pinged_and_a_silent_one_given_up() -> None:
     here, there = session_pair(now=100.0)
     assert here.next_deadline() == 100.0 + IDLE_PING_S
-    assert here.tick(104.9) == []
+    idle = 100.0 + IDLE_PING_S
+    assert here.tick(idle - 0.1) == []
     assert not here.has_outgoing
-    assert here.tick(105.0) == []
-    carry(here, there, 105.1)
+    assert here.tick(idle) == []
+    carry(here, there, idle + 0.1)
     assert here.next_deadline() == 100.0 + DEAD_AFTER_S
-    assert carry(there, here, 105.2) == [RttMeasured(seconds=pytest.approx(0.2))]
-    assert here.next_deadline() == pytest.approx(105.2 + IDLE_PING_S)
-    here.tick(110.2)
-    assert here.tick(110.3) == []
-    assert here.tick(115.2) == [Closed(reason="silent")]
-    assert here.tick(120.0) == []
+    heard = idle + 0.2
+    assert carry(there, here, heard) == [RttMeasured(seconds=pytest.approx(0.2))]
+    assert here.next_deadline() == pytest.approx(heard + IDLE_PING_S)
+    here.tick(heard + IDLE_PING_S)
+    assert here.tick(heard + IDLE_PING_S + 0.1) == []
+    assert here.tick(heard + DEAD_AFTER_S) == [Closed(reason="silent")]
+    assert here.tick(heard + 20) == []
     assert here.closed == "silent"
 
 
@@ -106,3 +108,8 @@ def test_a_changed_or_repeated_record_closes_the_session() -> None:
     data = wire_of(here)
     assert messages(there.receive(data, 0.0))
     assert "changed on its way" in closed(there.receive(data, 0.0))
+
+
+def test_a_half_open_link_is_noticed_within_ten_seconds() -> None:
+    assert DEAD_AFTER_S < 10  # and a ping was sent, with time for its answer
+    assert DEAD_AFTER_S - IDLE_PING_S >= 4

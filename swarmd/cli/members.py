@@ -1,0 +1,95 @@
+"""`members`, `revoke`: who belongs to the swarm, and putting a node out of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from swarmd.api import shapes
+from swarmd.cli.client import NodeClient
+from swarmd.cli.failure import Failure
+from swarmd.cli.network import AsJson
+from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
+from swarmd.cli.terminal import finish, say, say_json, show_table, sure
+
+MIN_PREFIX: Final = 8  # hex digits: nobody types fewer by accident, and among a thousand members two rarely share them
+SHOWN: Final = 16  # digits of a node id, as everywhere
+
+_PREFIX: Final = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},64}}")
+
+
+def members(
+    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """Who belongs to the swarm, as far as this node knows; its founder knows everybody."""
+    finish(_members(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
+def revoke(
+    node: Annotated[str, typer.Argument(help=f"Its id, or the first {MIN_PREFIX} or more digits of it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Put a node out of the swarm. It comes back only with a new code."""
+    if not yes and not sys.stdin.isatty():
+        raise sure("`swarmd revoke` puts a node out: add --yes where nobody can be asked")
+    finish(_revoke(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), node.strip().lower(), yes=yes))
+
+
+async def _members(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.members()
+    if as_json:
+        say_json(rows)
+        return
+    if not rows:
+        say("this node belongs to no swarm yet: `swarmd invite` founds one, `swarmd join CODE` enters one")
+        return
+    show_table(("node", "state", "role", "since", "until", "last seen"), [member_cells(row) for row in rows])
+
+
+def member_cells(row: shapes.MemberRow) -> tuple[str, ...]:
+    days = (_day(moment) for moment in (row.issued_at, row.expires_at, row.last_seen))
+    return (row.node_id[:SHOWN], state_of(row), row.role or "", *days)
+
+
+def state_of(row: shapes.MemberRow) -> str:
+    if row.revoked_at is not None:
+        return f"out since {_day(row.revoked_at)}"
+    if row.is_self:
+        return "this node"
+    return "linked" if row.connected else "away"
+
+
+def _day(moment: str | None) -> str:
+    """`2027-04-15 10:00` of an RFC 3339 time in UTC."""
+    return "" if moment is None else moment[:16].replace("T", " ")
+
+
+async def _revoke(chosen: Chosen, prefix: str, *, yes: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        member = the_one(prefix, await node.members())
+        if not yes:
+            typer.confirm(f"Put node {member.node_id[:SHOWN]} ({state_of(member)}) out of the swarm?", abort=True)
+        await node.revoke(member.node_id)
+    say(f"node {member.node_id[:SHOWN]} is out; it comes back only with a new code from `swarmd invite`")
+
+
+def the_one(prefix: str, rows: Sequence[shapes.MemberRow]) -> shapes.MemberRow:
+    """The member whose id begins so. Raises Failure where there is none, or more than one."""
+    if not _PREFIX.fullmatch(prefix):
+        raise Failure(f"{prefix[:80]!r} is not the beginning of a node id: {MIN_PREFIX} to 64 hex digits")
+    found = [row for row in rows if row.node_id.startswith(prefix)]
+    if not found:
+        raise Failure(f"this node knows no member whose id begins with {prefix}: `swarmd members` shows all")
+    if len(found) > 1:
+        raise Failure(f"{len(found)} members' ids begin with {prefix}: give more digits (`swarmd members --json` has all)")
+    return found[0]
