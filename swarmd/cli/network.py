@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from msgspec import Struct
+from rich.table import Table
 
 from swarmd.api import shapes
 from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
-from swarmd.cli.terminal import finish, say, say_json, show_table, sure
+from swarmd.cli.terminal import finish, say, say_json, show_table, sure, table, watch
 
+PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
+PEER_NUMBERS: Final = ("round trip", "shards")
+NOBODY: Final = "this node knows no other one: print a code with `swarmd invite` and use it with `swarmd join` elsewhere"
+WATCH_S: Final = 2.0  # as often as the node measures itself for the dashboard
+
+Watching = Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the API's own JSON.")]
 Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this many nodes.")]
 Life = Annotated[
@@ -43,10 +50,19 @@ def status(
 
 
 def peers(
-    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    *,
+    watching: Watching = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """The other nodes of the swarm."""
-    finish(_peers(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    if watching and as_json:
+        raise sure("--watch is for people and --json for programs: one at a time")
+    finish(watch(lambda: _peer_table(chosen), every_s=WATCH_S) if watching else _peers(chosen, as_json=as_json))
 
 
 def invite(
@@ -126,14 +142,16 @@ async def _peers(chosen: Chosen, *, as_json: bool) -> None:
     if as_json:
         say_json(rows)
         return
-    if not rows:
-        say("this node knows no other one: print a code with `swarmd invite` and use it with `swarmd join` elsewhere")
-        return
-    show_table(
-        ("node", "state", "round trip", "shards", "models", "version", "address"),
-        [peer_cells(row) for row in rows],
-        numbers=("round trip", "shards"),
-    )
+    if rows:
+        show_table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS)
+    else:
+        say(NOBODY)
+
+
+async def _peer_table(chosen: Chosen) -> Table | str:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.peers()
+    return table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS) if rows else NOBODY
 
 
 def peer_cells(row: shapes.PeerRow) -> tuple[str, ...]:

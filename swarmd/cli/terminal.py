@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import unicodedata
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from swarmd.cli.failure import INTERRUPTED, Failure
 
@@ -56,12 +58,34 @@ def say_json(value: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
     """The columns named in `numbers` are right-aligned."""
+    output().print(table(columns, rows, numbers=numbers), markup=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> Table:
     made = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         made.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
         made.add_row(*(printable(cell) for cell in row))
-    output().print(made, markup=False)
+    return made
+
+
+async def watch(draw: Callable[[], Awaitable[Table | str]], *, every_s: float) -> None:
+    """Shows what `draw` returns again and again, in place on a terminal and one below the other elsewhere, until it is
+    cancelled. A Failure is shown in its place: what is watched may come back."""
+    console = output()
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            try:
+                shown = await draw()
+            except Failure as failure:
+                shown = f"swarmd: {failure}"
+            text = Text(printable(shown)) if isinstance(shown, str) else shown
+            if console.is_terminal:
+                live.update(text, refresh=True)
+            else:
+                console.print(text)
+            await asyncio.sleep(every_s)
 
 
 def megabytes(size: float) -> str:

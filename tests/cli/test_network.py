@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
+from rich.table import Table
 
+from swarmd.cli import network
 from swarmd.cli.network import duration
 from swarmd.domain.refusals import Expired, Forbidden
 from tests.cli.conftest import Cli
@@ -35,6 +38,21 @@ def test_peers_as_a_table_and_for_programs(cli: Cli) -> None:
     shown = cli("peers").stdout
     assert "b" * 16 in shown and "linked" in shown and "1.20 ms" in shown and "spread-q8" in shown
     assert json.loads(cli("peers", "--json").stdout)[0]["node_id"] == "b" * 16
+
+
+def test_peers_can_be_watched_and_a_node_that_stops_is_waited_for(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    seen: list[str] = []
+
+    async def look(draw: Callable[[], Awaitable[Table | str]], *, every_s: float) -> None:
+        shown = await draw()
+        seen.append(shown if isinstance(shown, str) else f"{shown.row_count} rows every {every_s:g} s")
+
+    monkeypatch.setattr(network, "watch", look)
+    assert cli("peers", "--watch").exit_code == 0
+    cli.rim.peers.rows.clear()
+    cli("peers", "--watch")
+    assert seen == ["1 rows every 2 s", network.NOBODY]
+    assert "one at a time" in cli("peers", "--watch", "--json").output
 
 
 def test_without_peers_it_says_what_to_do(cli: Cli) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import typer
 
 from swarmd.cli.failure import Failure
-from swarmd.cli.terminal import complain, finish, megabytes, printable, say, say_json, show_table, sure
+from swarmd.cli.terminal import complain, finish, megabytes, printable, say, say_json, show_table, sure, watch
 
 
 def test_control_characters_are_taken_out() -> None:
@@ -62,3 +64,20 @@ def test_ctrl_c_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sure_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert sure("add --yes").exit_code == 1
     assert "add --yes" in capsys.readouterr().err
+
+
+async def test_what_is_watched_is_shown_again_and_a_failure_in_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    looks = 0
+
+    async def draw() -> str:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise Failure("no node answers")
+        if looks == 4:
+            raise asyncio.CancelledError
+        return f"look {looks} [bold]\x1b[2J"
+
+    with pytest.raises(asyncio.CancelledError):
+        await watch(draw, every_s=0)
+    assert capsys.readouterr().out.splitlines() == ["look 1 [bold][2J", "swarmd: no node answers", "look 3 [bold][2J"]

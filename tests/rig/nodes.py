@@ -120,8 +120,3 @@ class Node:
 
     def sees(self, other: Node) -> bool:
         return other.id[:16] in {node[:16] for node in self.linked()}
-
-    def samples(self, other: Node) -> int:
-        """Round trips measured on the present link to another node; 0 without one."""
-        rows = self.call("GET", "/api/admin/peers")
-        return next((row["rtt_samples"] for row in rows if row["connected"] and row["node_id"][:16] == other.id[:16]), 0)
