@@ -143,7 +143,7 @@ def another_address(swarm: Swarm) -> str:
     before = a2.log.stat().st_size
     swarm.lab.readdress("a2", f"{HOME_NET}.12", f"{HOME_NET}.77")
     # The old links look well until somebody notices that they stand on an address that is gone; the log says when.
-    gone = until(lambda: a2.log.read_bytes()[before:].count(b"address has changed") >= 2, BACK_S, "a2 gives its old links up")
+    gone = until(lambda: a2.log.read_bytes()[before:].count(b"address has changed") >= 2, BACK_S, "a2 gives them up")
     back = until(swarm.all_linked, BACK_S, "everybody is linked again")
     _answer(swarm)
     return f"old links given up in {gone:.2f} s, linked again {back:.2f} s later"
