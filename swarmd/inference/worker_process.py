@@ -137,8 +137,8 @@ class WorkerProcess:
 
     def _over(self, how: str) -> None:
         self.ended.set_result(how)
+        self._link.close()  # first: a callback that asks again must hear "no", and not wait for an answer
         self._link.fail_all(WorkerGone(how))
-        self._link.close()
 
     async def _until_gone(self) -> str:
         stderr = self._process.stderr

@@ -95,3 +95,20 @@ def test_threads_are_bound_only_when_each_has_a_processor_of_its_own():
     assert worker_environment({}, threads=1, cpus=1) == {"GOMP_SPINCOUNT": SPIN_COUNT}
     own = {"GOMP_SPINCOUNT": "7", "OMP_PROC_BIND": "false", "HOME": "/root"}
     assert worker_environment(own, threads=2, cpus=2) == own
+
+
+async def test_a_callback_that_asks_again_when_the_worker_dies_hears_no_at_once_and_leaves_no_timer(worker):
+    heard: list[str] = []
+
+    def again(outcome) -> None:
+        heard.append(str(outcome.error))
+        if len(heard) < 3:
+            worker.ask(frames.EndSequence(0), b"", again, deadline_s=60)
+
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.ask(frames.EndSequence(0), b"", again, deadline_s=60)
+    worker.kill("was killed by a test")
+    await worker.ended
+    await asyncio.sleep(0)
+    assert len(heard) == 3 and all(heard)
+    assert worker._link._timer is None and not worker._link._waiting
