@@ -6,6 +6,7 @@ Nothing here creates a task, so nothing here can lose one. Everything belongs to
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -31,9 +32,9 @@ class Backoff:
         self._entropy = entropy
         self._floor_s = first_s
 
-    def delay(self) -> float:
-        """Seconds to wait before the next try. Each call counts as one failure."""
-        ceiling = min(self._limit_s, self._floor_s * self._factor)
+    def delay(self, *, limit_s: float = math.inf) -> float:
+        """Seconds to wait before the next try, this time none above a lower limit. Each call counts as one failure."""
+        ceiling = min(self._limit_s, limit_s, self._floor_s * self._factor)
         floor = max(self._first_s, ceiling / self._factor)
         self._floor_s = ceiling
         return self._entropy.uniform(floor, ceiling)

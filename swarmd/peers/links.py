@@ -378,11 +378,9 @@ class Links:
 
     async def _pause(self, place: _Place) -> None:
         """Until the backoff is over, or somebody has news."""
-        delay = place.backoff.delay()
-        if place.lost_at is not None and self._world.clock.monotonic() - place.lost_at < RECENT_S:
-            delay = min(delay, RECENT_LIMIT_S)
+        lately = place.lost_at is not None and self._world.clock.monotonic() - place.lost_at < RECENT_S
         try:
-            async with asyncio.timeout(delay):
+            async with asyncio.timeout(place.backoff.delay(limit_s=RECENT_LIMIT_S if lately else LIMIT_S)):
                 await place.wake.wait()
         except TimeoutError:
             pass

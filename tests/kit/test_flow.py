@@ -41,6 +41,18 @@ def test_a_backoff_that_cannot_grow_is_refused(world: World, first: float, facto
 # --- TokenBucket
 
 
+def test_under_a_lower_limit_delays_still_differ_from_node_to_node() -> None:
+    delays: set[float] = set()
+    for seed in range(20):
+        backoff = Backoff(0.2, 2.0, 30.0, entropy=seeded_world(seed).entropy)
+        for _ in range(10):
+            last = backoff.delay(limit_s=8.0)
+        assert 4.0 <= last <= 8.0
+        delays.add(last)
+    assert len(delays) == 20
+    assert backoff.delay() > 8.0 or backoff.delay() > 8.0  # without it they go on growing
+
+
 async def test_a_burst_then_the_rate(world: World) -> None:
     bucket = TokenBucket(2.0, 3.0, clock=world.clock)
     assert [bucket.try_take() for _ in range(4)] == [True, True, True, False]
