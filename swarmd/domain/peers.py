@@ -125,11 +125,38 @@ class PeerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkView:
+    """One standing connection to a peer, as shown to people."""
+
+    node: NodeId
+    purpose: Purpose
+    via: NodeId | None
+    """The member that relays it; None: direct."""
+    remote: Endpoint | None
+    """Where we see the peer; None when it is relayed."""
+    dialled: bool
+    """We opened it."""
+    up_s: float
+    """Since it is up."""
+    rtt_ms: float | None
+    """Smoothed; None before the first ping came back."""
+    min_rtt_ms: float | None
+    bytes_in: int
+    bytes_out: int
+    queued_bytes: int
+    """Sent by us and not yet taken by the system: what a new message would wait behind."""
+    streams: int
+    """Calls and streams in progress, both sides'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerView:
     """One peer as shown to people and planners: the record, the link and the newest summary together."""
 
     record: PeerRecord
     connected: bool
+    via: NodeId | None = None
+    """The member that relays the link; None: direct, or none."""
     rtt_ms: float | None = None
     min_rtt_ms: float | None = None
     rtt_samples: int = 0

@@ -20,9 +20,9 @@ from typing import Any, Final, Protocol
 
 from swarmd.domain.events import PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
-from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
+from swarmd.domain.peers import Endpoint, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import Forbidden, Refusal
-from swarmd.identity import certificates, revocations
+from swarmd.identity import certificates
 from swarmd.identity.certificates import Certificate, Role
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -35,11 +35,10 @@ from swarmd.peers.book import PeerBook
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
+from swarmd.peers.talks import Talks
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
-from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
-from swarmd.wire.events import TooManyStreams
-from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary
+from swarmd.transport.rpc import Dispatcher, Link, Spawn
 
 MAX_PEERS: Final = 150  # the default of `network.max_peers`
 FIRST_S: Final = 0.2  # a restarted process listens again within a second
@@ -48,8 +47,6 @@ RECENT_LIMIT_S: Final = 8.0  # somebody who was here lately is back within 10 s 
 RECENT_S: Final = 3600.0  # for an hour: a dial is one packet, and most absences are shorter
 STABLE_S: Final = 60.0  # a link that lived this long was a good one: the next pause is short again
 CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; this is for one that does not
-TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
-TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
 JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
@@ -151,9 +148,9 @@ class Links:
         self._neighbours = Neighbours(
             own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, revoked=revocations.records
         )
-        dispatcher.answer(Summary, self._heard_summary)
-        dispatcher.answer(Introduction, self._heard_introduction)
-        dispatcher.accept(Revocations, self._told_revocations)
+        self._talks = Talks(
+            own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn
+        )
 
     async def run(self, ready: Ready) -> None:
         """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
@@ -206,11 +203,21 @@ class Links:
         return PeerView(
             record=record,
             connected=True,
+            via=connection.via,
             rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
             min_rtt_ms=_ms(connection.min_rtt_s),
             rtt_samples=connection.rtt_samples,
             summary=self._neighbours.summary(node),
             addresses=self._book.proven_endpoints(node),
+        )
+
+    def lines(self) -> tuple[LinkView, ...]:
+        """Every current connection, in the order of the ids; of a node the control connection first."""
+        now = self._world.clock.monotonic()
+        return tuple(
+            _line(place, leg, up_s=now - leg.up_at)
+            for _, place in sorted(self._places.items(), key=lambda item: (item[0][0], item[0][1] is Purpose.BULK))
+            if (leg := place.slot.current) is not None
         )
 
     async def wait_for(self, node: NodeId, *, timeout_s: float) -> bool:
@@ -292,7 +299,7 @@ class Links:
         for link in tuple(self._open):
             shown = certificate_of(link.connection)
             if shown is not None and any(self._revocations.covers(one) for one in shown.chain()):
-                self._say_goodbye(link)
+                self._talks.say_goodbye(link)
         for node in nodes:
             if self.link(node) is None:
                 await self.forget(node)
@@ -424,7 +431,7 @@ class Links:
 
     def _control_up(self, leg: _Leg, *, endpoint: Endpoint | None, first: bool) -> None:
         node = leg.link.node
-        leg.talk = self._spawn(self._talk(leg), name=f"talk with {short(node)}")
+        leg.talk = self._spawn(self._talks.talk(leg.link), name=f"talk with {short(node)}")
         self._spawn(self._remember(leg, endpoint), name=f"remember {short(node)}")
         if first:
             logger.info("connected to %s at %s", short(node), leg.link.connection.remote)
@@ -479,62 +486,7 @@ class Links:
         self._tend(connection.node)
         self._neighbours.refresh()
 
-    # ---- talking
-
-    async def _talk(self, leg: _Leg) -> None:
-        link = leg.link
-
-        async def send(message: Summary | Introduction | Revocations) -> None:
-            try:
-                reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
-            except StreamReset as error:
-                if isinstance(message, Revocations) and error.code == ResetCode.UNKNOWN_MESSAGE:
-                    return  # an older program; it should hear the rest nevertheless
-                raise
-            if isinstance(reply, Refused):
-                logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
-
-        while True:
-            try:
-                await self._neighbours.converse(link.node, observed_host=link.connection.remote.host, send=send)
-            except LinkLost:
-                return
-            except (StreamReset, TooManyStreams, TimeoutError) as error:
-                logger.debug("%s did not hear us, once more: %s", short(link.node), error)
-                await asyncio.sleep(TELL_AGAIN_S)
-
-    async def _heard_summary(self, message: Summary, payload: memoryview, peer: PeerIdentity) -> Heard:
-        if self._is_up(peer.node):
-            self._neighbours.heard_summary(peer.node, message)
-        return Heard()
-
-    async def _heard_introduction(self, message: Introduction, payload: memoryview, peer: PeerIdentity) -> Heard:
-        if (link := self.link(peer.node)) is not None:
-            observed_host = link.connection.remote.host
-            await self._neighbours.heard_introduction(peer.node, message, observed_host=observed_host)
-        return Heard()
-
-    def _told_revocations(self, message: Revocations, payload: memoryview, stream: Stream) -> None:
-        # By a task that no link owns: whoever tells us that we are out hangs up in the same breath.
-        self._spawn(self._heard_revocations(message, stream), name=f"revocations from {short(stream.peer.node)}")
-
-    async def _heard_revocations(self, message: Revocations, stream: Stream) -> None:
-        news = await self._revocations.hear(message.records, teller=stream.peer.node)
-        if news:
-            await self.enforce(*(one.node for one in news if one.node != self._own))
-        try:
-            await stream.send(Heard(), last=True)
-        except (LinkLost, StreamReset) as error:
-            logger.debug("node %s does not wait for our answer: %s", short(stream.peer.node), error)
-
-    def _say_goodbye(self, link: Link) -> None:
-        """Tell a node that it is out, so that its user learns why, and hang up."""
-        if (record := self._revocations.record(link.node)) is not None:
-            try:
-                link.open(Revocations(records=(revocations.encode(record),)), last=True)
-            except (LinkLost, TooManyStreams) as error:
-                logger.debug("node %s was not told that it is out: %s", short(link.node), error)
-        link.close("the membership was revoked")
+    # ---- inside
 
     async def _drop_revoked(self) -> None:
         """Out of the book with whoever was put out just before we were killed."""
@@ -576,6 +528,24 @@ def certificate_of(connection: Connection) -> Certificate | None:
     shown = certificates.decode(hello.certificate)
     assert isinstance(shown, Certificate), "the gate has verified it"
     return shown
+
+
+def _line(place: _Place, leg: _Leg, *, up_s: float) -> LinkView:
+    connection = leg.link.connection
+    return LinkView(
+        node=place.node,
+        purpose=place.purpose,
+        via=connection.via,
+        remote=None if connection.via is not None else connection.remote,
+        dialled=leg.dialled,
+        up_s=up_s,
+        rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
+        min_rtt_ms=_ms(connection.min_rtt_s),
+        bytes_in=connection.bytes_in,
+        bytes_out=connection.bytes_out,
+        queued_bytes=connection.queued_bytes,
+        streams=leg.link.streams,
+    )
 
 
 def _stated(connection: Connection) -> tuple[Endpoint, ...]:

@@ -47,12 +47,15 @@ class Connection(asyncio.Protocol):
         peer_hello: bytes,
         remote: Endpoint,
         world: World,
+        via: NodeId | None = None,
     ) -> None:
         self.peer = peer
         self.peer_hello: Final = peer_hello
         """What the peer said in its Hello, as it came."""
         self.remote: Final = remote
-        """The address we see the peer at; for a peer that dialled us its port means nothing."""
+        """The address we see the peer at; for a peer that dialled us its port means nothing, for a relayed one all of it."""
+        self.via: Final = via
+        """The member that relays the bytes; None: the peer's own socket."""
         self.dialled: Final = established.role is Role.INITIATOR
         """We opened it."""
         self.handshake_hash: Final = established.handshake_hash
@@ -97,6 +100,11 @@ class Connection(asyncio.Protocol):
     @property
     def purpose(self) -> Purpose:
         return self.peer.purpose
+
+    @property
+    def queued_bytes(self) -> int:
+        """Encrypted, and not yet taken by the system."""
+        return 0 if self._lost else self._transport.get_write_buffer_size()
 
     @property
     def closed(self) -> str | None:

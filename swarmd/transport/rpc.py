@@ -124,6 +124,11 @@ class Link:
         return self.connection.peer
 
     @property
+    def streams(self) -> int:
+        """In progress, both sides'."""
+        return len(self._streams)
+
+    @property
     def closed(self) -> str | None:
         """Why the link is over; None while it is not."""
         return self.connection.closed

@@ -88,6 +88,23 @@ async def test_both_connections_come_up_and_stay_one_each(swarm: Swarm) -> None:
     assert [one.record.node for one in a.links.views()] == [b.id]
 
 
+async def test_every_line_is_shown_with_its_path_its_bytes_and_its_age(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await together(a, b)
+    await asyncio.sleep(10.0)
+    control, bulk = a.links.lines()
+    assert (control.node, control.purpose, bulk.purpose) == (b.id, Purpose.CONTROL, Purpose.BULK)
+    for line in (control, bulk):
+        assert line.via is None and line.remote is not None and line.remote.host == swarm.host(2)
+        assert 9.0 < line.up_s < 30.0
+        assert line.rtt_ms == pytest.approx(20, abs=2) and line.min_rtt_ms == pytest.approx(20, abs=2)
+        assert line.bytes_in > 0 and line.bytes_out > 0 and line.queued_bytes == 0 and line.streams == 0
+    mirrored = {line.purpose: line for line in b.links.lines()}
+    assert mirrored[Purpose.CONTROL].dialled is not control.dialled
+    assert mirrored[Purpose.BULK].bytes_out == bulk.bytes_in
+
+
 async def test_links_on_an_address_that_is_gone_are_replaced_at_once_and_others_stay(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

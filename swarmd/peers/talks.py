@@ -1,0 +1,109 @@
+"""What is said on control links besides work: who we are, whom else we know, who was put out. Used by `links`, which knows
+the connections; what to say and what to make of it is the business of `neighbours` and `revocation_list`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Final, Protocol
+
+from swarmd.domain.ids import NodeId, short
+from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.identity import revocations
+from swarmd.peers.neighbours import Neighbours
+from swarmd.peers.revocation_list import RevocationList
+from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
+from swarmd.wire.events import TooManyStreams
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary
+
+TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
+TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
+
+logger = logging.getLogger(__name__)
+
+
+class Lines(Protocol):
+    """What talks need of `peers.links.Links`."""
+
+    def link(self, node: NodeId, purpose: Purpose = Purpose.CONTROL) -> Link | None: ...
+    def enforce(self, *nodes: NodeId) -> Awaitable[None]: ...
+
+
+class Talks:
+    """One per node. Registers its messages with `dispatcher`."""
+
+    def __init__(
+        self,
+        *,
+        own: NodeId,
+        lines: Lines,
+        neighbours: Neighbours,
+        revoked: RevocationList,
+        dispatcher: Dispatcher,
+        spawn: Spawn,
+    ) -> None:
+        self._own = own
+        self._lines = lines
+        self._neighbours = neighbours
+        self._revoked = revoked
+        self._spawn = spawn
+        dispatcher.answer(Summary, self._heard_summary)
+        dispatcher.answer(Introduction, self._heard_introduction)
+        dispatcher.accept(Revocations, self._told_revocations)
+
+    async def talk(self, link: Link) -> None:
+        """Tells the peer what is new for it, until the link is gone."""
+
+        async def send(message: Summary | Introduction | Revocations) -> None:
+            try:
+                reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
+            except StreamReset as error:
+                if isinstance(message, Revocations) and error.code == ResetCode.UNKNOWN_MESSAGE:
+                    return  # an older program; it should hear the rest nevertheless
+                raise
+            if isinstance(reply, Refused):
+                logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
+
+        while True:
+            try:
+                await self._neighbours.converse(link.node, observed_host=link.connection.remote.host, send=send)
+            except LinkLost:
+                return
+            except (StreamReset, TooManyStreams, TimeoutError) as error:
+                logger.debug("%s did not hear us, once more: %s", short(link.node), error)
+                await asyncio.sleep(TELL_AGAIN_S)
+
+    def say_goodbye(self, link: Link) -> None:
+        """Tell a node that it is out, so that its user learns why, and hang up."""
+        if (record := self._revoked.record(link.node)) is not None:
+            try:
+                link.open(Revocations(records=(revocations.encode(record),)), last=True)
+            except (LinkLost, TooManyStreams) as error:
+                logger.debug("node %s was not told that it is out: %s", short(link.node), error)
+        link.close("the membership was revoked")
+
+    async def _heard_summary(self, message: Summary, payload: memoryview, peer: PeerIdentity) -> Heard:
+        if self._lines.link(peer.node) is not None:
+            self._neighbours.heard_summary(peer.node, message)
+        return Heard()
+
+    async def _heard_introduction(self, message: Introduction, payload: memoryview, peer: PeerIdentity) -> Heard:
+        if (link := self._lines.link(peer.node)) is not None:
+            observed_host = link.connection.remote.host
+            await self._neighbours.heard_introduction(peer.node, message, observed_host=observed_host)
+        return Heard()
+
+    def _told_revocations(self, message: Revocations, payload: memoryview, stream: Stream) -> None:
+        # By a task that no link owns: whoever tells us that we are out hangs up in the same breath.
+        self._spawn(self._heard_revocations(message, stream), name=f"revocations from {short(stream.peer.node)}")
+
+    async def _heard_revocations(self, message: Revocations, stream: Stream) -> None:
+        news = await self._revoked.hear(message.records, teller=stream.peer.node)
+        if news:
+            await self._lines.enforce(*(one.node for one in news if one.node != self._own))
+        try:
+            await stream.send(Heard(), last=True)
+        except (LinkLost, StreamReset) as error:
+            logger.debug("node %s does not wait for our answer: %s", short(stream.peer.node), error)
