@@ -210,6 +210,7 @@ class _Built:
         self._links = Links(
             own=key.node, book=self._book, dialler=self._doors, dispatcher=dispatcher, spawn=spawn, world=world, bus=bus,
             gauges=gauges, revocations=self._membership.revocations, max_peers=settings.network.max_peers,
+            relay_bytes_per_s=self._relay_bytes_per_s,
         )  # fmt: skip
         self._members = Members(membership=self._membership, lines=self._links, db=database)
         self._renewal = Renewal(
@@ -380,7 +381,7 @@ class _Built:
 
     def _observed_host(self, peer: PeerIdentity) -> str | None:
         link = self._links.link(peer.node, peer.purpose)
-        return link.connection.remote.host if link is not None else None
+        return link.connection.remote.host if link is not None and link.connection.via is None else None
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""
@@ -390,6 +391,10 @@ class _Built:
             contribution=settings.node.contribution,
             workers_rss_bytes=sum(status.rss_bytes for status in self._workers.statuses()),
         )
+
+    def _relay_bytes_per_s(self) -> float:
+        network = self._live.current().network
+        return network.relay_mbps * 1e6 / 8 if network.relay else 0.0
 
     def _upload_limit(self) -> float | None:
         return upload_limit(self._live.current())

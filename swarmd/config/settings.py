@@ -166,6 +166,14 @@ class NetworkSettings:
         150, "Links kept at the same time.",
         live=False, low=1, high=10_000,
     )
+    relay: bool = setting(
+        True, "Relay the links of members that cannot dial each other; what passes is sealed between the two.",
+        live=True,
+    )
+    relay_mbps: int = setting(
+        100, "Most that is relayed for others, in megabits a second, all circuits and both directions together.",
+        live=True, low=1, high=100_000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

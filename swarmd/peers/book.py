@@ -106,12 +106,20 @@ class PeerBook:
         return entry is not None and not entry.trusted
 
     def proven_endpoints(self, node: NodeId) -> tuple[Endpoint, ...]:
-        """Those over which we had a link, or which the node itself stated: fit for telling others."""
+        """Those at which we reached it: fit for telling others."""
         entry = self._entries.get(node)
         if entry is None:
             return ()
-        good = [one for one in entry.endpoints.values() if one.last_ok is not None or one.source is Source.OBSERVED]
+        good = [one for one in entry.endpoints.values() if one.last_ok is not None]
         return tuple(one.endpoint for one in sorted(good, key=entry.rank))
+
+    def unproven_endpoints(self, node: NodeId) -> tuple[Endpoint, ...]:
+        """Those that `node` itself stated, or came from, and at which we never reached it."""
+        entry = self._entries.get(node)
+        if entry is None:
+            return ()
+        open_ = [one for one in entry.endpoints.values() if one.last_ok is None and one.source is Source.OBSERVED]
+        return tuple(one.endpoint for one in sorted(open_, key=entry.rank))
 
     def record(self, node: NodeId) -> PeerRecord | None:
         entry = self._entries.get(node)
@@ -181,7 +189,7 @@ class PeerBook:
         return new or bool(added - known.keys())
 
     async def record_seen(self, node: NodeId, *, endpoint: Endpoint | None) -> None:
-        """A link to `node` is up now; `endpoint` is where we dialled it, None when it came to us."""
+        """A link to `node` is up now; `endpoint` is where we reached it, None when it came to us."""
         entry = self._entries.get(node)
         if entry is None:
             return

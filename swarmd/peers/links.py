@@ -4,6 +4,9 @@ Both sides of a pair dial; a double connection is resolved by `slots`. A link th
 growing, jittered pauses; a new endpoint ends the pause at once. So after a restart a node finds its way back from the
 persisted book and its certificate, and nobody has to tell it.
 
+Where no address of a member answers, a neighbour that has a link to it is asked to relay (`relay`). Such a link is as good
+as any other to whoever uses it; the member is dialled on, and a direct connection takes the place of the relayed one.
+
 Nodes known from hearsay alone are dialled through turns of their own: however many somebody invents, a member that was
 here before waits for none of them.
 
@@ -14,7 +17,9 @@ out while it is linked is cut off by `enforce`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -33,14 +38,17 @@ from swarmd.peers import hello as hellos
 from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
 from swarmd.peers.neighbours import Neighbours
+from swarmd.peers.relay import Relay
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
 from swarmd.peers.talks import Talks
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
+from swarmd.transport.doors import Carrier
 from swarmd.transport.rpc import Dispatcher, Link, Spawn
 
 MAX_PEERS: Final = 150  # the default of `network.max_peers`
+RELAY_BYTES_PER_S: Final = 12_500_000.0  # the default of `network.relay_mbps`
 FIRST_S: Final = 0.2  # a restarted process listens again within a second
 LIMIT_S: Final = 30.0  # a machine that was switched on is found within half a minute, whoever hears of it first
 RECENT_LIMIT_S: Final = 8.0  # somebody who was here lately is back within 10 s of the network being back,
@@ -48,6 +56,9 @@ RECENT_S: Final = 3600.0  # for an hour: a dial is one packet, and most absences
 STABLE_S: Final = 60.0  # a link that lived this long was a good one: the next pause is short again
 CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; this is for one that does not
 JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
+RELAY_AFTER_S: Final = 1.5  # a direct handshake over a bad mobile line takes a second; a relay costs somebody else
+RELAYS_TRIED: Final = 3  # nearest first; who says that it has a link to the other is nearly always right
+DRAIN_LIMIT_S: Final = 600.0  # for what still runs over a relayed link that gave way: no reply takes longer
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
@@ -68,6 +79,14 @@ class Dialler(Protocol):
         invite: tuple[bytes, bytes] | None = None,
     ) -> Connection | Refusal: ...
 
+    async def dial_through(
+        self, carrier: Carrier, *, via: NodeId, expect: NodeId, purpose: Purpose
+    ) -> Connection | Refusal: ...
+
+    def take(self, carrier: Carrier) -> None: ...
+
+    async def reaches(self, endpoint: Endpoint, static_public: bytes) -> bool: ...
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Leg:
@@ -86,6 +105,10 @@ class _Leg:
     def dialled(self) -> bool:
         return self.link.connection.dialled
 
+    @property
+    def relayed(self) -> bool:
+        return self.link.connection.via is not None
+
 
 @dataclass(slots=True, kw_only=True)
 class _Place:
@@ -97,6 +120,11 @@ class _Place:
     backoff: Backoff
     up: asyncio.Event = field(default_factory=asyncio.Event)
     vacant: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is no connection."""
+    lacking: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is no direct connection."""
+    detoured: bool = False
+    """The last connection was relayed."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
     """A connection has gone since the last dial."""
@@ -123,9 +151,11 @@ class Links:
         gauges: Gauges,
         revocations: RevocationList,
         max_peers: int = MAX_PEERS,
+        relay_bytes_per_s: Callable[[], float] = lambda: RELAY_BYTES_PER_S,
     ) -> None:
         """`spawn`: of the supervisor that runs this service. Registers its messages with `dispatcher`.
 
+        `relay_bytes_per_s`: what this node relays for others; 0: nothing.
         `max_peers`: links kept at the same time; members beyond are neither dialled nor taken in.
         """
         self._own = own
@@ -146,7 +176,11 @@ class Links:
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
         self._neighbours = Neighbours(
-            own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, revoked=revocations.records
+            own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, direct=self._is_direct,
+            wake=self.wake, revoked=revocations.records,
+        )  # fmt: skip
+        self.relay = Relay(
+            own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s
         )
         self._talks = Talks(
             own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn
@@ -208,7 +242,7 @@ class Links:
             min_rtt_ms=_ms(connection.min_rtt_s),
             rtt_samples=connection.rtt_samples,
             summary=self._neighbours.summary(node),
-            addresses=self._book.proven_endpoints(node),
+            addresses=self._book.proven_endpoints(node) or record.endpoints,
         )
 
     def lines(self) -> tuple[LinkView, ...]:
@@ -264,7 +298,7 @@ class Links:
         self._tend(node)
         for purpose in Purpose:
             place = self._place(node, purpose)
-            if place.vacant.is_set():
+            if place.lacking.is_set():
                 place.backoff.reset()
                 place.wake.set()
 
@@ -321,8 +355,8 @@ class Links:
             return
         self._adopt(connection, boot=hello.boot, endpoint=None)
 
-    def dialled(self, connection: Connection, endpoint: Endpoint) -> None:
-        """A member was reached at `endpoint`: its connection is ours to keep."""
+    def dialled(self, connection: Connection, endpoint: Endpoint | None) -> None:
+        """A member was reached at `endpoint` (None: through a relay): its connection is ours to keep."""
         hello = hellos.decode(connection.peer_hello)
         assert hello is not None, "the gate has read it"
         self._adopt(connection, boot=hello.boot, endpoint=endpoint)
@@ -339,11 +373,16 @@ class Links:
                 backoff=Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy),
             )
             place.vacant.set()
+            place.lacking.set()
         return place
 
     def _is_up(self, node: NodeId) -> bool:
         place = self._places.get((node, Purpose.CONTROL))
         return place is not None and place.slot.current is not None
+
+    def _is_direct(self, node: NodeId) -> bool:
+        place = self._places.get((node, Purpose.CONTROL))
+        return place is not None and not place.lacking.is_set()
 
     def _tend(self, node: NodeId) -> None:
         """Make sure that somebody dials `node`."""
@@ -367,36 +406,44 @@ class Links:
     async def _keep_up(self, place: _Place) -> None:
         control = self._place(place.node, Purpose.CONTROL)
         while True:
-            await place.vacant.wait()
+            await place.lacking.wait()
             if place.lost:
                 # Not at once: a peer that takes us and drops us again would be dialled without end.
                 place.lost = False
                 await self._pause(place)
                 continue
             if place.purpose is Purpose.BULK:
-                await control.up.wait()  # one dial at a time finds out whether the node is there
-            elif len(self.connected()) >= self._max_peers:
+                await control.up.wait()  # one dial at a time finds out whether the node is there, and how
+            elif place.vacant.is_set() and len(self.connected()) >= self._max_peers:
                 await self._pause(place)
                 continue
             place.wake.clear()
-            await self._dial(place)
-            if place.vacant.is_set():
+            if place.purpose is Purpose.BULK and control.lacking.is_set():
+                await self._detour(place)
+            elif place.vacant.is_set():
+                async with asyncio.TaskGroup() as ways:
+                    ways.create_task(self._dial(place))
+                    ways.create_task(self._detour(place, after_s=0.0 if place.detoured else RELAY_AFTER_S))
+            else:
+                await self._dial(place)
+            if place.lacking.is_set():
                 await self._pause(place)
 
     async def _pause(self, place: _Place) -> None:
         """Until the backoff is over, or somebody has news."""
         lately = place.lost_at is not None and self._world.clock.monotonic() - place.lost_at < RECENT_S
+        missed = lately and place.vacant.is_set()  # with a relayed connection there is time
         try:
-            async with asyncio.timeout(place.backoff.delay(limit_s=RECENT_LIMIT_S if lately else LIMIT_S)):
+            async with asyncio.timeout(place.backoff.delay(limit_s=RECENT_LIMIT_S if missed else LIMIT_S)):
                 await place.wake.wait()
         except TimeoutError:
             pass
 
     async def _dial(self, place: _Place) -> None:
-        """Every endpoint once, best first, until there is a connection, from here or from there."""
+        """Every endpoint once, best first, until there is a direct connection, from here or from there."""
         for endpoint in self._book.endpoints(place.node):
             async with self._hearsay_turns if self._book.is_hearsay(place.node) else self._turns:
-                if not place.vacant.is_set():
+                if not place.lacking.is_set():
                     return  # it came to us while we waited for our turn
                 result = await self._dialler.dial(endpoint, expect=place.node, purpose=place.purpose)
                 if isinstance(result, Connection):
@@ -407,10 +454,36 @@ class Links:
                 # Somebody mentioned it, and it has no newer certificate. Who was admitted again would have shown it.
                 await self._book.remove(place.node)
                 return
-            if not place.vacant.is_set():
+            if not place.lacking.is_set():
                 return
             if place.purpose is Purpose.CONTROL:  # the other one is dialled only where this one is up
                 await self._book.record_failure(place.node, endpoint)
+
+    async def _detour(self, place: _Place, *, after_s: float = 0.0) -> None:
+        """Through a neighbour, when there is no connection by then."""
+        if after_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(after_s):
+                    await place.up.wait()
+        for via in self._relays_to(place.node):
+            async with self._hearsay_turns if self._book.is_hearsay(place.node) else self._turns:
+                if not place.vacant.is_set():
+                    return
+                result = await self.relay.dial(place.node, place.purpose, via=via)
+            if isinstance(result, Connection):
+                self.dialled(result, None)
+                return
+            logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
+
+    def _relays_to(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Direct neighbours that say they have a direct link to `node`, nearest first."""
+        found: list[tuple[float, NodeId]] = []
+        for via in self._neighbours.linked_with(node):
+            leg = self._place(via, Purpose.CONTROL).slot.current
+            if leg is not None and not leg.relayed:
+                rtt_s = leg.link.connection.min_rtt_s
+                found.append((rtt_s if rtt_s is not None else LIMIT_S, via))
+        return tuple(via for _, via in sorted(found)[:RELAYS_TRIED])
 
     def _adopt(self, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
         """One more connection is up. No await in here: between the verdict and what follows nothing can change."""
@@ -423,6 +496,9 @@ class Links:
             self._retire(verdict.loser, verdict.closing)
         if verdict.taken:
             place.vacant.clear()
+            if not leg.relayed:
+                place.lacking.clear()
+            place.detoured = leg.relayed
             place.up.set()
             place.wake.clear()  # what the news were good for is done
             if place.purpose is Purpose.CONTROL:
@@ -433,6 +509,8 @@ class Links:
         node = leg.link.node
         leg.talk = self._spawn(self._talks.talk(leg.link), name=f"talk with {short(node)}")
         self._spawn(self._remember(leg, endpoint), name=f"remember {short(node)}")
+        if not leg.relayed:
+            self._place(node, Purpose.BULK).wake.set()  # it may wait with a relayed connection, or for one
         if first:
             logger.info("connected to %s at %s", short(node), leg.link.connection.remote)
             self._gauges.set("peers.connected", len(self.connected()))
@@ -443,6 +521,8 @@ class Links:
             leg.talk.cancel()
         if closing is Closing.NOW:
             leg.link.close("a double connection")
+        elif closing is Closing.IDLE:
+            self._spawn(self._close_idle(leg.link), name=f"retired {leg.link!r}")
         else:
             self._spawn(self._close_in(leg.link, CLOSE_LATER_S), name=f"retired {leg.link!r}")
 
@@ -453,6 +533,17 @@ class Links:
                 await link.wait_closed()
         except TimeoutError:
             link.close("it was to be closed long ago")
+        self._open.discard(link)
+
+    async def _close_idle(self, link: Link) -> None:
+        """There is a direct connection. Generations that began on the relayed one end there; new ones never begin there,
+        once the other side has seen the direct one too."""
+        await asyncio.sleep(CLOSE_LATER_S)
+        for _ in range(round(DRAIN_LIMIT_S / SAMPLE_S)):
+            if not link.streams:  # none either once it is closed
+                break
+            await asyncio.sleep(SAMPLE_S)
+        link.close("there is a direct connection")
         self._open.discard(link)
 
     async def _watch(self, place: _Place, leg: _Leg) -> None:
@@ -467,6 +558,7 @@ class Links:
         place.lost, place.lost_at = True, self._world.clock.monotonic()
         place.up.clear()
         place.vacant.set()
+        place.lacking.set()
         if place.purpose is not Purpose.CONTROL:
             return
         logger.info("link to %s is gone: %s", short(place.node), reason)
@@ -481,10 +573,23 @@ class Links:
         connection = leg.link.connection
         if leg.link.closed is not None:
             return  # perhaps it was put out meanwhile, and is not to come back into the book
-        await self.offer(connection.node, _stated(connection), source=Source.OBSERVED)
+        relayed = connection.via is not None  # then nothing but its own word says that it listens there
+        source, teller = (Source.INTRODUCED, connection.node) if relayed else (Source.OBSERVED, None)
+        await self.offer(connection.node, _stated(connection), source=source, teller=teller)
         await self._book.record_seen(connection.node, endpoint=endpoint)
         self._tend(connection.node)
         self._neighbours.refresh()
+        if endpoint is None and not relayed:
+            await self._prove(connection)
+
+    async def _prove(self, connection: Connection) -> None:
+        """Find out which of the addresses that a caller stated are worth telling others: at most MAX_ENDPOINTS dials."""
+        for endpoint in self._book.unproven_endpoints(connection.node):
+            async with self._turns:
+                reached = await self._dialler.reaches(endpoint, connection.remote_static)
+            if reached:
+                await self._book.record_seen(connection.node, endpoint=endpoint)
+                self._neighbours.refresh()
 
     # ---- inside
 
@@ -549,7 +654,8 @@ def _line(place: _Place, leg: _Leg, *, up_s: float) -> LinkView:
 
 
 def _stated(connection: Connection) -> tuple[Endpoint, ...]:
-    return as_seen_from(connection.peer.endpoints, observed_host=connection.remote.host)
+    observed_host = connection.remote.host if connection.via is None else None
+    return as_seen_from(connection.peer.endpoints, observed_host=observed_host)
 
 
 def _ms(seconds: float | None) -> float | None:

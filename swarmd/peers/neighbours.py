@@ -69,14 +69,21 @@ class Neighbours:
         bus: EventBus,
         clock: Clock,
         hear: Hear,
+        direct: Callable[[NodeId], bool],
+        wake: Callable[[NodeId], None],
         revoked: Callable[[], tuple[Revocation, ...]],
     ) -> None:
-        """`revoked`: everybody who was put out of the network."""
+        """`direct`: whether there is a direct link to a node. `wake`: there is a new way to it, a relay.
+
+        `revoked`: everybody who was put out of the network.
+        """
         self._own = own
         self._book = book
         self._bus = bus
         self._clock = clock
         self._hear = hear
+        self._direct = direct
+        self._wake = wake
         self._revoked = revoked
         self._patience: OrderedDict[NodeId, _Patience] = OrderedDict()
         """By node, not by connection: dialling again does not renew it. The one heard longest ago goes first."""
@@ -84,6 +91,8 @@ class Neighbours:
         self._theirs: dict[NodeId, NodeSummary] = {}
         self._news: dict[NodeId, asyncio.Event] = {}
         """One for each neighbour with a control link; its keys are the connected nodes."""
+        self._introduced: dict[NodeId, set[NodeId]] = {}
+        """By neighbour: to whom it has a direct link, as it said since its own link is up. At most MAX_PEERS of each."""
 
     def summary(self, node: NodeId) -> NodeSummary | None:
         """What a connected neighbour last said about itself."""
@@ -98,6 +107,15 @@ class Neighbours:
     def gone(self, node: NodeId) -> None:
         """The last control connection to `node` is over: what it said is void."""
         self._theirs.pop(node, None)
+        self._introduced.pop(node, None)
+
+    def linked_with(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Neighbours that said they have a direct link to `node`: they might relay."""
+        return tuple(teller for teller, introduced in self._introduced.items() if node in introduced)
+
+    def not_linked_with(self, teller: NodeId, node: NodeId) -> None:
+        """`teller` has no link to `node` any more; it says so again when it has."""
+        self._introduced.get(teller, set()).discard(node)
 
     async def converse(self, node: NodeId, *, observed_host: str, send: Send) -> None:
         """Tell `node` what it does not know yet, for as long as the connection lives; ends by cancellation or by
@@ -162,13 +180,20 @@ class Neighbours:
             same_machine = observed_host if is_loopback(observed_host) else None
             stated = tuple(endpoint for endpoint in one.endpoints[:MAX_ENDPOINTS] if not is_unspecified(endpoint.host))
             endpoints = as_seen_from(stated, observed_host=same_machine)
-            if not endpoints:
-                continue
             if patience.news.retry_after_s() > 0:
                 logger.debug("node %s introduces too many, the rest is ignored", short(node))
                 return
-            if await self._hear(member, endpoints, node):
+            news = await self._hear(member, endpoints, node)
+            if self._new_way(member, teller=node) or news:
                 patience.news.try_take()
+
+    def _new_way(self, member: NodeId, *, teller: NodeId) -> bool:
+        introduced = self._introduced.setdefault(teller, set())
+        if member in introduced or len(introduced) >= MAX_PEERS or teller not in self._news:
+            return False
+        introduced.add(member)
+        self._wake(member)
+        return True
 
     def _patience_with(self, node: NodeId) -> _Patience:
         patience = self._patience.pop(node, None) or _Patience(
@@ -183,19 +208,25 @@ class Neighbours:
     def _introductions(
         self, to: NodeId, *, observed_host: str, told: dict[NodeId, tuple[Endpoint, ...]]
     ) -> tuple[Introduced, ...]:
-        """Connected members that `to` was not told about, or whose endpoints have changed since. At most
-        MAX_INTRODUCED."""
+        """Members with a direct link that `to` was not told about, or whose endpoints have changed since. At most
+        MAX_INTRODUCED. One without any endpoint can be reached through us.
+
+        Who is gone is told again when it is back: a relay that lost a node is asked for it no more.
+        """
         fresh: list[Introduced] = []
-        for member in self._news:
-            if member == to or len(fresh) == MAX_INTRODUCED:
-                continue
+        present = [member for member in self._news if member != to and self._direct(member)]
+        for gone in told.keys() - set(present):
+            del told[gone]
+        for member in present:
+            if len(fresh) == MAX_INTRODUCED:
+                break
             endpoints = tuple(
                 endpoint
                 for endpoint in self._book.proven_endpoints(member)
                 if is_loopback(observed_host) or not is_loopback(endpoint.host)
             )
             # Compared as sets: the order changes with every link, and that is no news.
-            if endpoints and set(endpoints) != set(told.get(member, ())):
+            if member not in told or set(endpoints) != set(told[member]):
                 fresh.append(Introduced(node=member, endpoints=endpoints))
         return tuple(fresh)
 

@@ -3,7 +3,8 @@
 Two nodes that hear of each other at the same moment dial each other, and each would keep the one it made. The rule must
 come out the same on both sides without a word between them: the connection dialled by the node with the lower id stays.
 Two exceptions, both about leftovers that only one side still believes in: after a restart of the peer (another `boot`
-in its Hello), and when the same side dials again, the newer connection stays.
+in its Hello), and when the same side dials again, the newer connection stays. And before all that, except a restart: a
+direct connection beats a relayed one, of which both sides know what it is.
 
 Only the node with the lower id closes the loser, and only after it has the winner: the other side would otherwise see
 its one connection close before the winner has arrived.
@@ -31,6 +32,9 @@ class Claim(Protocol):
         """The run of the peer's process."""
         ...
 
+    @property
+    def relayed(self) -> bool: ...
+
 
 C = TypeVar("C", bound=Claim)
 
@@ -40,6 +44,7 @@ class Closing(Enum):
 
     NOW = "now"
     LATER = "later"  # the peer will close it; we do, should it forget
+    IDLE = "idle"  # a relayed one that gives way: what runs over it may end first
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,11 @@ class Slot(Generic[C]):
         if current is None:
             self._current = new
             return Verdict(loser=None, closing=Closing.NOW, taken=True)
+        if current.boot == new.boot and current.relayed != new.relayed:
+            if current.relayed:
+                self._current = new
+                return Verdict(loser=current, closing=Closing.IDLE, taken=True)
+            return Verdict(loser=new, closing=Closing.IDLE, taken=False)
         leftover = current.boot != new.boot or current.dialled == new.dialled
         if leftover or self._preferred(new):
             self._current = new

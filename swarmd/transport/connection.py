@@ -59,6 +59,8 @@ class Connection(asyncio.Protocol):
         self.dialled: Final = established.role is Role.INITIATOR
         """We opened it."""
         self.handshake_hash: Final = established.handshake_hash
+        self.remote_static: Final = established.remote_static
+        """The static key that the peer proved to hold."""
         self.rtt_s: float | None = None
         """The latest round trip."""
         self.min_rtt_s: float | None = None

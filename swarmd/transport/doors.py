@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -26,7 +26,7 @@ from swarmd.kit.service import Fatal, Ready
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
 from swarmd.transport.greeting import Greeting
-from swarmd.wire.handshake import Handshake, HandshakeFailed, InviteTag, PeerProven
+from swarmd.wire.handshake import Handshake, HandshakeFailed, InviteTag, PeerProven, ResponderSeen
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,14 @@ class Network(Protocol):
         ...
 
 
+class Carrier(Protocol):
+    """What carries bytes and is no socket: `transport.circuit.CircuitTransport`."""
+
+    def begin(self, protocol: asyncio.Protocol) -> None:
+        """From now on the protocol has the bytes."""
+        ...
+
+
 class TcpListener:
     """See Listener."""
 
@@ -218,8 +226,8 @@ class Doors:
 
     async def run(self, ready: Ready) -> None:
         """Listens until cancelled. Raises Fatal when the port cannot be had."""
+        self._open = True  # also of a node that does not listen: others come through relays
         if self._listen is not None:
-            self._open = True
             try:
                 self._listener = await self._network.listen(self._knock, self._listen)
             except OSError as error:
@@ -250,6 +258,51 @@ class Doors:
         NoAnswer: nobody there, or silence (which is also how a stranger is refused). Forbidden: somebody else than `expect`
         answered. Any other refusal comes from the authority. `invite` is (tag, psk) for somebody who joins.
         """
+
+        async def connect(greeting: Greeting) -> None:
+            await self._network.connect(lambda: greeting, endpoint)
+
+        return await self._dial(connect, str(endpoint), expect=expect, purpose=purpose, invite=invite)
+
+    async def dial_through(
+        self, carrier: Carrier, *, via: NodeId, expect: NodeId, purpose: Purpose
+    ) -> Connection | Refusal:
+        """`dial`, over what `via` relays in place of a socket."""
+
+        async def connect(greeting: Greeting) -> None:
+            carrier.begin(greeting)
+
+        return await self._dial(connect, f"relay {short(via)}", expect=expect, purpose=purpose, invite=None)
+
+    async def reaches(self, endpoint: Endpoint, static_public: bytes) -> bool:
+        """Whether the node with this static key accepts links there. Whoever answers learns nothing of us."""
+        greeting = Greeting(
+            Handshake.dial(
+                static_private=self._authority.static_private(),
+                ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
+                hello=b"",
+                probe=True,
+            )
+        )
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await self._network.connect(lambda: greeting, endpoint)
+                event = await greeting.question()
+        except (TimeoutError, OSError):
+            return False
+        finally:
+            greeting.abort()
+        return isinstance(event, ResponderSeen) and event.static_public == static_public
+
+    async def _dial(
+        self,
+        connect: Callable[[Greeting], Awaitable[None]],
+        where: str,
+        *,
+        expect: NodeId | None,
+        purpose: Purpose,
+        invite: tuple[bytes, bytes] | None,
+    ) -> Connection | Refusal:
         handshake = Handshake.dial(
             static_private=self._authority.static_private(),
             ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
@@ -260,43 +313,47 @@ class Doors:
         done = False
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await self._network.connect(lambda: greeting, endpoint)
-                result = await self._dialled(greeting, endpoint, expect=expect, purpose=purpose)
+                await connect(greeting)
+                result = await self._dialled(greeting, where, expect=expect, purpose=purpose)
             done = isinstance(result, Connection)
             return result
         except TimeoutError:
-            return NoAnswer(tried=(str(endpoint),), reason=f"no answer within {HANDSHAKE_TIMEOUT_S:.0f} s")
+            return NoAnswer(tried=(where,), reason=f"no answer within {HANDSHAKE_TIMEOUT_S:.0f} s")
         except OSError as error:
-            return NoAnswer(tried=(str(endpoint),), reason=error.strerror or str(error))
+            return NoAnswer(tried=(where,), reason=error.strerror or str(error))
         finally:
             if not done:
                 greeting.abort()
 
     async def _dialled(
-        self, greeting: Greeting, endpoint: Endpoint, *, expect: NodeId | None, purpose: Purpose
+        self, greeting: Greeting, where: str, *, expect: NodeId | None, purpose: Purpose
     ) -> Connection | Refusal:
         event = await greeting.question()
         match event:
             case PeerProven():
                 pass
             case HandshakeFailed(reason=reason):
-                return NoAnswer(tried=(str(endpoint),), reason=reason)
-            case InviteTag():
-                raise AssertionError("only a responder is asked about invite tags")
+                return NoAnswer(tried=(where,), reason=reason)
+            case InviteTag() | ResponderSeen():
+                raise AssertionError("only a responder is asked about invite tags, and only a probe sees no more")
         peer = await self._authority.check(
             event.hello, static_public=event.static_public, invited=event.invite_tag is not None
         )
         if isinstance(peer, Refusal):
             return peer
         if expect is not None and peer.node != expect:
-            return Forbidden(what=f"node {short(peer.node)} answered at {endpoint} in place of {short(expect)}")
+            return Forbidden(what=f"node {short(peer.node)} answered at {where} in place of {short(expect)}")
         greeting.handshake.accept()
         connection = greeting.opened(peer=replace(peer, purpose=purpose), peer_hello=event.hello, world=self._world)
         if connection is None:
-            return NoAnswer(tried=(str(endpoint),), reason="the peer hung up after the handshake")
+            return NoAnswer(tried=(where,), reason="the peer hung up after the handshake")
         return connection
 
     # ---- accepting
+
+    def take(self, carrier: Carrier) -> None:
+        """Somebody comes through a relay: the same handshake, and the same limits as for an address."""
+        carrier.begin(self._knock())
 
     def _knock(self) -> Greeting:
         handshake = Handshake.answer(
@@ -372,6 +429,8 @@ class Doors:
                 case HandshakeFailed(reason=reason):
                     logger.debug("%s is no peer: %s", greeting.remote, reason)
                     return None
+                case ResponderSeen():
+                    raise AssertionError("only a probe sees no more than the responder")
 
     async def _judged(self, greeting: Greeting, event: PeerProven) -> Connection | None:
         verdict = await self._authority.admit(event.hello, static_public=event.static_public, invite_tag=event.invite_tag)

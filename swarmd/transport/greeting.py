@@ -80,6 +80,7 @@ class Greeting(asyncio.Protocol):
             peer=peer,
             peer_hello=peer_hello,
             remote=self.remote,
+            via=self.transport.get_extra_info("via"),
             world=world,
         )
         self.transport.set_protocol(connection)

@@ -90,6 +90,7 @@ class Stream:
         "_inbox",
         "_on_end",
         "_on_message",
+        "_on_writable",
         "_reader",
         "_writers",
         "number",
@@ -105,6 +106,7 @@ class Stream:
         self._writers: list[asyncio.Future[None]] = []
         self._on_message: MessageCallback | None = None
         self._on_end: EndCallback | None = None
+        self._on_writable: Callable[[], None] | None = None
         self._ended = False
         self._failure: LinkLost | StreamReset | None = None
 
@@ -168,6 +170,10 @@ class Stream:
                     self._writers.remove(waiter)
         if self._failure is not None:
             raise self._failure
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` when a message is written that was `pending`, or kept `send_now` from sending. It may send."""
+        self._on_writable = callback
 
     def end(self) -> None:
         """We send nothing more; what was sent still arrives, and the peer may go on sending."""
@@ -233,9 +239,9 @@ class Stream:
 
     def writable(self) -> None:
         """What was pending is written."""
-        for waiter in self._writers:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake_writers()
+        if self._on_writable is not None:
+            self._on_writable()
 
     def fail(self, failure: LinkLost | StreamReset) -> None:
         """Nothing can be sent or received any more. The first failure is the one that is kept."""
@@ -243,7 +249,7 @@ class Stream:
             return
         self._failure = failure
         self._wake_reader()
-        self.writable()
+        self._wake_writers()
         self._tell_end()
 
     def drop_inbox(self) -> None:
@@ -273,6 +279,11 @@ class Stream:
             self.reset(ResetCode.BAD_MESSAGE, str(error))
             raise StreamReset(ResetCode.BAD_MESSAGE, str(error)) from error
         return cleaned_message(decoded) if message.code in WITH_SENTENCES else decoded
+
+    def _wake_writers(self) -> None:
+        for waiter in self._writers:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

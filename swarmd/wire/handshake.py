@@ -89,7 +89,14 @@ class HandshakeFailed:
     reason: str
 
 
-HandshakeEvent = InviteTag | PeerProven | HandshakeFailed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponderSeen:
+    """To a `probe`: whoever answered holds this static key. It was told nothing of us, and nothing more comes of it."""
+
+    static_public: bytes
+
+
+HandshakeEvent = InviteTag | PeerProven | ResponderSeen | HandshakeFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,8 @@ class Established:
     send: CipherState
     receive: CipherState
     handshake_hash: bytes
+    remote_static: bytes
+    """The peer's static key, proven."""
     leftover: bytes
     """Bytes that came behind the handshake: the first ones for the session."""
 
@@ -113,6 +122,7 @@ class Handshake:
         self._static_private = static_private
         self._ephemeral_private = ephemeral_private
         self._hello = b""
+        self._probes = False
         self._preamble = b""
         self._noise: HandshakeState | None = None
         self._ciphers: tuple[CipherState, CipherState] | None = None
@@ -128,11 +138,16 @@ class Handshake:
         ephemeral_private: bytes,
         hello: bytes,
         invite: tuple[bytes, bytes] | None = None,
+        probe: bool = False,
     ) -> Handshake:
-        """The initiator's side. `invite` is (16-byte tag, 32-byte psk). Raises NoiseError on keys of a wrong length."""
+        """The initiator's side. `invite` is (16-byte tag, 32-byte psk). Raises NoiseError on keys of a wrong length.
+
+        `probe`: the first two messages only, which prove the responder's static key and tell it nothing: `ResponderSeen`.
+        """
         assert len(hello) <= MAX_HELLO_BYTES, f"our Hello has {len(hello)} bytes"
         machine = cls(role=Role.INITIATOR, static_private=static_private, ephemeral_private=ephemeral_private)
         machine._hello = hello
+        machine._probes = probe
         tag, psk = invite if invite is not None else (_NO_TAG, None)
         assert len(tag) == INVITE_TAG_BYTES, f"an invite tag has {INVITE_TAG_BYTES} bytes"
         machine._preamble = bytes((PROTOCOL_VERSION, Mode.MEMBER if psk is None else Mode.INVITED)) + tag
@@ -197,11 +212,13 @@ class Handshake:
         self._ciphers = None
         leftover = bytes(self._buffer)
         self._buffer.clear()
+        assert self._noise.remote_static is not None, "XX has brought the peer's static key"
         return Established(
             role=self._role,
             send=send,
             receive=receive,
             handshake_hash=self._noise.handshake_hash,
+            remote_static=self._noise.remote_static,
             leftover=leftover,
         )
 
@@ -230,7 +247,7 @@ class Handshake:
                 size = KEY_BYTES + (TAG_BYTES if self._preamble[1] == Mode.INVITED else 0)
                 return self._read_message_1(self._message(size, size))
             case State.AWAIT_MESSAGE_2:
-                return self._read_message_2(self._message(_MESSAGE_2_BYTES, _MESSAGE_2_BYTES))
+                return self._read_message_2(self._message(_MESSAGE_2_BYTES, _MESSAGE_2_BYTES), events)
             case State.AWAIT_MESSAGE_3:
                 return self._read_message_3(self._message(_MESSAGE_3_LIMIT - MAX_HELLO_BYTES, _MESSAGE_3_LIMIT), events)
             case State.AWAIT_REPLY:
@@ -269,11 +286,16 @@ class Handshake:
         self._state = State.AWAIT_MESSAGE_3
         return True
 
-    def _read_message_2(self, message: bytes | None) -> bool:
+    def _read_message_2(self, message: bytes | None, events: list[HandshakeEvent]) -> bool:
         if message is None:
             return False
         noise = self._running()
         noise.read(message)
+        if self._probes:
+            assert noise.remote_static is not None, "message 2 brings the peer's static key"
+            self._state = State.FAILED
+            events.append(ResponderSeen(static_public=noise.remote_static))
+            return False
         self._send(noise.write(self._hello))
         self._ciphers = noise.split()
         self._state = State.AWAIT_REPLY

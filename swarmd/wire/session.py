@@ -56,8 +56,9 @@ from swarmd.wire.streams import STREAM_WINDOW, Incoming, Stream
 
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024  # what one peer can make us hold
 MAX_PEER_STREAMS: Final = 256  # more than the micro-batches and calls that two nodes ever have open
-IDLE_PING_S: Final = 3.0
+IDLE_PING_S: Final = 3.0  # after that long without a word of ours at the latest
 DEAD_AFTER_S: Final = 8.0  # a half-open link is noticed within 10 s, and an answer has 5 s to come
+_LOOK_S: Final = IDLE_PING_S / 2
 OUTGOING_BUDGET: Final = 256 * 1024  # encrypted at once: some 0.1 ms of work, then other sockets have their turn
 _CONTROL_LIMIT: Final = 1024  # a peer that makes us answer and never reads is not served
 _PINGS_LIMIT: Final = 4
@@ -88,7 +89,9 @@ class Session:
         self._receive_credit = CONNECTION_WINDOW
         self._returned = 0
         self._heard = now
-        self._pinged_since_heard = False
+        self._look_at = now + _LOOK_S
+        self._spoke = True
+        """Since the last look."""
         self._ping_number = 0
         self._pings: dict[int, float] = {}
         self._closed: str | None = None
@@ -221,6 +224,7 @@ class Session:
                 self._written(stream)
         while control:  # an END that followed a message
             records.append(self._record(control.popleft()))
+        self._spoke = self._spoke or bool(records)
         return records
 
     # ---- receiving
@@ -230,7 +234,6 @@ class Session:
         if self._closed is not None:
             return self.take_events()
         self._heard = now
-        self._pinged_since_heard = False
         try:
             for record in self._records.feed(data):
                 self._frame(record, now)
@@ -250,18 +253,24 @@ class Session:
 
     def next_deadline(self) -> float:
         """When to call `tick` at the latest; it only ever moves forward."""
-        return self._heard + (DEAD_AFTER_S if self._pinged_since_heard else IDLE_PING_S)
+        return min(self._look_at, self._heard + DEAD_AFTER_S)
 
     def tick(self, now: float) -> list[SessionEvent]:
-        """Time has passed: pings an idle peer, gives up a silent one."""
+        """Time has passed: pings when we have been quiet, gives up a peer that is silent.
+
+        It is our silence that is ended, not the peer's: who receives a long transfer over a slow line has to say that it is
+        there, for its pong would wait in line behind the transfer together with the ping.
+        """
         if self._closed is None:
-            silent = now - self._heard
-            if silent >= DEAD_AFTER_S:
+            if now - self._heard >= DEAD_AFTER_S:
                 self._fail("silent")
-            elif silent >= IDLE_PING_S and not self._pinged_since_heard:
-                self._pinged_since_heard = True
-                self._pings.clear()  # lost ones must not use up the limit
-                self.ping(now)
+            elif now >= self._look_at:
+                self._look_at = now + _LOOK_S
+                if not self._spoke:
+                    if len(self._pings) >= _PINGS_LIMIT:
+                        self._pings.clear()  # those the peer skipped must not use up the limit
+                    self.ping(now)
+                self._spoke = False
         return self.take_events()
 
     def _frame(self, record: memoryview, now: float) -> None:

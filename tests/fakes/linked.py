@@ -15,7 +15,7 @@ from swarmd.domain.peers import Endpoint
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
-from swarmd.peers.links import Links
+from swarmd.peers.links import RELAY_BYTES_PER_S, Links
 from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
 from swarmd.transport.connection import Connection
@@ -38,6 +38,9 @@ class Node:
     codes: NetworkCodes
     gauges: Gauges
     announced: list[Endpoint]
+    dispatcher: Dispatcher
+    relaying: list[float]
+    """Bytes a second that the node relays for others; the last one counts."""
 
     @property
     def id(self) -> NodeId:
@@ -74,6 +77,7 @@ async def open_node(
         dispatcher = Dispatcher()
         gauges = Gauges()
         announced: list[Endpoint] = []
+        relaying = [RELAY_BYTES_PER_S]
 
         def accepted(connection: Connection) -> None:
             links.accepted(connection)
@@ -97,6 +101,7 @@ async def open_node(
             gauges=gauges,
             revocations=member.membership.revocations,
             max_peers=max_peers,
+            relay_bytes_per_s=lambda: relaying[-1],
         )
         renewal = Renewal(
             membership=member.membership,
@@ -132,6 +137,8 @@ async def open_node(
             codes=codes,
             gauges=gauges,
             announced=announced,
+            dispatcher=dispatcher,
+            relaying=relaying,
         )
 
 

@@ -69,7 +69,8 @@ async def test_the_newest_evidence_comes_first_then_the_better_source() -> None:
         clock.shift(10)
         await book.offer(A, (at(4),), source=Source.OBSERVED)  # it travelled and came from there a moment ago
         assert book.endpoints(A) == (at(4), at(1), at(3), at(2))
-        assert book.proven_endpoints(A) == (at(4), at(1))
+        assert book.proven_endpoints(A) == (at(1),), "nobody reached it at the address it came from"
+        assert book.unproven_endpoints(A) == (at(4),)
         again = PeerBook(own=OWN, db=db, clock=clock)
         await again.load()
         assert again.endpoints(A) == book.endpoints(A)
@@ -181,7 +182,7 @@ async def test_what_was_heard_first_and_then_stated_by_the_node_itself_is_no_hea
         await book.offer(A, (at(1),), source=Source.INTRODUCED, teller=B)
         assert not await book.offer(A, (at(1),), source=Source.OBSERVED)  # no new address, but a better source
         for _ in range(2):
-            assert book.proven_endpoints(A) == (at(1),)
+            assert book.unproven_endpoints(A) == (at(1),)
             assert not book.is_hearsay(A)
             for _ in range(MAX_FAILURES):
                 await book.record_failure(A, at(1))

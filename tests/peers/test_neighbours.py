@@ -38,6 +38,8 @@ class Scene:
     bus: EventBus
     heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]]
     revoked: list[Revocation]
+    relayed: set[NodeId]
+    woken: list[NodeId]
     talks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def talk(self, node: NodeId, *, observed_host: str = LAN) -> list[Summary | Introduction | Revocations]:
@@ -56,6 +58,8 @@ class Scene:
 async def open_scene() -> AsyncIterator[Scene]:
     heard: list[tuple[NodeId, tuple[Endpoint, ...], NodeId]] = []
     revoked: list[Revocation] = []
+    relayed: set[NodeId] = set()
+    woken: list[NodeId] = []
 
     async def hear(node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
         news = (node, endpoints, teller) not in heard
@@ -65,8 +69,19 @@ async def open_scene() -> AsyncIterator[Scene]:
     async with inline_database() as db:
         book = PeerBook(own=OWN, db=db, clock=SeededClock())
         bus = EventBus()
-        neighbours = Neighbours(own=OWN, book=book, bus=bus, clock=SeededClock(), hear=hear, revoked=lambda: tuple(revoked))
-        scene = Scene(neighbours=neighbours, book=book, bus=bus, heard=heard, revoked=revoked)
+        neighbours = Neighbours(
+            own=OWN,
+            book=book,
+            bus=bus,
+            clock=SeededClock(),
+            hear=hear,
+            direct=lambda node: node not in relayed,
+            wake=woken.append,
+            revoked=lambda: tuple(revoked),
+        )
+        scene = Scene(
+            neighbours=neighbours, book=book, bus=bus, heard=heard, revoked=revoked, relayed=relayed, woken=woken
+        )
         yield scene
         for task in scene.talks:
             task.cancel()
@@ -83,6 +98,7 @@ async def settle() -> None:
 
 async def test_each_neighbour_hears_the_newest_summary_once() -> None:
     async with open_scene() as scene:
+        scene.relayed |= {A, B}  # else they would be introduced
         to_a = scene.talk(A)
         await settle()
         assert to_a == []
@@ -98,20 +114,22 @@ async def test_each_neighbour_hears_the_newest_summary_once() -> None:
 async def test_neighbours_are_introduced_to_each_other_with_proven_addresses() -> None:
     async with open_scene() as scene:
         at_a, at_b, rumour = Endpoint("10.0.0.1", 1), Endpoint("10.0.0.2", 2), Endpoint("10.0.0.3", 3)
-        await scene.book.offer(A, (at_a,), source=Source.OBSERVED)
-        await scene.book.offer(B, (at_b,), source=Source.OBSERVED)
+        for node, endpoint in ((A, at_a), (B, at_b)):
+            await scene.book.offer(node, (endpoint, Endpoint("172.17.0.1", 9)), source=Source.OBSERVED)
+            await scene.book.record_seen(node, endpoint=endpoint)
         await scene.book.offer(C, (rumour,), source=Source.INTRODUCED)
         to_a, to_b, to_c = scene.talk(A), scene.talk(B), scene.talk(C)
         await settle()
         about_a, about_b = Introduced(node=A, endpoints=(at_a,)), Introduced(node=B, endpoints=(at_b,))
-        assert to_a == [Introduction(members=(about_b,))]
-        assert to_b == [Introduction(members=(about_a,))]
+        not_reached = Introduced(node=C, endpoints=())
+        assert to_a == [Introduction(members=(about_b, not_reached))]
+        assert to_b == [Introduction(members=(about_a,)), Introduction(members=(not_reached,))], "c came up after it began"
         assert to_c == [Introduction(members=(about_a, about_b))]
         await scene.book.record_seen(C, endpoint=rumour)
         scene.neighbours.refresh()
         scene.neighbours.refresh()
         await settle()
-        assert to_a[1:] == to_b[1:] == [Introduction(members=(Introduced(node=C, endpoints=(rumour,)),))]
+        assert to_a[1:] == to_b[2:] == [Introduction(members=(Introduced(node=C, endpoints=(rumour,)),))]
         assert len(to_c) == 1
 
 
@@ -119,10 +137,12 @@ async def test_a_loopback_address_is_told_only_on_the_same_machine() -> None:
     async with open_scene() as scene:
         here = Endpoint("127.0.0.1", 7)
         await scene.book.offer(A, (here,), source=Source.OBSERVED)
+        await scene.book.record_seen(A, endpoint=here)
+        scene.relayed |= {B, C}
         scene.talk(A, observed_host="127.0.0.1")
         far, near = scene.talk(B), scene.talk(C, observed_host="127.0.0.1")
         await settle()
-        assert far == []
+        assert far == [Introduction(members=(Introduced(node=A, endpoints=()),))]
         assert near == [Introduction(members=(Introduced(node=A, endpoints=(here,)),))]
 
 
@@ -182,8 +202,8 @@ async def test_introduced_nodes_are_heard_of_unless_the_address_is_worthless(cap
         assert await told(Introduced(node=B, endpoints=(good, local))) == [(B, (good,), A)]
         assert await told(Introduced(node=B, endpoints=(local,)), by="127.0.0.1") == [(B, (local,), A)]
         worthless = (local, Endpoint("0.0.0.0", 1), Endpoint("192.0.2.1", 1), Endpoint("224.0.0.1", 1), Endpoint("x y", 1))
-        assert await told(Introduced(node=B, endpoints=worthless)) == []
-        assert await told(Introduced(node=B, endpoints=(Endpoint("0.0.0.0", 1),)), by="127.0.0.1") == []
+        assert await told(Introduced(node=B, endpoints=worthless)) == [(B, (), A)]
+        assert await told(Introduced(node=B, endpoints=(Endpoint("0.0.0.0", 1),)), by="127.0.0.1") == [(B, (), A)]
         assert await told(Introduced(node=OWN, endpoints=(good,)), Introduced(node=A, endpoints=(good,))) == []
         many = tuple(Introduced(node=NodeId(f"{n:064x}"), endpoints=(good,)) for n in range(1, 200))
         assert len(await told(*many)) == MAX_INTRODUCED
@@ -291,3 +311,49 @@ async def test_everybody_hears_who_was_put_out_all_at_first_then_each_once() -> 
         scene.neighbours.refresh()
         await settle()
         assert told[2:] == [Revocations(records=(revocations.encode(again),))]
+
+
+async def test_who_has_no_address_is_introduced_as_well_and_who_is_relayed_is_not() -> None:
+    async with open_scene() as scene:
+        scene.relayed.add(C)
+        to_a = scene.talk(A)
+        scene.talk(B)
+        scene.talk(C)
+        await settle()
+        assert to_a == [Introduction(members=(Introduced(node=B, endpoints=()),))]
+        scene.relayed.remove(C)
+        scene.neighbours.refresh()
+        await settle()
+        assert to_a[1:] == [Introduction(members=(Introduced(node=C, endpoints=()),))]
+
+
+async def test_who_was_away_is_introduced_again() -> None:
+    async with open_scene() as scene:
+        to_a = scene.talk(A)
+        scene.talk(B)
+        await settle()
+        scene.talks.pop().cancel()
+        await settle()
+        scene.neighbours.refresh()
+        await settle()
+        scene.talk(B)
+        await settle()
+        assert to_a == [Introduction(members=(Introduced(node=B, endpoints=()),))] * 2
+
+
+async def test_a_neighbour_with_a_link_to_somebody_is_a_way_to_it_until_either_is_gone() -> None:
+    async with open_scene() as scene:
+        scene.talk(A)
+        scene.talk(B)
+        await settle()
+        message = Introduction(members=(Introduced(node=C, endpoints=()),))
+        for teller in (A, B, A):
+            await scene.neighbours.heard_introduction(teller, message, observed_host=LAN)
+        assert scene.neighbours.linked_with(C) == (A, B)
+        assert scene.woken == [C, C], "once for each way"
+        scene.neighbours.not_linked_with(A, C)
+        assert scene.neighbours.linked_with(C) == (B,)
+        scene.neighbours.gone(B)
+        assert scene.neighbours.linked_with(C) == ()
+        await scene.neighbours.heard_introduction(NodeId("d" * 64), message, observed_host=LAN)
+        assert scene.neighbours.linked_with(C) == (), "who has no link to us cannot relay"

@@ -18,6 +18,7 @@ class Claimed:
     name: str
     dialled: bool
     boot: bytes = b"first"
+    relayed: bool = False
 
 
 def test_the_only_connection_stays_until_it_is_gone() -> None:
@@ -68,3 +69,25 @@ def test_whoever_dials_again_has_lost_the_first_one(own: NodeId, peer: NodeId) -
         slot.offer(old)
         assert slot.offer(new).loser is old
         assert slot.current is new
+
+
+@pytest.mark.parametrize(("own", "peer"), [(LOW, HIGH), (HIGH, LOW)])
+def test_a_direct_connection_beats_a_relayed_one_whoever_dialled_them_and_in_every_order(own: NodeId, peer: NodeId) -> None:
+    for direct_dialled, relayed_dialled in itertools.product((True, False), repeat=2):
+        direct = Claimed("direct", dialled=direct_dialled)
+        relayed = Claimed("relayed", dialled=relayed_dialled, relayed=True)
+        for first, second in ((direct, relayed), (relayed, direct)):
+            slot: Slot[Claimed] = Slot(own=own, peer=peer)
+            slot.offer(first)
+            verdict = slot.offer(second)
+            assert slot.current is direct
+            assert (verdict.loser, verdict.closing, verdict.taken) == (relayed, Closing.IDLE, second is direct)
+
+
+def test_after_a_restart_even_a_relayed_connection_replaces_the_old_one() -> None:
+    slot: Slot[Claimed] = Slot(own=LOW, peer=HIGH)
+    old, new = Claimed("old", dialled=True), Claimed("new", dialled=False, boot=b"second", relayed=True)
+    slot.offer(old)
+    verdict = slot.offer(new)
+    assert slot.current is new
+    assert (verdict.loser, verdict.closing) == (old, Closing.NOW)

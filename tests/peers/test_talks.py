@@ -58,6 +58,8 @@ def talks(world, *, revoked=()):
         bus=EventBus(),
         clock=world.clock,
         hear=hear,
+        direct=lambda node: True,
+        wake=lambda node: None,
         revoked=lambda: revoked,
     )
     neighbours.announce(

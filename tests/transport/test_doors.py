@@ -21,6 +21,7 @@ from swarmd.kit.world import real_world, seeded_world
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import HANDSHAKE_TIMEOUT_S, DoorLimits, Doors
 from swarmd.transport.loopback import LoopbackHub
+from swarmd.wire.noise import public_key
 from tests.fakes.authority import FakeAuthority
 from tests.transport.nodes import nodes, until
 
@@ -40,6 +41,15 @@ async def test_both_ends_know_each_other() -> None:
         assert link.connection.handshake_hash == there.connection.handshake_hash
         assert link.connection.peer_hello == b.authority.hello(purpose=Purpose.BULK, invited=False)
         await until(lambda: link.connection.rtt_s is not None)
+
+
+async def test_reaching_a_node_proves_its_key_and_opens_nothing() -> None:
+    async with nodes("ab") as (a, b):
+        key = public_key(b.authority.static_private())
+        assert await a.doors.reaches(b.endpoint, key)
+        assert not await a.doors.reaches(b.endpoint, bytes(32)), "somebody else lives there"
+        assert not await a.doors.reaches(Endpoint("127.0.0.1", 1), key), "nobody lives there"
+        assert b.links == []
 
 
 async def test_somebody_else_answers() -> None:

@@ -15,6 +15,7 @@ from swarmd.wire.handshake import (
     HandshakeFailed,
     InviteTag,
     PeerProven,
+    ResponderSeen,
     Role,
     State,
 )
@@ -89,6 +90,15 @@ def test_nothing_is_told_before_message_3() -> None:
     there.receive(here.outgoing())
     told = there.outgoing()
     assert len(told) == 2 + 32 + 48 + 16  # an ephemeral key, a sealed static key, an empty payload
+
+
+def test_a_probe_learns_who_answers_and_tells_nothing() -> None:
+    here = Handshake.dial(static_private=DIALER, ephemeral_private=b"\x33" * 32, hello=b"", probe=True)
+    there = door()
+    there.receive(here.outgoing())
+    (event,) = here.receive(there.outgoing())
+    assert event == ResponderSeen(static_public=public_key(DOOR))
+    assert here.outgoing() == b"", "no message 3: neither our static key nor a Hello leaves"
 
 
 def test_wrong_psk_ends_in_silence() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from swarmd.wire.events import Closed, RttMeasured, StreamGone
@@ -18,23 +20,45 @@ def test_round_trips_are_measured() -> None:
     assert carry(there, here, 1.3) == []
 
 
-def test_an_idle_peer_is_pinged_and_a_silent_one_given_up() -> None:
+def test_an_idle_link_carries_a_ping_every_few_seconds_and_a_silent_peer_is_given_up() -> None:
     here, there = session_pair(now=100.0)
-    assert here.next_deadline() == 100.0 + IDLE_PING_S
-    idle = 100.0 + IDLE_PING_S
-    assert here.tick(idle - 0.1) == []
-    assert not here.has_outgoing
-    assert here.tick(idle) == []
-    carry(here, there, idle + 0.1)
-    assert here.next_deadline() == 100.0 + DEAD_AFTER_S
-    heard = idle + 0.2
-    assert carry(there, here, heard) == [RttMeasured(seconds=pytest.approx(0.2))]
-    assert here.next_deadline() == pytest.approx(heard + IDLE_PING_S)
-    here.tick(heard + IDLE_PING_S)
-    assert here.tick(heard + IDLE_PING_S + 0.1) == []
-    assert here.tick(heard + DEAD_AFTER_S) == [Closed(reason="silent")]
-    assert here.tick(heard + 20) == []
+    now, pinged = 100.0, []
+    while now < 130.0:
+        now = here.next_deadline()
+        assert here.tick(now) == []
+        if here.has_outgoing:
+            pinged.append(now)
+            carry(here, there, now + 0.1)
+            assert carry(there, here, now + 0.2) == [RttMeasured(seconds=pytest.approx(0.2))]
+    assert pinged[0] - 100.0 <= IDLE_PING_S
+    assert {b - a for a, b in pairwise(pinged)} == {IDLE_PING_S}
+    heard = pinged[-1] + 0.2
+    while here.closed is None:
+        now = here.next_deadline()
+        events = here.tick(now)
+        here.outgoing()
+    assert events == [Closed(reason="silent")]
+    assert now == pytest.approx(heard + DEAD_AFTER_S)
+    assert here.tick(now + 20) == []
     assert here.closed == "silent"
+
+
+def test_who_only_receives_says_that_it_is_there() -> None:
+    """A long transfer over a slow line: a ping of its sender would wait in line behind it, and so would the answer."""
+    sender, receiver = session_pair(now=0.0)
+    stream = sender.open_stream(1, b"", b"first")
+    carry(sender, receiver, 0.0)
+    told: list[float] = []
+    for step in range(1, 41):
+        now = step / 2
+        sender.send(stream, 1, b"", b"more")
+        carry(sender, receiver, now)  # never idle, and never answered
+        receiver.tick(now)
+        if receiver.has_outgoing:
+            told.append(now)
+            carry(receiver, sender, now)
+        assert sender.tick(now) == []
+    assert max(b - a for a, b in pairwise([0.0, *told, 20.0])) <= IDLE_PING_S
 
 
 def test_a_flood_of_pings_gets_one_answer_at_a_time() -> None:
