@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from swarmd.domain.ids import NetworkId, short
+from swarmd.domain.ids import NetworkId, NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Expired, Forbidden, Refusal, UsedUp
 from swarmd.identity import certificates
@@ -29,6 +29,7 @@ from swarmd.transport.doors import Admitted, TurnedAway
 from swarmd.transport.foreign_text import cleaned
 
 _NO_READING: Final = Forbidden(what="its Hello cannot be read")
+_MISLED: Final = Forbidden(what="it looks for another node at our address")
 
 
 class Gate:
@@ -57,8 +58,9 @@ class Gate:
     def static_private(self) -> bytes:
         return self._key.static_private
 
-    def hello(self, *, purpose: Purpose, invited: bool) -> bytes:
-        return hellos.encode(self._hello(purpose, certificate=None if invited else self._membership.certificate))
+    def hello(self, *, purpose: Purpose, invited: bool, expect: NodeId | None = None) -> bytes:
+        ours = self._hello(purpose, certificate=None if invited else self._membership.certificate)
+        return hellos.encode(msgspec.structs.replace(ours, expects=None if expect is None else bytes.fromhex(expect)))
 
     async def psk_for(self, tag: bytes) -> bytes | None:
         return await self._invitations.psk_for(tag)
@@ -67,12 +69,15 @@ class Gate:
         said = self._read(hello, static_public=static_public)
         if isinstance(said, Forbidden):
             return TurnedAway(why=said)
+        misled = said.expects not in (None, bytes.fromhex(self._key.node))
         if invite_tag is not None:
-            return await self._admit_invited(said, invite_tag)
+            return TurnedAway(why=_MISLED) if misled else await self._admit_invited(said, invite_tag)
         refusal = self._judge(said)
         if refusal is not None:
             return TurnedAway(why=refusal)
         reply = self._hello(said.purpose, certificate=self._membership.certificate)
+        if misled:
+            return TurnedAway(why=_MISLED, reply=hellos.encode(reply))  # a member may know who lives here
         return Admitted(peer=_identity(said), reply=hellos.encode(reply))
 
     async def check(self, hello: bytes, *, static_public: bytes, invited: bool) -> PeerIdentity | Refusal:

@@ -54,6 +54,9 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """In the answer to an invited node: why there is none."""
     declined_since: float = 0.0
     """With EXPIRED: unix seconds."""
+    expects: Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)] | None = None
+    """Whom the caller means to reach; None: whoever lives there. Homes share addresses, so a call may be for another node,
+    and must not take the place of a connection that stands."""
 
     @property
     def node_id(self) -> NodeId:

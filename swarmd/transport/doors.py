@@ -76,8 +76,9 @@ class Authority(Protocol):
         """This node's static X25519 private key, 32 raw bytes."""
         ...
 
-    def hello(self, *, purpose: Purpose, invited: bool) -> bytes:
-        """The Hello to send when we dial. `invited`: we hold no certificate yet and ask for one."""
+    def hello(self, *, purpose: Purpose, invited: bool, expect: NodeId | None = None) -> bytes:
+        """The Hello to send when we dial. `invited`: we hold no certificate yet and ask for one. `expect`: whom we mean;
+        anybody else is to turn us away."""
         ...
 
     async def psk_for(self, tag: bytes) -> bytes | None:
@@ -306,7 +307,7 @@ class Doors:
         handshake = Handshake.dial(
             static_private=self._authority.static_private(),
             ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
-            hello=self._authority.hello(purpose=purpose, invited=invite is not None),
+            hello=self._authority.hello(purpose=purpose, invited=invite is not None, expect=expect),
             invite=invite,
         )
         greeting = Greeting(handshake)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from swarmd.discovery.invites import FRESH_BYTES, Invite, make_invite, read_invite
@@ -16,7 +17,9 @@ from swarmd.domain.membership import NetworkCode, Phase
 from swarmd.domain.peers import Endpoint, Purpose
 from swarmd.domain.refusals import BadCode, Expired, Forbidden, Invalid, NoAnswer, OtherNetwork, UsedUp
 from swarmd.kit.world import seeded_world
+from swarmd.peers import hello as hellos
 from swarmd.transport.connection import Connection
+from swarmd.transport.doors import Admitted, TurnedAway
 from tests.fakes.linked import Node, Swarm, joined, open_swarm
 
 pytestmark = pytest.mark.looptime
@@ -133,6 +136,16 @@ async def test_somebody_else_in_the_inviters_place_gets_nowhere(swarm: Swarm) ->
     for row in await a.member.db.fetch_all("SELECT * FROM invites"):
         async with thief.member.db.transaction() as tx:
             await tx.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?)", tuple(row))
+    admit = thief.member.gate.admit
+
+    async def dishonest(hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
+        said = hellos.decode(hello)
+        assert said is not None
+        mine = hellos.encode(msgspec.structs.replace(said, expects=None))
+        return await admit(mine, static_public=static_public, invite_tag=invite_tag)
+
+    assert isinstance(await b.joiner.join(text), NoAnswer), "an honest node says that it was not meant"
+    thief.member.gate.admit = dishonest
     outcome = await b.joiner.join(text)
     assert isinstance(outcome, Forbidden)
     assert "in place of" in outcome.sentence

@@ -25,7 +25,7 @@ class FakeAuthority:
     def static_private(self) -> bytes:
         return self.node.encode()[:32]
 
-    def hello(self, *, purpose: Purpose, invited: bool) -> bytes:
+    def hello(self, *, purpose: Purpose, invited: bool, expect: NodeId | None = None) -> bytes:
         return f"{self.node}|{purpose.value}|{int(invited)}".encode()
 
     async def psk_for(self, tag: bytes) -> bytes | None:

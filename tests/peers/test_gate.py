@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from swarmd.discovery.invites import FRESH_BYTES, make_invite
-from swarmd.domain.ids import NetworkId
+from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.membership import InviteRecord
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Expired, Forbidden, Refusal, UsedUp
@@ -245,3 +245,24 @@ async def test_a_revoked_node_is_refused_by_whoever_knows_until_a_newer_code_adm
         await join(c, a)
         assert isinstance(await called(c, a), Admitted)
         assert isinstance(await called(c, b), Admitted)
+
+
+async def test_who_looks_for_somebody_else_is_told_who_lives_here_and_not_let_in(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a, open_member(2, world=world, folder=tmp_path) as b:
+        await join(b, a)
+        elsewhere = b.gate.hello(purpose=Purpose.CONTROL, invited=False, expect=NodeId("ee" * 32))
+        answer = await called(b, a, hello=elsewhere)
+        assert isinstance(answer, TurnedAway) and answer.reply is not None
+        told = await b.gate.check(answer.reply, static_public=a.key.static_public, invited=False)
+        assert isinstance(told, PeerIdentity) and told.node == a.key.node
+        right = b.gate.hello(purpose=Purpose.CONTROL, invited=False, expect=a.key.node)
+        assert isinstance(await called(b, a, hello=right), Admitted)
+
+
+async def test_a_code_is_not_spent_at_a_node_that_was_not_meant(world: World, tmp_path: Path) -> None:
+    async with open_member(1, world=world, folder=tmp_path) as a, open_member(2, world=world, folder=tmp_path) as b:
+        invite = await invite_of(a)
+        hello = b.gate.hello(purpose=Purpose.CONTROL, invited=True, expect=NodeId("ee" * 32))
+        answer = await a.gate.admit(hello, static_public=b.key.static_public, invite_tag=invite.tag)
+        assert isinstance(answer, TurnedAway) and answer.reply is None
+        assert isinstance(await admitted(b, a, invite), Admitted)

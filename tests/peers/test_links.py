@@ -13,7 +13,7 @@ from swarmd.discovery.join import Joined
 from swarmd.domain.events import PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
-from swarmd.domain.refusals import NoAnswer, Refusal
+from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import seeded_world
 from swarmd.peers import book as book_module
@@ -511,3 +511,17 @@ async def test_a_neighbour_with_an_older_program_still_hears_the_rest(swarm: Swa
         a.links.announce(summary_of(a, 7))
         await spy.wait_for(SummaryReceived, lambda fact: fact.summary.version == 7)
     assert b.links.link(c.id) is not None, "it does not know better"
+
+
+async def test_a_call_for_another_node_at_our_address_costs_no_link(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await together(a, b)
+    before = {line.purpose: line for line in b.links.lines()}
+    for caller, host in ((b, a), (a, b)):  # one of the two dialled what stands
+        for purpose in Purpose:
+            result = await caller.doors.dial(host.at, expect=NodeId("ee" * 32), purpose=purpose)
+            assert isinstance(result, Forbidden) and "in place of" in result.sentence
+    await asyncio.sleep(15.0)
+    after = {line.purpose: line for line in b.links.lines()}
+    assert all(after[purpose].up_s == pytest.approx(before[purpose].up_s + 15.0, abs=1.0) for purpose in Purpose)
