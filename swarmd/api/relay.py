@@ -93,7 +93,16 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     events.IdentityCloned: Row(
         kind="identity_cloned", category="security",
         say=lambda fact: Said(
-            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?",
+            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?"
+            if fact.at is not None
+            else "another machine has this node's key: is its data folder a copy?",
+            toast=WARNING, node=fact.node,
+        ),
+    ),
+    events.PeerCloned: Row(
+        kind="peer_cloned", category="security",
+        say=lambda fact: Said(
+            message=f"two machines say that they are node {short(fact.node)}: the second one is not let in",
             toast=WARNING, node=fact.node,
         ),
     ),

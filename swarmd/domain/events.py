@@ -68,10 +68,18 @@ class MemberRevoked(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityCloned(Fact):
-    """Another machine in the local network says that it is this node: its data folder is a copy of ours, or it lies."""
+    """Another machine says that it is this node: its data folder is a copy of ours, or, in the local network, it lies."""
 
     node: NodeId
-    at: Endpoint
+    at: Endpoint | None
+    """None: other members met it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerCloned(Fact):
+    """Two machines show the identity of this member, both at the same time. The one that was there first stays."""
+
+    node: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

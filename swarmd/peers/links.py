@@ -55,6 +55,7 @@ RECENT_LIMIT_S: Final = 8.0  # somebody who was here lately is back within 10 s 
 RECENT_S: Final = 3600.0  # for an hour: a dial is one packet, and most absences are shorter
 STABLE_S: Final = 60.0  # a link that lived this long was a good one: the next pause is short again
 CLOSE_LATER_S: Final = 5.0  # the peer closes the loser of a double connection; this is for one that does not
+CHALLENGE_S: Final = 2.0  # a round trip over the worst line, twice; so much later is a node back that lost its power
 JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored its certificate
 RELAY_AFTER_S: Final = 1.5  # a direct handshake over a bad mobile line takes a second; a relay costs somebody else
 RELAYS_TRIED: Final = 3  # nearest first; who says that it has a link to the other is nearly always right
@@ -126,6 +127,8 @@ class _Place:
     detoured: bool = False
     """The last connection was relayed."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    challenged: bool = False
+    """Whoever holds the connection is asked for a sign of life."""
     lost: bool = False
     """A connection has gone since the last dial."""
     lost_at: float | None = None
@@ -183,8 +186,9 @@ class Links:
             own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s
         )
         self._talks = Talks(
-            own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn
-        )
+            own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn,
+            world=world, bus=bus,
+        )  # fmt: skip
 
     async def run(self, ready: Ready) -> None:
         """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
@@ -486,8 +490,35 @@ class Links:
         return tuple(via for _, via in sorted(found)[:RELAYS_TRIED])
 
     def _adopt(self, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
-        """One more connection is up. No await in here: between the verdict and what follows nothing can change."""
+        """One more connection is up."""
         place = self._place(connection.node, connection.purpose)
+        current = place.slot.current
+        if current is None or current.boot == boot or current.link.closed is not None:
+            self._take(place, connection, boot=boot, endpoint=endpoint)
+        elif place.challenged:
+            connection.close("another connection is being looked at")
+        else:
+            place.challenged = True
+            what = self._challenge(place, current, connection, boot=boot, endpoint=endpoint)
+            self._spawn(what, name=f"two runs of {short(place.node)}")
+
+    async def _challenge(
+        self, place: _Place, current: _Leg, connection: Connection, *, boot: bytes, endpoint: Endpoint | None
+    ) -> None:
+        """Another run of a node that is linked. It was restarted, and the old connection does not know yet that nobody is
+        there; or two machines have the same identity, and then the one that answers stays."""
+        try:
+            alive = await current.link.connection.answers(within_s=CHALLENGE_S)
+        finally:
+            place.challenged = False
+        if alive and place.slot.current is current:
+            # It may ask for nothing: a copy of somebody's data folder is not somebody.
+            self._talks.say_twin(current.link, Link(connection, dispatcher=self._for_guests, spawn=self._spawn))
+        elif connection.closed is None:
+            self._take(place, connection, boot=boot, endpoint=endpoint)
+
+    def _take(self, place: _Place, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
+        """No await in here: between the verdict and what follows nothing can change."""
         link = Link(connection, dispatcher=self._dispatcher, spawn=self._spawn)
         self._open.add(link)
         leg = _Leg(link=link, boot=boot, up_at=self._world.clock.monotonic())

@@ -9,14 +9,18 @@ import logging
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
+from swarmd.domain.events import IdentityCloned, PeerCloned
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import PeerIdentity, Purpose
 from swarmd.identity import revocations
+from swarmd.kit.bus import EventBus
+from swarmd.kit.logs import Seldom
+from swarmd.kit.world import World
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
-from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary, Twin
 
 TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
 TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
@@ -43,15 +47,20 @@ class Talks:
         revoked: RevocationList,
         dispatcher: Dispatcher,
         spawn: Spawn,
+        world: World,
+        bus: EventBus,
     ) -> None:
         self._own = own
         self._lines = lines
         self._neighbours = neighbours
         self._revoked = revoked
         self._spawn = spawn
+        self._bus = bus
+        self._seldom = Seldom(clock=world.clock)
         dispatcher.answer(Summary, self._heard_summary)
         dispatcher.answer(Introduction, self._heard_introduction)
         dispatcher.accept(Revocations, self._told_revocations)
+        dispatcher.accept(Twin, self._told_twin)
 
     async def talk(self, link: Link) -> None:
         """Tells the peer what is new for it, until the link is gone."""
@@ -83,6 +92,32 @@ class Talks:
             except (LinkLost, TooManyStreams) as error:
                 logger.debug("node %s was not told that it is out: %s", short(link.node), error)
         link.close("the membership was revoked")
+
+    def say_twin(self, first: Link, second: Link) -> None:
+        """Two machines are the same node: tell both, and hang up on the one that came later."""
+        node = first.node
+        for link in (first, second):
+            try:
+                link.open(Twin(), last=True)
+            except (LinkLost, TooManyStreams) as error:
+                logger.debug("node %s was not told of its twin: %s", short(node), error)
+        second.close("another machine with this identity is linked")
+        if self._seldom.due(f"twins {node}"):
+            logger.warning(
+                "two machines say that they are node %s, at %s and at %s: the second is not let in as long as the first is there",
+                short(node), first.connection.remote, second.connection.remote,
+            )  # fmt: skip
+            self._bus.publish(PeerCloned(node=node))
+
+    def _told_twin(self, message: Twin, payload: memoryview, stream: Stream) -> None:
+        stream.end()
+        if self._seldom.due("our twin"):
+            logger.warning(
+                "node %s has met another machine that says it is this node, %s: if its data folder is a copy of this one's, "
+                "stop swarmd on one of the two, start it there with an empty data folder, and join with a new invite code",
+                short(stream.peer.node), short(self._own),
+            )  # fmt: skip
+            self._bus.publish(IdentityCloned(node=self._own, at=None))
 
     async def _heard_summary(self, message: Summary, payload: memoryview, peer: PeerIdentity) -> Heard:
         if self._lines.link(peer.node) is not None:

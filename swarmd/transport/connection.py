@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
         self._closed: asyncio.Future[str] = self._loop.create_future()
+        self._pongs: list[asyncio.Future[None]] = []
         transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
         no_delay(transport)
 
@@ -178,6 +179,20 @@ class Connection(asyncio.Protocol):
         self._session.ping(self._clock.ticks())
         self._flush()
 
+    async def answers(self, *, within_s: float) -> bool:
+        """Whether the peer gives a sign of life by then. It must have been started."""
+        pong = self._loop.create_future()
+        self._pongs.append(pong)
+        self.ping()
+        try:
+            async with asyncio.timeout(within_s):
+                await pong
+        except TimeoutError:
+            return False
+        finally:
+            self._pongs.remove(pong)
+        return self.closed is None
+
     # ---- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
@@ -219,6 +234,7 @@ class Connection(asyncio.Protocol):
                 self.rtt_s = seconds
                 self.min_rtt_s = seconds if self.min_rtt_s is None else min(seconds, self.min_rtt_s)
                 self.rtt_samples += 1
+                self._wake_pongs()
             case Closed(reason=reason):
                 self._flush()
                 self._ends(reason)
@@ -256,6 +272,7 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if not self._closed.done():
             self._closed.set_result(reason)
+        self._wake_pongs()
         if not self._lost:
             if self._paused:
                 self._write_last()
@@ -264,6 +281,11 @@ class Connection(asyncio.Protocol):
         logger.debug("link to %s (%s) is over: %s", short(self.node), self.purpose.value, reason)
         if self._sink is not None:
             self._sink(Closed(reason=reason))
+
+    def _wake_pongs(self) -> None:
+        for pong in self._pongs:
+            if not pong.done():
+                pong.set_result(None)
 
     def _write_last(self) -> None:
         """A paused transport still takes the few bytes of a GOODBYE."""

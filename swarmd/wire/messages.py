@@ -154,3 +154,10 @@ class Renew:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
     certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE)]
+
+
+@message(16)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """To both of two machines that show the same identity: another one does. No answer. The listener takes it for a
+    hint: the teller may be wrong, or lie."""

@@ -20,6 +20,8 @@ SAMPLES: list[Fact] = [
     events.MemberAdmitted(node=PEER),
     events.MemberRevoked(node=PEER),
     events.IdentityCloned(node=PEER, at=Endpoint("10.0.0.7", 8810)),
+    events.IdentityCloned(node=PEER, at=None),
+    events.PeerCloned(node=PEER),
     events.PeerConnected(node=PEER),
     events.PeerDisconnected(node=PEER, reason="timeout"),
     events.ModelDiscovered(model=MODEL, name="Tiny"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.discovery.join import Joined
-from swarmd.domain.events import PeerConnected, PeerDisconnected, SummaryReceived
+from swarmd.domain.events import IdentityCloned, PeerCloned, PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
@@ -525,3 +525,28 @@ async def test_a_call_for_another_node_at_our_address_costs_no_link(swarm: Swarm
     await asyncio.sleep(15.0)
     after = {line.purpose: line for line in b.links.lines()}
     assert all(after[purpose].up_s == pytest.approx(before[purpose].up_s + 15.0, abs=1.0) for purpose in Purpose)
+
+
+async def test_a_copy_of_a_node_is_not_let_in_while_the_node_is_there_and_both_are_told(
+    swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await together(a, b)
+    before = {line.purpose: line for line in a.links.lines()}
+    swarm.databases[3] = swarm.databases[2]  # certificate, book and all
+    with caplog.at_level(logging.WARNING), a.member.bus.spy() as at_a, b.member.bus.spy() as at_b:
+        copy = await swarm.start(3, identity=2, world=seeded_world(99))
+        assert copy.id == b.id
+        with copy.member.bus.spy() as at_copy:
+            await asyncio.sleep(60.0)
+            assert at_copy.of(IdentityCloned) == [IdentityCloned(node=b.id, at=None)]
+        assert at_b.of(IdentityCloned) == [IdentityCloned(node=b.id, at=None)]
+        assert at_a.of(PeerCloned) == [PeerCloned(node=b.id)]
+        assert at_a.of(PeerDisconnected) == at_b.of(PeerDisconnected) == []
+    after = {line.purpose: line for line in a.links.lines()}
+    assert all(after[purpose].up_s == pytest.approx(before[purpose].up_s + 60.0, abs=3.0) for purpose in Purpose)
+    assert [record.message.split(":")[0] for record in caplog.records if "machine" in record.message] != []
+    assert sum("machine" in record.message for record in caplog.records) == 3, "each says it once"
+    await swarm.stop(2)
+    await until(lambda: both_up(a, copy))

@@ -73,6 +73,8 @@ def talks(world, *, revoked=()):
         revoked=listed,
         dispatcher=Dispatcher(),
         spawn=lambda *_: None,
+        world=world,
+        bus=EventBus(),
     )
 
 
