@@ -104,7 +104,7 @@ class Talks:
         second.close("another machine with this identity is linked")
         if self._seldom.due(f"twins {node}"):
             logger.warning(
-                "two machines say that they are node %s, at %s and at %s: the second is not let in as long as the first is there",
+                "two machines say that they are node %s, at %s and at %s: the second is kept out while the first is there",
                 short(node), first.connection.remote, second.connection.remote,
             )  # fmt: skip
             self._bus.publish(PeerCloned(node=node))
