@@ -67,6 +67,7 @@ from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
 from swarmd.peers.members import Members
 from swarmd.peers.membership import Membership
+from swarmd.peers.port_mapping import PortMapping, UpnpGateway
 from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.surroundings import Surroundings
@@ -237,6 +238,9 @@ class _Built:
         self._joiner = Joiner(
             membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
         )
+        self._mapping = PortMapping(
+            gateway=UpnpGateway, port=lambda: self._peer_endpoint().port, changed=lambda: self._herald.tell(), world=world,
+        )
         self._surroundings = Surroundings(addresses=addresses, links=self._links, world=world)
         self._lan = Lan(
             own=key.node, network=lambda: self._membership.network, listening=self._peer_endpoint, interfaces=interfaces,
@@ -327,10 +331,12 @@ class _Built:
             await self._membership.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
-        lan = (self._lan,) if self._live.current().network.enable_mdns else ()
+        network = self._live.current().network
+        lan = (self._lan,) if network.enable_mdns else ()
+        mapping = (self._mapping,) if network.upnp else ()
         for service in (
             self._feed, self._hardware, self._reputation, self._doors, self._links, self._renewal,
-            self._surroundings, *lan, self._desk, self._workers, self._demand, self._herald, self._server,
+            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         await self._cut_builtin(self._live.current())
@@ -414,8 +420,8 @@ class _Built:
         return endpoint
 
     def _external(self) -> tuple[Endpoint, ...]:
-        text = self._live.current().network.external_address
-        return (parse_endpoint(text),) if text else ()
+        text, mapped = self._live.current().network.external_address, self._mapping.external
+        return ((parse_endpoint(text),) if text else ()) + ((mapped,) if mapped is not None else ())
 
 
 def _verify_manifest(publisher: NodeId, message: bytes, signature: bytes) -> bool:

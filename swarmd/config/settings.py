@@ -162,6 +162,10 @@ class NetworkSettings:
         True, "Find members in the local network, and be found there; what is announced: docs/architecture.md, Security.",
         live=False,
     )
+    upnp: bool = setting(
+        False, "Ask the home router (UPnP) to forward the peer port, so that others can dial us; needs `swarmd[upnp]`.",
+        live=False,
+    )
     max_peers: int = setting(
         150, "Links kept at the same time.",
         live=False, low=1, high=10_000,
