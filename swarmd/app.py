@@ -69,6 +69,7 @@ from swarmd.peers.members import Members
 from swarmd.peers.membership import Membership
 from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
+from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.registry import Registry
@@ -199,9 +200,13 @@ class _Built:
             key=key, network_key_path=folder / "network.key", db=database, disk=disk, world=world, bus=bus, book=self._book
         )
         invitations = Invitations(membership=self._membership, db=database, clock=world.clock, bus=bus)
+        self._short_codes = ShortCodes(
+            membership=self._membership, invitations=invitations, summaries=self._summaries, heard=self._heard_nameplates,
+            spawn=spawn, world=world, bus=bus,
+        )  # fmt: skip
         gate = Gate(
-            key=key, membership=self._membership, invitations=invitations, world=world, software=f"swarmd/{__version__}",
-            listening=self._listening,
+            key=key, membership=self._membership, invitations=invitations, short_codes=self._short_codes, world=world,
+            software=f"swarmd/{__version__}", listening=self._listening,
         )  # fmt: skip
         self._doors = Doors(
             listen=Endpoint(settings.network.listen_address, settings.node.listen_port + PEER_PORT_OFFSET),
@@ -233,17 +238,20 @@ class _Built:
             settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
             in_memory=self._in_memory,
         )  # fmt: skip
-        self._joiner = Joiner(
-            membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
-        )
         self._surroundings = Surroundings(addresses=addresses, links=self._links, world=world)
         self._lan = Lan(
             own=key.node, network=lambda: self._membership.network, listening=self._peer_endpoint, interfaces=interfaces,
-            links=self._links, responder=Multicast(world=world), world=world, bus=bus,
+            links=self._links, nameplates=self._short_codes.nameplates, responder=Multicast(world=world), world=world,
+            bus=bus,
+        )  # fmt: skip
+        self._joiner = Joiner(
+            membership=self._membership, gate=gate, links=self._links, dialler=self._doors,
+            segment=self._lan if settings.network.enable_mdns else None, world=world, bus=bus,
         )  # fmt: skip
         self._codes = NetworkCodes(
-            membership=self._membership, invitations=invitations, links=self._links, world=world, announced=self._announced
-        )
+            membership=self._membership, invitations=invitations, short_codes=self._short_codes, links=self._links,
+            world=world, announced=self._announced,
+        )  # fmt: skip
 
         # floor 6: running layers
         self._workers = Workers(
@@ -264,7 +272,7 @@ class _Built:
             node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
             software=f"swarmd/{__version__}", region=self._region, free_ram=self._free_ram,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
-            demand=self._demand.told,
+            demand=self._demand.told, nameplates=self._short_codes.nameplates,
         )  # fmt: skip
 
         # floor 7: what the swarm needs
@@ -324,6 +332,7 @@ class _Built:
             await self._book.load()
             await self._reputation.load()
             await self._membership.load()
+            await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
         lan = (self._lan,) if self._live.current().network.enable_mdns else ()
@@ -368,6 +377,9 @@ class _Built:
 
     def _summaries(self) -> dict[NodeId, NodeSummary]:
         return {view.record.node: view.summary for view in self._links.views() if view.connected and view.summary}
+
+    def _heard_nameplates(self) -> frozenset[int]:
+        return self._lan.heard_nameplates()
 
     async def _before_drop(self, ref: ShardRef) -> Refusal | None:
         if ref.index not in self._workers.loaded(ref.model):

@@ -37,6 +37,7 @@ from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
+from swarmd.transport.doors import ShortTry
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
 from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary
@@ -69,6 +70,7 @@ class Dialler(Protocol):
         expect: NodeId | None,
         purpose: Purpose,
         invite: tuple[bytes, bytes] | None = None,
+        short: ShortTry | None = None,
     ) -> Connection | Refusal: ...
 
 

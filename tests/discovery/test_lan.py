@@ -24,6 +24,7 @@ from swarmd.discovery.lan import (
     Multicast,
     NoMulticast,
     Notice,
+    Update,
     network_tag,
 )
 from swarmd.domain.events import IdentityCloned, NetworkFounded, NetworkJoined
@@ -55,15 +56,19 @@ class FakeResponder:
     withdrawn: int = 0
 
     @asynccontextmanager
-    async def open(self, notice: Notice, heard: Heard) -> AsyncIterator[None]:
+    async def open(self, notice: Notice, heard: Heard) -> AsyncIterator[Update]:
         self.tries += 1
         if self.broken:
             raise NoMulticast(self.broken)
         self.announced.append(notice)
         self.heard = heard
         heard(notice.name, notice)  # a responder hears itself
+
+        async def update(notice: Notice) -> None:
+            self.announced.append(notice)
+
         try:
-            yield
+            yield update
         finally:
             self.heard = None
             self.withdrawn += 1
@@ -98,6 +103,7 @@ class Machine:
     bus: EventBus
     network: list[NetworkId]
     addresses: list[str]
+    plates: list[int]
 
     def join(self, network: NetworkId) -> None:
         self.network[:] = [network]
@@ -109,19 +115,20 @@ async def machine(
     *addresses: str, world: World, network: NetworkId | None = OURS, listen: str = "0.0.0.0", broken: str = ""
 ) -> AsyncIterator[Machine]:
     bus, responder, links = EventBus(), FakeResponder(broken=broken), FakeLinks()
-    networks, interfaces = [network] if network else [], [LOOPBACK, *addresses]
+    networks, interfaces, plates = [network] if network else [], [LOOPBACK, *addresses], list[int]()
     lan = Lan(
         own=OWN, network=lambda: networks[0] if networks else None, listening=lambda: Endpoint(listen, 8810),
-        interfaces=lambda: tuple(ipaddress.ip_interface(one) for one in interfaces), links=links, responder=responder,
-        world=world, bus=bus,
+        interfaces=lambda: tuple(ipaddress.ip_interface(one) for one in interfaces), links=links,
+        nameplates=lambda: tuple(plates), responder=responder, world=world, bus=bus,
     )  # fmt: skip
     with bus.spy() as spy:
         async with Supervisor("test", world=world) as supervisor:
             await supervisor.start(lan)
             await asyncio.sleep(0.01)
             yield Machine(
-                lan=lan, responder=responder, links=links, spy=spy, bus=bus, network=networks, addresses=interfaces
-            )
+                lan=lan, responder=responder, links=links, spy=spy, bus=bus, network=networks, addresses=interfaces,
+                plates=plates,
+            )  # fmt: skip
 
 
 def record(

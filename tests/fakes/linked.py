@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from pathlib import Path
 
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joined, Joiner
+from swarmd.discovery.lan import Lan
 from swarmd.domain.ids import NodeId
-from swarmd.domain.membership import NetworkCode
+from swarmd.domain.membership import NetworkCode, NewInvite
 from swarmd.domain.peers import Endpoint
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
@@ -19,11 +21,12 @@ from swarmd.peers.links import Links
 from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
 from swarmd.transport.connection import Connection
-from swarmd.transport.doors import Doors, Network
+from swarmd.transport.doors import Doors, Forward, Network
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Dispatcher
 from tests.fakes.inline_sqlite import inline_database
-from tests.fakes.members import Member, open_member
+from tests.fakes.members import Member, inline, open_member
+from tests.fakes.segment import FakeSegment
 
 ANY_PORT = Endpoint("127.0.0.1", 0)
 
@@ -38,6 +41,7 @@ class Node:
     codes: NetworkCodes
     gauges: Gauges
     announced: list[Endpoint]
+    lan: Lan
 
     @property
     def id(self) -> NodeId:
@@ -54,6 +58,11 @@ class Node:
         assert isinstance(code, NetworkCode), code
         return code.code
 
+    async def short_code(self) -> str:
+        made = await self.codes.short_code()
+        assert isinstance(made, NewInvite), made
+        return made.code
+
 
 @asynccontextmanager
 async def open_node(
@@ -65,8 +74,11 @@ async def open_node(
     listen: Endpoint | None = ANY_PORT,
     database: Path | Database | None = None,
     max_peers: int = 150,
+    segment: FakeSegment | None = None,
+    forward: Forward | None = None,
 ) -> AsyncIterator[Node]:
-    """A running node. `listen` None: it only dials. Its announced address is where it really listens."""
+    """A running node. `listen` None: it only dials. Its announced address is where it really listens. With a segment it
+    takes part in the local network as `10.0.0.<seed>/24`."""
     async with (
         open_member(seed, world=world, folder=folder, database=database) as member,
         Supervisor(f"node {seed}", world=world) as supervisor,
@@ -85,6 +97,7 @@ async def open_node(
             spawn=supervisor.spawn,
             world=world,
             network=network,
+            forward=forward,
         )
         links = Links(
             own=member.key.node,
@@ -106,12 +119,31 @@ async def open_node(
             world=world,
             bus=member.bus,
         )
+        lan = Lan(
+            own=member.key.node,
+            network=lambda: member.membership.network,
+            listening=lambda: member.listening[0],
+            interfaces=lambda: (ip_interface(f"{Swarm.host(seed)}/24"),),
+            links=links,
+            nameplates=member.short_codes.nameplates,
+            responder=segment or FakeSegment(),
+            world=world,
+            bus=member.bus,
+        )
         joiner = Joiner(
-            membership=member.membership, gate=member.gate, links=links, dialler=doors, world=world, bus=member.bus
+            membership=member.membership,
+            gate=member.gate,
+            links=links,
+            dialler=doors,
+            segment=None if segment is None else lan,
+            world=world,
+            bus=member.bus,
+            compute=inline,
         )
         codes = NetworkCodes(
             membership=member.membership,
             invitations=member.invitations,
+            short_codes=member.short_codes,
             links=links,
             world=world,
             announced=lambda: tuple(announced),
@@ -123,6 +155,8 @@ async def open_node(
             announced.append(doors.endpoint)
         await supervisor.start(links)
         await supervisor.start(renewal)
+        if segment is not None:
+            await supervisor.start(lan)
         yield Node(
             member=member,
             doors=doors,
@@ -132,6 +166,7 @@ async def open_node(
             codes=codes,
             gauges=gauges,
             announced=announced,
+            lan=lan,
         )
 
 
@@ -150,8 +185,18 @@ class Swarm:
     stack: AsyncExitStack
     databases: dict[int, Database] = field(default_factory=dict)
     running: dict[int, AsyncExitStack] = field(default_factory=dict)
+    segment: FakeSegment = field(default_factory=FakeSegment)
 
-    async def start(self, seed: int, *, listening: bool = True, world: World | None = None, max_peers: int = 150) -> Node:
+    async def start(
+        self,
+        seed: int,
+        *,
+        listening: bool = True,
+        world: World | None = None,
+        max_peers: int = 150,
+        lan: bool = False,
+        forward: Forward | None = None,
+    ) -> Node:
         if seed not in self.databases:
             self.databases[seed] = await self.stack.enter_async_context(inline_database())
         stack = self.running[seed] = AsyncExitStack()
@@ -164,6 +209,8 @@ class Swarm:
                 listen=Endpoint("0.0.0.0", 8810) if listening else None,
                 database=self.databases[seed],
                 max_peers=max_peers,
+                segment=self.segment if lan else None,
+                forward=forward,
             )
         )
 
