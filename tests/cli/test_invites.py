@@ -71,7 +71,8 @@ def test_the_nodes_refusal_is_its_sentence(cli: Cli) -> None:
 
 
 def test_two_wishes_at_once_are_refused(cli: Cli) -> None:
-    for wishes in (("--list", "--uses", "2"), ("--list", "--cancel", "11"), ("--cancel", "11", "--qr"), ("--short", "--uses", "2")):
+    both = (("--list", "--cancel", "11"), ("--cancel", "11", "--qr"), ("--short", "--uses", "2"))
+    for wishes in (("--list", "--uses", "2"), *both):
         result = cli("invite", *wishes)
         assert (result.exit_code, "one at a time" in result.stderr) == (1, True)
 
