@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarmd.discovery.short_words import FIRST, SECOND
@@ -36,7 +36,7 @@ class ShortCode:
     """A short code that could be read."""
 
     nameplate: int
-    words: str
+    words: str = field(repr=False)
     """The number and the words in their one spelling: what both sides put into SPAKE2."""
     at: Endpoint | None
     """Where to look; None: in the local network."""

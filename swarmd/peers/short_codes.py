@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from swarmd.domain.events import ShortCodeEnded, ShortCodeMade
@@ -65,7 +65,7 @@ async def unhurried(work: Callable[[], T], *, compute: Compute, clock: Clock) ->
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Live:
     nameplate: int
-    words: str
+    words: str = field(repr=False)
     """The whole code in its one spelling."""
     network: NetworkId
     invite: InviteRecord
@@ -158,7 +158,7 @@ class ShortCodes:
         if live is None or live.nameplate != nameplate:
             return self._elsewhere(nameplate)
         if live.busy:
-            logger.info("%s tries short code %d while somebody else does", caller, nameplate)
+            logger.debug("%s tries short code %d while somebody else does", caller, nameplate)
             return None
         live.busy = True
         answer: Exchange | None = None

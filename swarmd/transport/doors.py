@@ -458,7 +458,8 @@ class Doors:
 
     async def _passed_on(self, greeting: Greeting, nameplate: int, answer: Elsewhere | None) -> bool:
         if answer is None or self._forward is None:
-            logger.info("%s knocked with the short code %d, which nobody answers", greeting.remote, nameplate)
+            level = logging.INFO if self._seldom.due(f"{greeting.remote.host} short code") else logging.DEBUG
+            logger.log(level, "%s knocked with short code %d, which nobody answers", greeting.remote, nameplate)
             return False
         await self._forward(greeting, answer.node, greeting.handshake.first_flight)
         return True
