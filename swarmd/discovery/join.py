@@ -240,7 +240,10 @@ class Joiner:
                 tried=(),
                 reason=f"network.enable_mdns is off here, so nobody is looked for; name the address, as in {SAMPLE}@HOST",
             )
-        nobody = f"nobody in the local network has short code {search.code.nameplate}"
+        nobody = (
+            f"nobody in the local network has short code {search.code.nameplate}: it is over, or its node is not in this "
+            f"network and its address has to be named, as in {SAMPLE}@HOST"
+        )
         said: _Admitted | Refusal = NoAnswer(tried=(), reason=nobody)
         try:
             async with self._segment.seek(search.code.nameplate) as found:
