@@ -70,6 +70,7 @@ from swarmd.peers.membership import Membership
 from swarmd.peers.port_mapping import PortMapping, UpnpGateway
 from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
+from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.registry import Registry
@@ -78,6 +79,7 @@ from swarmd.shards.storage import ShardStorage
 from swarmd.store.database import BadMigration, Database, DatabaseUnusable, SchemaTooNew
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors
+from swarmd.transport.greeting import Greeting
 from swarmd.transport.rpc import Dispatcher
 
 EXIT_OK: Final = 0
@@ -200,13 +202,17 @@ class _Built:
             key=key, network_key_path=folder / "network.key", db=database, disk=disk, world=world, bus=bus, book=self._book
         )
         invitations = Invitations(membership=self._membership, db=database, clock=world.clock, bus=bus)
+        self._short_codes = ShortCodes(
+            membership=self._membership, invitations=invitations, summaries=self._summaries, heard=self._heard_nameplates,
+            spawn=spawn, world=world, bus=bus,
+        )  # fmt: skip
         gate = Gate(
-            key=key, membership=self._membership, invitations=invitations, world=world, software=f"swarmd/{__version__}",
-            listening=self._listening,
+            key=key, membership=self._membership, invitations=invitations, short_codes=self._short_codes, world=world,
+            software=f"swarmd/{__version__}", listening=self._listening,
         )  # fmt: skip
         self._doors = Doors(
             listen=Endpoint(settings.network.listen_address, settings.node.listen_port + PEER_PORT_OFFSET),
-            authority=gate, on_connection=self._accepted, spawn=spawn, world=world,
+            authority=gate, on_connection=self._accepted, spawn=spawn, world=world, forward=self._forward,
         )  # fmt: skip
         self._links = Links(
             own=key.node, book=self._book, dialler=self._doors, dispatcher=dispatcher, spawn=spawn, world=world, bus=bus,
@@ -235,20 +241,23 @@ class _Built:
             settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
             in_memory=self._in_memory,
         )  # fmt: skip
-        self._joiner = Joiner(
-            membership=self._membership, gate=gate, links=self._links, dialler=self._doors, world=world, bus=bus
-        )
         self._mapping = PortMapping(
             gateway=UpnpGateway, port=lambda: self._peer_endpoint().port, changed=lambda: self._herald.tell(), world=world,
         )
         self._surroundings = Surroundings(addresses=addresses, links=self._links, world=world)
         self._lan = Lan(
             own=key.node, network=lambda: self._membership.network, listening=self._peer_endpoint, interfaces=interfaces,
-            links=self._links, responder=Multicast(world=world), world=world, bus=bus,
+            links=self._links, nameplates=self._short_codes.nameplates_around, responder=Multicast(world=world), world=world,
+            bus=bus,
+        )  # fmt: skip
+        self._joiner = Joiner(
+            membership=self._membership, gate=gate, links=self._links, dialler=self._doors,
+            segment=self._lan if settings.network.enable_mdns else None, world=world, bus=bus,
         )  # fmt: skip
         self._codes = NetworkCodes(
-            membership=self._membership, invitations=invitations, links=self._links, world=world, announced=self._announced
-        )
+            membership=self._membership, invitations=invitations, short_codes=self._short_codes, links=self._links,
+            world=world, announced=self._announced,
+        )  # fmt: skip
 
         # floor 6: running layers
         self._workers = Workers(
@@ -269,7 +278,7 @@ class _Built:
             node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
             software=f"swarmd/{__version__}", region=self._region, free_ram=self._free_ram,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
-            demand=self._demand.told,
+            demand=self._demand.told, nameplates=self._short_codes.nameplates,
         )  # fmt: skip
 
         # floor 7: what the swarm needs
@@ -329,6 +338,7 @@ class _Built:
             await self._book.load()
             await self._reputation.load()
             await self._membership.load()
+            await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
         network = self._live.current().network
@@ -373,8 +383,14 @@ class _Built:
     def _accepted(self, connection: Connection) -> None:
         self._links.accepted(connection)
 
+    async def _forward(self, greeting: Greeting, node: NodeId, first: bytes) -> None:
+        await self._links.relay.forward(greeting, node, first)
+
     def _summaries(self) -> dict[NodeId, NodeSummary]:
         return {view.record.node: view.summary for view in self._links.views() if view.connected and view.summary}
+
+    def _heard_nameplates(self) -> frozenset[int]:
+        return self._lan.heard_nameplates()
 
     async def _before_drop(self, ref: ShardRef) -> Refusal | None:
         if ref.index not in self._workers.loaded(ref.model):

@@ -14,6 +14,8 @@ InviteLife = Annotated[int, Meta(extra_json_schema={"minimum": 60, "maximum": 31
 class InviteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     uses: InviteUses = 1
     life_seconds: InviteLife = 86_400
+    short: bool = False
+    """A number and two words to be typed, for one node within ten minutes; `uses` and `life_seconds` stay away then."""
 
 
 class InviteMade(Struct, frozen=True, kw_only=True):
@@ -25,7 +27,8 @@ class InviteMade(Struct, frozen=True, kw_only=True):
     expires_at: str
     uses: int
     qr_svg: str | None
-    """The code as an `<svg>` element; null where it is too long to be scanned."""
+    """The code as an `<svg>` element; null where it is too long to be scanned, and for a short code, which is typed."""
+    short: bool
 
 
 class InviteRow(Struct, frozen=True, kw_only=True):
@@ -35,4 +38,5 @@ class InviteRow(Struct, frozen=True, kw_only=True):
     expires_at: str
     uses_left: int
     state: str
-    """`live`, `used`, `expired` or `cancelled`."""
+    """`live`, `used`, `expired`, `cancelled`, or `burnt`: a short code that somebody tried with wrong words."""
+    short: bool

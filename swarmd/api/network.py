@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from swarmd.api import invite_shapes, shapes, views
 from swarmd.api.calls import Call, Reply
 from swarmd.api.ports import Census, Codes, Joiner, Peers, Trust
-from swarmd.domain.refusals import Refusal
+from swarmd.domain.refusals import Invalid, Refusal
+
+_NO_TERMS: Final = (invite_shapes.InviteRequest().uses, invite_shapes.InviteRequest().life_seconds)
 
 
 class NetworkHandlers:
@@ -28,10 +32,17 @@ class NetworkHandlers:
 
     async def make_invite(self, call: Call) -> Reply | Refusal:
         body: invite_shapes.InviteRequest = call.body
-        made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses)
+        if not body.short:
+            made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses)
+        elif (body.uses, body.life_seconds) != _NO_TERMS:
+            what = "a short code is for one node and ten minutes: leave uses and life_seconds out, or make a long code"
+            made = Invalid(what=what, param="short")
+        else:
+            made = await self._codes.short_code()
         if isinstance(made, Refusal):
             return made
-        return Reply(body=views.invite_made(made), headers={"cache-control": "no-store"})
+        status = 201 if body.short else 200
+        return Reply(body=views.invite_made(made), status=status, headers={"cache-control": "no-store"})
 
     async def invites(self, _call: Call) -> list[invite_shapes.InviteRow]:
         return [views.invite_row(invite) for invite in await self._codes.invites()]

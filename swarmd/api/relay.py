@@ -69,6 +69,13 @@ def _finished(fact: events.GenerationFinished) -> Said:
     )
 
 
+def _short_code_ended(fact: events.ShortCodeEnded) -> Said:
+    if not fact.burnt:
+        return Said(message=f"the short code {fact.nameplate} was cancelled")
+    message = f"somebody tried the short code {fact.nameplate} with wrong words: it is burnt, make a new one"
+    return Said(message=message, toast=WARNING)
+
+
 ROWS: Final[Mapping[type[Fact], Row]] = {
     events.NodeStarted: Row(
         kind="daemon_started", category="system",
@@ -86,6 +93,8 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="member_admitted", category="security",
         say=lambda fact: Said(message=f"node {short(fact.node)} joined with an invite code", toast=INFO, node=fact.node),
     ),
+    events.ShortCodeMade: SILENT,
+    events.ShortCodeEnded: Row(kind="short_code_ended", category="security", say=_short_code_ended),
     events.MemberRevoked: Row(
         kind="member_revoked", category="security", peers_changed=True,
         say=lambda fact: Said(message=f"node {short(fact.node)} was put out of the network", toast=WARNING, node=fact.node),

@@ -252,8 +252,8 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path="/api/admin/invites", guard=WRITE, handler=network.make_invite,
-            request=invite_shapes.InviteRequest, reply=invite_shapes.InviteMade, status=(200, 400, 403, 503),
-            doc="A new invite code for some nodes and some time; it is told this once and not stored.",
+            request=invite_shapes.InviteRequest, reply=invite_shapes.InviteMade, status=(200, 201, 400, 403, 503),
+            doc="A new invite code for some nodes and some time, or a short one (201); it is told this once and not stored.",
         ),
         Route(
             # The key even on loopback: who was invited when is for whoever may invite.
@@ -266,7 +266,8 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path="/api/admin/join-network", guard=WRITE, handler=network.join, request=shapes.JoinRequest,
-            reply=shapes.Joined, status=(200, 400, 403, 409, 502), doc="Join a network by invite code or multiaddr.",
+            reply=shapes.Joined, status=(200, 400, 403, 409, 502),
+            doc="Join a network by invite code, short code or multiaddr.",
         ),
     )  # fmt: skip
 

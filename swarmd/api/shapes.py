@@ -23,7 +23,8 @@ class AddFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class JoinRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code: str
-    """`swarm://...` or a multiaddr."""
+    """`swarm://...`, a short code such as `7-crossover-clockwork` (with `@host` or `@host:port` to say where), or a
+    multiaddr."""
 
 
 class SessionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -244,7 +244,8 @@ def invite_made(made: NewInvite) -> invite_shapes.InviteMade:
         created_at=time_text(made.invite.created_at),
         expires_at=time_text(made.invite.expires_at),
         uses=made.invite.uses_left,
-        qr_svg=qr.as_svg(made.code),
+        qr_svg=None if made.invite.short else qr.as_svg(made.code),
+        short=made.invite.short,
     )
 
 
@@ -255,6 +256,7 @@ def invite_row(invite: InviteView) -> invite_shapes.InviteRow:
         expires_at=time_text(invite.expires_at),
         uses_left=invite.uses_left,
         state=invite.state.value,
+        short=invite.short,
     )
 
 

@@ -123,6 +123,10 @@ class NodeClient:
         body = invite_shapes.InviteRequest(uses=uses, life_seconds=life_seconds)
         return await self._ask("POST", "/api/admin/invites", invite_shapes.InviteMade, body=body)
 
+    async def make_short_code(self) -> invite_shapes.InviteMade:
+        body = invite_shapes.InviteRequest(short=True)
+        return await self._ask("POST", "/api/admin/invites", invite_shapes.InviteMade, body=body, also=(201,))
+
     async def invites(self) -> list[invite_shapes.InviteRow]:
         return await self._ask("GET", "/api/admin/invites", list[invite_shapes.InviteRow])
 

@@ -53,6 +53,18 @@ async def make(chosen: Chosen, *, uses: int | None, life_s: int | None, with_qr:
             say(line, style=PAPER)
 
 
+async def make_short(chosen: Chosen, *, as_json: bool) -> None:
+    """The old one ends."""
+    async with NodeClient(find(chosen)) as node:
+        made = await node.make_short_code()
+    if as_json:
+        say_json(made)
+        return
+    say(made.code, style="bold")
+    say(f"Type on a machine in this network, until {made.expires_at}: swarmd join {made.code}", style="dim")
+    say("It takes one try, right or wrong. From elsewhere add --at and the address of this node.", style="dim")
+
+
 async def show(chosen: Chosen, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         rows = await node.invites()
@@ -63,8 +75,11 @@ async def show(chosen: Chosen, *, as_json: bool) -> None:
         say("this node gave no codes that it remembers: make one with `swarmd invite`")
         return
     show_table(
-        ("id", "state", "uses left", "expires", "made"),
-        [(row.id, row.state, str(row.uses_left), row.expires_at, row.created_at) for row in rows],
+        ("id", "kind", "state", "uses left", "expires", "made"),
+        [
+            (row.id, "short" if row.short else "long", row.state, str(row.uses_left), row.expires_at, row.created_at)
+            for row in rows
+        ],
         numbers=("uses left",),
     )
 

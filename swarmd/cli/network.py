@@ -13,6 +13,7 @@ from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, say, say_json, show_table, sure, table, watch
+from swarmd.discovery.short_text import looks_short
 
 PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
 PEER_NUMBERS: Final = ("round trip", "shards")
@@ -25,7 +26,17 @@ Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this m
 Life = Annotated[
     int | None, typer.Option("--life", parser=invites.seconds, metavar="7d|12h|30m", help="A new code, good for this long.")
 ]
+Short = Annotated[
+    bool, typer.Option("--short", help="A number and two words to be typed, for one machine in this room and ten minutes.")
+]
 WithQr = Annotated[bool, typer.Option("--qr", help="Print the code as a QR code as well.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="HOST[:PORT]", help="For a short code: where to look, if not in the local network. "
+        "The node that made it, or one that both can reach.",
+    ),
+]  # fmt: skip
 ListAll = Annotated[bool, typer.Option("--list", help="The codes this node gave, and what became of them.")]
 CancelId = Annotated[
     str | None, typer.Option("--cancel", metavar="ID", help="End a code at once; the start of its id will do.")
@@ -69,6 +80,7 @@ def invite(
     *,
     uses: Uses = None,
     life: Life = None,
+    short: Short = False,
     with_qr: WithQr = False,
     list_all: ListAll = False,
     cancel: CancelId = None,
@@ -78,15 +90,17 @@ def invite(
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Print a code that admits one more node, or more with --uses; list codes and cancel them."""
+    """Print a code that admits one more node, or more with --uses; a short one to type; list codes and cancel them."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
     making = uses is not None or life is not None or with_qr
-    if making + list_all + (cancel is not None) > 1:
-        raise sure("--list, --cancel and the terms of a new code are different wishes: one at a time")
+    if making + short + list_all + (cancel is not None) > 1:
+        raise sure("--list, --cancel, --short and the terms of a new code are different wishes: one at a time")
     if list_all:
         finish(invites.show(chosen, as_json=as_json))
     elif cancel is not None:
         finish(invites.cancel(chosen, cancel, as_json=as_json))
+    elif short:
+        finish(invites.make_short(chosen, as_json=as_json))
     else:
         finish(invites.make(chosen, uses=uses, life_s=life, with_qr=with_qr, as_json=as_json))
 
@@ -94,13 +108,17 @@ def invite(
 def join(
     code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member, or a multiaddr.")],
     *,
+    at: At = None,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Make the node a member of a swarm."""
-    finish(_join(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), code.strip()))
+    text = code.strip() if at is None else f"{code.strip()}@{at.strip()}"
+    if at is not None and not looks_short(code):
+        raise sure("--at says where to look for a short code, such as 7-crossover-clockwork: other codes know it themselves")
+    finish(_join(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), text))
 
 
 async def _status(chosen: Chosen, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from swarmd.cli.place import USAGE, Chosen, Config, DataFolder, find, flags_of, 
 from swarmd.cli.terminal import complain, say
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import Value
+from swarmd.discovery.short_text import looks_short
 from swarmd.domain.ids import short
 from swarmd.domain.peers import parse_endpoint
 from swarmd.kit import logs
@@ -36,7 +37,7 @@ def run(
     ] = None,
     listen: Annotated[str | None, typer.Option("--listen", help="Address of the API; 0.0.0.0 for other machines.")] = None,
     peer: Annotated[
-        list[str] | None, typer.Option("--peer", help="Invite code, multiaddr or host:port to join; may be repeated.")
+        list[str] | None, typer.Option("--peer", help="Code, multiaddr or host:port to join; may be repeated.")
     ] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
 ) -> None:
@@ -87,14 +88,17 @@ async def _join_all(node: Node, codes: list[str]) -> None:
 
 
 def join_text(peer: str) -> str:
-    """What `join-network` takes. Raises Failure when `peer` is none of the three forms."""
+    """What `join-network` takes. Raises Failure when `peer` is none of the four forms."""
     text = peer.strip()
     if text.startswith((SCHEME, "/")):
         return text
     try:
         return parse_endpoint(text).multiaddr()
     except ValueError:
-        raise Failure(f"--peer {text[:80]!r} is no invite code, multiaddr or host:port", exit_code=USAGE) from None
+        if looks_short(text):
+            return text
+        sentence = f"--peer {text[:80]!r} is no invite code, short code, multiaddr or host:port"
+        raise Failure(sentence, exit_code=USAGE) from None
 
 
 def with_fast_loop(work: Coroutine[Any, Any, int]) -> int:

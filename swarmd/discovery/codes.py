@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmd.discovery.invites import FRESH_BYTES, LIFE_S, USES, make_invite
+from swarmd.discovery.short_text import WORD_BYTES, make_short
 from swarmd.domain.ids import NetworkId
 from swarmd.domain.membership import InviteRecord, InviteView, NetworkCode, NewInvite, Phase
 from swarmd.domain.peers import Endpoint
@@ -23,6 +24,7 @@ from swarmd.kit.world import World
 from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
 from swarmd.peers.membership import Membership
+from swarmd.peers.short_codes import ShortCodes
 
 LEFT_S: Final = 3600.0
 """A code that ends sooner is not handed out again: whoever gets it by mail may need an hour to read it."""
@@ -49,6 +51,7 @@ class NetworkCodes:
         *,
         membership: Membership,
         invitations: Invitations,
+        short_codes: ShortCodes,
         links: Links,
         world: World,
         announced: Callable[[], tuple[Endpoint, ...]],
@@ -56,6 +59,7 @@ class NetworkCodes:
         """`announced`: where others can reach this node, best first (`peers.addresses.announced`)."""
         self._membership = membership
         self._invitations = invitations
+        self._short_codes = short_codes
         self._links = links
         self._world = world
         self._announced = announced
@@ -88,13 +92,31 @@ class NetworkCodes:
         text, invite = made
         return NewInvite(code=text, invite=invite.view(now=self._world.clock.now()))
 
+    async def short_code(self) -> NewInvite | Forbidden | Busy:
+        """A number and two words for one node in this room, or at a node that both can reach; the one before ends."""
+        async with self._turn:
+            network = await self._membership.ensure_network()
+            if isinstance(network, Forbidden):
+                return network
+            nameplate = self._short_codes.free_nameplate()
+            if isinstance(nameplate, Busy):
+                return nameplate
+            text = make_short(nameplate, self._world.entropy.token(WORD_BYTES))
+            invite = await self._short_codes.begin(nameplate, text, network=network)
+            if isinstance(invite, Busy):
+                return invite
+        return NewInvite(code=text, invite=invite.view(now=self._world.clock.now()))
+
     async def invites(self) -> tuple[InviteView, ...]:
         """Those of `network_code` too, newest first."""
         return await self._invitations.views()
 
     async def cancel(self, id: str) -> InviteView | NotFound:
         """From now on nobody joins with it; `network_code` hands out another one."""
-        return await self._invitations.cancel(id)
+        invite = await self._invitations.cancel(id)
+        if isinstance(invite, InviteView):
+            self._short_codes.cancelled(invite.id)
+        return invite
 
     def phase(self) -> Phase:
         return Phase.ESTABLISHED if self._links.connected() else Phase.SEEDLING

@@ -2,7 +2,8 @@
 
 A node that belongs to a network announces `_swarmd._tcp.local.` with its peer port and three texts: `v`, the version of
 the peer protocol, `node`, its id, and `net`, the tag of its network. Whoever carries our tag is offered to `links`, and
-the ordinary handshake decides who is a member.
+the ordinary handshake decides who is a member. While a node has a live short code there is also `np`, the number of that
+code (never its words), so that a machine which belongs to no network finds it: `seek`.
 
 Why a tag and not the network's id: everybody in the same network segment reads the texts, and the id is the key by which
 certificates are verified. It is no secret, but it stands in invites, certificates and logs, and the tag lets only those
@@ -18,9 +19,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from blake3 import blake3
@@ -28,9 +29,16 @@ from zeroconf import Error as ZeroconfError
 from zeroconf import ServiceListener, Zeroconf
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from swarmd.domain.events import IdentityCloned, NetworkFounded, NetworkJoined
+from swarmd.domain.events import (
+    IdentityCloned,
+    NetworkFounded,
+    NetworkJoined,
+    ShortCodeEnded,
+    ShortCodeMade,
+    SummaryReceived,
+)
 from swarmd.domain.ids import NetworkId, NodeId, parse_node_id, short
-from swarmd.domain.peers import Endpoint
+from swarmd.domain.peers import MAX_NAMEPLATE, MAX_NAMEPLATES, Endpoint
 from swarmd.kit.bus import EventBus, Tap
 from swarmd.kit.flow import Backoff, TokenBucket
 from swarmd.kit.service import Ready, Supervisor
@@ -53,6 +61,7 @@ FIRST_RETRY_S: Final = 5.0  # a wireless network that comes up after the node ta
 LIMIT_RETRY_S: Final = 60.0  # a machine that is plugged in is found within a minute
 MAX_QUESTIONS: Final = 16  # at once, to records that came in pieces; ours come whole, in one packet
 QUESTION_S: Final = 3.0  # RFC 6762, 5.2: asked after 1 and again after 2 s
+MAX_SOUGHT: Final = 8  # nodes with one short code's number that wait to be tried; nobody tries as many
 NAME_BYTES: Final = 4  # random, after the node's id: a copy of this node, or its last run, has another name
 
 _TAG_CONTEXT: Final = "swarmd 2026-11 network to tag in the local network v1"
@@ -77,6 +86,14 @@ Heard = Callable[[str, Notice | None], None]
 """`heard(name, notice)`: a record came or changed; None: it is gone."""
 
 
+Update = Callable[[Notice], Awaitable[None]]
+"""Says something else of ourselves from now on; only `np` may differ. Raises NoMulticast."""
+
+
+_Reasons = NetworkFounded | NetworkJoined | ShortCodeMade | ShortCodeEnded | SummaryReceived
+"""To look whether we have something else to say."""
+
+
 class NoMulticast(Exception):
     """This machine has no way to announce anything now; `str()` says why."""
 
@@ -84,12 +101,16 @@ class NoMulticast(Exception):
 class Responder(Protocol):
     """The layer that speaks multicast DNS."""
 
-    def open(self, notice: Notice, heard: Heard) -> AbstractAsyncContextManager[None]:
+    def open(self, notice: Notice, heard: Heard) -> AbstractAsyncContextManager[Update]:
         """Announces `notice` on the interfaces of its hosts and listens there; leaving withdraws it. Our own comes back
         as well.
 
         Entering raises NoMulticast.
         """
+        ...
+
+    def browse(self, hosts: tuple[str, ...], heard: Heard) -> AbstractAsyncContextManager[None]:
+        """Listens on the interfaces with these addresses and says nothing of ourselves. Entering raises NoMulticast."""
         ...
 
 
@@ -125,17 +146,19 @@ class Lan:
         listening: Callable[[], Endpoint],
         interfaces: Callable[[], tuple[IpInterface, ...]],
         links: Acquaintances,
+        nameplates: Callable[[], tuple[int, ...]],
         responder: Responder,
         world: World,
         bus: EventBus,
     ) -> None:
         """`listening`: the bound endpoint of our doors. `interfaces`: the addresses of this machine that others may
-        reach, and loopback."""
+        reach, and loopback. `nameplates`: of our live short codes."""
         self._own = own
         self._network = network
         self._listening = listening
         self._interfaces = interfaces
         self._links = links
+        self._nameplates = nameplates
         self._responder = responder
         self._world = world
         self._bus = bus
@@ -144,6 +167,8 @@ class Lan:
         """As of the last look."""
         self._found: dict[str, _Found] = {}
         """By name; at most MAX_RECORDS."""
+        self._plates: dict[str, frozenset[int]] = {}
+        """Short codes of others, of whatever network, by the name of their record; at most MAX_RECORDS."""
         self._patience = TokenBucket(NEWS_PER_S, NEWS_BURST, clock=world.clock)
         self._news = asyncio.Event()
         self._clone_known = False
@@ -151,7 +176,8 @@ class Lan:
     async def run(self, ready: Ready) -> None:
         backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
         warned = False
-        with self._bus.tap(NetworkFounded, NetworkJoined, size=1) as facts:  # one is enough: each only makes us look
+        kinds = (NetworkFounded, NetworkJoined, ShortCodeMade, ShortCodeEnded, SummaryReceived)  # others' codes are in it
+        with self._bus.tap(*kinds, size=1) as facts:  # one is enough: each only makes us look
             async with Supervisor("lan", world=self._world) as tasks:
                 tasks.spawn(self._look_after(facts), name="network of the lan record")
                 ready()
@@ -161,7 +187,7 @@ class Lan:
                         continue
                     async with AsyncExitStack() as stack:
                         try:
-                            await stack.enter_async_context(self._responder.open(notice, self._heard))
+                            update = await stack.enter_async_context(self._responder.open(notice, self._heard))
                         except NoMulticast as error:
                             level = logging.DEBUG if warned else logging.WARNING
                             logger.log(level, "members in the local network are not found, tried again later: %s", error)
@@ -170,11 +196,37 @@ class Lan:
                             logger.info("announced in the local network at %s", ", ".join(notice.hosts))
                             backoff.reset()
                             warned = False
-                            await self._attend(notice)
+                            await self._attend(notice, update)
                             continue
                     await self._pause(backoff.delay())
 
-    async def _look_after(self, facts: Tap[NetworkFounded | NetworkJoined]) -> None:
+    def heard_nameplates(self) -> frozenset[int]:
+        """Numbers of short codes that others around here have now."""
+        return frozenset[int]().union(*self._plates.values())
+
+    @asynccontextmanager
+    async def seek(self, nameplate: int) -> AsyncGenerator[asyncio.Queue[tuple[Endpoint, ...]]]:
+        """Look for nodes with this short code while the block lasts; each comes once, with the addresses to which there is a
+        direct way. Works before the node belongs to a network. Raises NoMulticast."""
+        found: asyncio.Queue[tuple[Endpoint, ...]] = asyncio.Queue(MAX_SOUGHT)
+        seen: set[str] = set()  # at most MAX_SOUGHT
+
+        def heard(name: str, notice: Notice | None) -> None:
+            if notice is None or name in seen or found.full() or len(seen) >= MAX_SOUGHT:
+                return
+            texts = notice.texts
+            ours = texts.get("node") == self._own
+            if ours or nameplate not in _plates_in(texts) or texts.get("v") != str(PROTOCOL_VERSION):
+                return
+            if endpoints := self._believable(notice):
+                seen.add(name)
+                found.put_nowait(endpoints)
+
+        self._machine = self._interfaces()
+        async with self._responder.browse(tuple(str(one.ip) for one in self._machine), heard):
+            yield found
+
+    async def _look_after(self, facts: Tap[_Reasons]) -> None:
         async for _ in facts:
             self._news.set()
 
@@ -194,17 +246,27 @@ class Lan:
         if network is None or not endpoints:
             return None
         texts = {"v": str(PROTOCOL_VERSION), "node": self._own, "net": network_tag(network)}
+        if plates := self._nameplates():
+            texts["np"] = ",".join(str(plate) for plate in plates)
         hosts = tuple(one.host for one in endpoints)
         return Notice(name=self._name, hosts=hosts, port=endpoints[0].port, texts=texts)
 
-    async def _attend(self, notice: Notice) -> None:
-        """Offer what is heard, until we have something else to announce."""
+    async def _attend(self, notice: Notice, update: Update) -> None:
+        """Offer what is heard, until we have to announce something else than another short code."""
         try:
-            while self._notice() == notice:
+            while (now := self._notice()) is not None and _lasting(now) == _lasting(notice):
+                if now != notice:
+                    try:
+                        await update(now)
+                    except NoMulticast as error:
+                        logger.debug("the short code is not announced at once: %s", error)
+                        return  # everything anew
+                    notice = now
                 await self._offer()
                 await self._pause(POLL_S)
         finally:
             self._found.clear()  # what stands is heard again
+            self._plates.clear()
 
     async def _offer(self) -> None:
         now = self._world.clock.monotonic()
@@ -221,6 +283,10 @@ class Lan:
 
     def _heard(self, name: str, notice: Notice | None) -> None:
         network = self._network()
+        self._plates.pop(name, None)
+        plates = frozenset[int]() if notice is None or name == self._name else _plates_in(notice.texts)
+        if plates and len(self._plates) < MAX_RECORDS:
+            self._plates[name] = plates
         if notice is None or network is None:
             self._found.pop(name, None)
             return
@@ -279,33 +345,67 @@ class Multicast:
         self._world = world
 
     @asynccontextmanager
-    async def open(self, notice: Notice, heard: Heard) -> AsyncGenerator[None]:
-        logging.getLogger("zeroconf").setLevel(logging.ERROR)  # it warns of every packet that an interface does not take
-        hosts = list(notice.hosts)
-        info = AsyncServiceInfo(
-            SERVICE, f"{notice.name}.{SERVICE}", port=notice.port, properties=dict(notice.texts), parsed_addresses=hosts,
-            server=f"{notice.name}.local.",
-        )  # fmt: skip
-        async with Supervisor("multicast", world=self._world) as tasks:
-            try:
-                # IPv4 is enough where there is any; the record names the IPv6 addresses all the same.
-                radio = AsyncZeroconf(interfaces=[host for host in hosts if ":" not in host] or hosts)
-            except (OSError, RuntimeError, ZeroconfError) as error:  # RuntimeError: an IPv6 address that has just gone
-                raise NoMulticast(str(error) or type(error).__name__) from error
-            try:
-                try:
-                    await radio.async_add_service_listener(SERVICE, _Ears(heard, tasks=tasks))
-                    # No probing for the name: it is random, and a second node on this machine answers on the same port.
-                    await (
-                        await radio.async_register_service(  # pyright: ignore[reportUnknownMemberType]
-                            info, cooperating_responders=True
-                        )
+    async def open(self, notice: Notice, heard: Heard) -> AsyncGenerator[Update]:
+        async with self._radio(notice.hosts, heard) as radio:
+
+            async def update(notice: Notice) -> None:
+                with _as_no_multicast():
+                    await (await radio.async_update_service(_info(notice)))  # pyright: ignore[reportUnknownMemberType]
+
+            with _as_no_multicast():
+                # No probing for the name: it is random, and a second node on this machine answers on the same port.
+                await (
+                    await radio.async_register_service(  # pyright: ignore[reportUnknownMemberType]
+                        _info(notice), cooperating_responders=True
                     )
-                except (OSError, ZeroconfError) as error:
-                    raise NoMulticast(str(error) or type(error).__name__) from error
-                yield
+                )
+            yield update
+
+    @asynccontextmanager
+    async def browse(self, hosts: tuple[str, ...], heard: Heard) -> AsyncGenerator[None]:
+        async with self._radio(hosts, heard):
+            yield
+
+    @asynccontextmanager
+    async def _radio(self, hosts: tuple[str, ...], heard: Heard) -> AsyncGenerator[AsyncZeroconf]:
+        logging.getLogger("zeroconf").setLevel(logging.ERROR)  # it warns of every packet that an interface does not take
+        async with Supervisor("multicast", world=self._world) as tasks:
+            with _as_no_multicast():
+                # IPv4 is enough where there is any; the record names the IPv6 addresses all the same.
+                radio = AsyncZeroconf(interfaces=[host for host in hosts if ":" not in host] or list(hosts))
+            try:
+                with _as_no_multicast():
+                    await radio.async_add_service_listener(SERVICE, _Ears(heard, tasks=tasks))
+                yield radio
             finally:
                 await radio.async_close()  # says goodbye
+
+
+@contextlib.contextmanager
+def _as_no_multicast() -> Generator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ZeroconfError) as error:  # RuntimeError: an IPv6 address that has just gone
+        raise NoMulticast(str(error) or type(error).__name__) from error
+
+
+def _info(notice: Notice) -> AsyncServiceInfo:
+    return AsyncServiceInfo(
+        SERVICE, f"{notice.name}.{SERVICE}", port=notice.port, properties=dict(notice.texts),
+        parsed_addresses=list(notice.hosts), server=f"{notice.name}.local.",
+    )  # fmt: skip
+
+
+def _lasting(notice: Notice) -> Notice:
+    """All that does not come and go with a short code: when it changes, everything is heard anew."""
+    return replace(notice, texts={key: text for key, text in notice.texts.items() if key != "np"})
+
+
+def _plates_in(texts: Mapping[str, str]) -> frozenset[int]:
+    """Numbers of short codes; what is none is left out."""
+    parts = texts.get("np", "").split(",", MAX_NAMEPLATES)[:MAX_NAMEPLATES]
+    numbers = (int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= 3)
+    return frozenset(number for number in numbers if 1 <= number <= MAX_NAMEPLATE)
 
 
 class _Ears(ServiceListener):

@@ -60,6 +60,22 @@ class MemberAdmitted(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShortCodeMade(Fact):
+    """This node has a live short code from now on."""
+
+    nameplate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortCodeEnded(Fact):
+    """Nobody joins with this node's short code any more, though its time was not over."""
+
+    nameplate: int
+    burnt: bool
+    """Somebody guessed its words wrong, or tried over and over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRevoked(Fact):
     """This node learned, from its own user or from a neighbour, that the founder put a node out of the network."""
 

@@ -27,6 +27,10 @@ class InviteRecord:
     """Unix seconds."""
     uses_left: int
     cancelled: bool = False
+    short: bool = False
+    """A short code stands for it: nobody has its tag and psk, and it ends with the run of the node that made it."""
+    burnt: bool = False
+    """Somebody guessed the words of its short code wrong. It is cancelled as well."""
 
     @property
     def id(self) -> InviteId:
@@ -35,6 +39,8 @@ class InviteRecord:
 
     def state(self, *, now: float) -> InviteState:
         """A withdrawn code says so, whatever else became of it."""
+        if self.burnt:
+            return InviteState.BURNT
         if self.cancelled:
             return InviteState.CANCELLED
         if self.uses_left <= 0:
@@ -48,6 +54,7 @@ class InviteRecord:
             expires_at=self.expires_at,
             uses_left=self.uses_left,
             state=self.state(now=now),
+            short=self.short,
         )
 
 
@@ -58,6 +65,8 @@ class InviteState(Enum):
     USED = "used"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    BURNT = "burnt"
+    """A short code that somebody tried with wrong words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +80,7 @@ class InviteView:
     """Unix seconds."""
     uses_left: int
     state: InviteState
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

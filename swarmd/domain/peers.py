@@ -14,6 +14,9 @@ MAX_DEMANDS: Final = 64
 """Models whose demand a node tells: more than one node is asked for within ten minutes; some dozen bytes each."""
 MAX_REQUESTS: Final = 1_000_000
 """Told of one model: 1600 a second for ten minutes, beyond any machine. A liar's sum stays a number that can be printed."""
+MAX_NAMEPLATE: Final = 999  # three digits: easy to say, and enough for everybody who could be confused
+MAX_NAMEPLATES: Final = 4
+"""Of short codes a node tells its neighbours. Today one lives at a time."""
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]{0,252}[A-Za-z0-9])?")  # an IPv4 address or a DNS name
 
@@ -112,6 +115,8 @@ class NodeSummary:
     holdings: tuple[Holding, ...] = ()
     demand: tuple[ModelDemand, ...] = ()
     """Sorted by model, at most MAX_DEMANDS. What nobody asked for is left out."""
+    nameplates: tuple[int, ...] = ()
+    """The numbers of its live short codes, 1 to MAX_NAMEPLATE, sorted, at most MAX_NAMEPLATES."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,13 +147,14 @@ class BadFile(Refusal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadCode(Refusal):
-    """An invite code that cannot be read."""
+    """An invite code that cannot be read, or that nobody takes."""
 
     reason: str
+    remedy: str = "copy the whole text that starts with swarm://"
 
     @property
     def sentence(self) -> str:
-        return f"this is not a valid invite code ({self.reason}): copy the whole text that starts with swarm://"
+        return f"this is not a valid invite code ({self.reason}): {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

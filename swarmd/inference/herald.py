@@ -1,6 +1,7 @@
 """Tells the neighbours what this node holds and has free: one summary, renewed when something changed.
 
-Facts about shards and workers are told within COALESCE_S; what drifts (free memory, speeds, demand) every EVERY_S.
+Facts about shards, workers and short codes are told within COALESCE_S; what drifts (free memory, speeds, demand) every
+EVERY_S.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from swarmd.domain.events import ModelRemoved, ShardDropped, ShardStored, WorkerDied, WorkerReady, WorkerStopped
+from swarmd.domain.events import (
+    ModelRemoved,
+    ShardDropped,
+    ShardStored,
+    ShortCodeEnded,
+    ShortCodeMade,
+    WorkerDied,
+    WorkerReady,
+    WorkerStopped,
+)
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary
 from swarmd.kit.bus import EventBus
@@ -48,17 +58,20 @@ class Herald:
         layer_ms: Callable[[ModelId], float | None],
         endpoints: Callable[[], tuple[Endpoint, ...]],
         demand: Callable[[], tuple[ModelDemand, ...]],
+        nameplates: Callable[[], tuple[int, ...]],
     ) -> None:
         """`announce`: of the links. `free_ram`: bytes workers may still take. `layer_ms`: measured on this node."""
         self._node, self._holdings, self._announce = node, holdings, announce
         self._world, self._bus, self._software, self._region = world, bus, software, region
         self._free_ram, self._total_ram_bytes = free_ram, total_ram_bytes
         self._layer_ms, self._endpoints, self._demand = layer_ms, endpoints, demand
+        self._nameplates = nameplates
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
 
     async def run(self, ready: Ready) -> None:
-        facts = (ShardStored, ShardDropped, ModelRemoved, WorkerReady, WorkerStopped, WorkerDied)
+        codes = (ShortCodeMade, ShortCodeEnded)
+        facts = (ShardStored, ShardDropped, ModelRemoved, WorkerReady, WorkerStopped, WorkerDied, *codes)
         with self._bus.subscribe(*facts) as inbox:
             self.tell()
             ready()
@@ -98,6 +111,7 @@ class Herald:
             region=self._region,
             endpoints=self._endpoints(),
             demand=self._demand(),
+            nameplates=self._nameplates(),
             holdings=tuple(
                 replace(holding, layer_ms=None if (speed := self._layer_ms(holding.model)) is None else round(speed, 3))
                 for holding in self._holdings.holdings()

@@ -24,6 +24,7 @@ MIN_SECRET = 8  # striking out a shorter text would punch holes into ordinary wo
 
 _KNOWN_FORMS = re.compile(
     r"(swarm://)[A-Za-z0-9_\-]+"  # invite codes
+    r"|(?<![\w.-])([0-9]{1,3}-)[a-z]{4,10}-[a-z]{4,10}(?![\w-])"  # short codes
     r"|(?i:(bearer\s+))[A-Za-z0-9._~+/=\-]+"  # authorization headers
     r"|\b(hf_|sk-)[A-Za-z0-9_\-]{8,}"  # keys of hubs and providers
     r"|(?i:((?:x-api-key|api_key|apikey|password|secret|token)[\"']?\s*[=:]\s*[\"']?))[^\s\"',;&}]{4,}"

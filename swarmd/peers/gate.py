@@ -25,7 +25,8 @@ from swarmd.peers.addresses import MAX_ENDPOINTS
 from swarmd.peers.hello import BOOT_BYTES, MAX_SOFTWARE, Declined, Hello, StatedEndpoint
 from swarmd.peers.invitations import Invitations, Redeemed
 from swarmd.peers.membership import Membership
-from swarmd.transport.doors import Admitted, TurnedAway
+from swarmd.peers.short_codes import ShortCodes
+from swarmd.transport.doors import Admitted, Elsewhere, Exchange, TurnedAway
 from swarmd.transport.foreign_text import cleaned
 
 _NO_READING: Final = Forbidden(what="its Hello cannot be read")
@@ -41,6 +42,7 @@ class Gate:
         key: NodeKey,
         membership: Membership,
         invitations: Invitations,
+        short_codes: ShortCodes,
         world: World,
         software: str,
         listening: Callable[[], tuple[Endpoint, ...]],
@@ -50,6 +52,7 @@ class Gate:
         self._key = key
         self._membership = membership
         self._invitations = invitations
+        self._short_codes = short_codes
         self._clock = world.clock
         self._software = software[:MAX_SOFTWARE]
         self._listening = listening
@@ -64,6 +67,12 @@ class Gate:
 
     async def psk_for(self, tag: bytes) -> bytes | None:
         return await self._invitations.psk_for(tag)
+
+    async def exchange(self, nameplate: int, element: bytes, *, caller: Endpoint) -> Exchange | Elsewhere | None:
+        return await self._short_codes.exchange(nameplate, element, caller=caller)
+
+    def exchange_over(self, exchange: Exchange, *, guess: bool | None, caller: Endpoint) -> None:
+        self._short_codes.exchange_over(exchange, guess=guess, caller=caller)
 
     async def admit(self, hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
         said = self._read(hello, static_public=static_public)
@@ -91,13 +100,14 @@ class Gate:
         certificate = self._read_admission(said)
         return certificate if isinstance(certificate, Refusal) else _identity(said)
 
-    def admission(self, hello: bytes, *, network: NetworkId) -> Certificate | Forbidden:
-        """Our new certificate out of the Hello that answered an invited handshake; `network` is the one in the code."""
+    def admission(self, hello: bytes, *, network: NetworkId | None) -> Certificate | Forbidden:
+        """Our new certificate out of the Hello that answered an invited handshake; `network` is the one in the code, None
+        for a short code, which names none."""
         said = hellos.decode(hello)
         if said is None:
             return _NO_READING
         certificate = self._read_admission(said)
-        if isinstance(certificate, Certificate) and certificate.network != network:
+        if isinstance(certificate, Certificate) and network is not None and certificate.network != network:
             return Forbidden(what="the inviter belongs to another network than its code says: ask for a new code")
         return certificate
 

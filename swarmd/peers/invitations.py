@@ -71,6 +71,16 @@ class Invitations:
         async with self._db.transaction() as tx:
             await sql.cancel_invite(tx, tag)
 
+    async def burn(self, tag: bytes) -> None:
+        """`withdraw`, because somebody guessed the words of its short code wrong."""
+        async with self._db.transaction() as tx:
+            await sql.burn_invite(tx, tag)
+
+    async def withdraw_short(self) -> None:
+        """The short codes of an earlier run: nobody knows their words any more."""
+        async with self._db.transaction() as tx:
+            await sql.cancel_short_invites(tx)
+
     async def views(self) -> tuple[InviteView, ...]:
         """Every invite that is remembered, newest first."""
         now = self._clock.now()
@@ -140,5 +150,5 @@ def _spent(invite: InviteRecord, *, now: float) -> UsedUp | Expired | Forbidden 
             return UsedUp()
         case InviteState.EXPIRED:
             return Expired(expired_at=invite.expires_at)
-        case InviteState.CANCELLED:
+        case InviteState.CANCELLED | InviteState.BURNT:
             return _WITHDRAWN

@@ -44,7 +44,7 @@ from swarmd.peers.slots import Closing, Slot
 from swarmd.peers.talks import Talks
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
-from swarmd.transport.doors import Carrier
+from swarmd.transport.doors import Carrier, ShortTry
 from swarmd.transport.rpc import Dispatcher, Link, Spawn
 
 MAX_PEERS: Final = 150  # the default of `network.max_peers`
@@ -78,6 +78,7 @@ class Dialler(Protocol):
         expect: NodeId | None,
         purpose: Purpose,
         invite: tuple[bytes, bytes] | None = None,
+        short: ShortTry | None = None,
     ) -> Connection | Refusal: ...
 
     async def dial_through(

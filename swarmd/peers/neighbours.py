@@ -19,7 +19,7 @@ from typing import Final
 
 from swarmd.domain.events import SummaryReceived, SummaryRejected
 from swarmd.domain.ids import NodeId, parse_model_id, parse_node_id, short
-from swarmd.domain.peers import MAX_DEMANDS, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
+from swarmd.domain.peers import MAX_DEMANDS, MAX_NAMEPLATE, MAX_NAMEPLATES, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
@@ -247,6 +247,11 @@ def unsound(summary: NodeSummary) -> str | None:
         return "impossible numbers"
     if (why := _unsound_demand(summary.demand)) is not None:
         return why
+    plates = summary.nameplates
+    if len(plates) > MAX_NAMEPLATES or list(plates) != sorted(set(plates)):
+        return "too many short codes"
+    if any(not 1 <= plate <= MAX_NAMEPLATE for plate in plates):
+        return "a number that no short code has"
     for holding in summary.holdings:
         try:
             parse_model_id(holding.model)

@@ -24,6 +24,7 @@ from swarmd.kit.world import World
 from swarmd.transport.circuit import CircuitTransport
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Carrier
+from swarmd.transport.greeting import Greeting
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Stream, StreamReset
 from swarmd.wire.circuits import CircuitBytes, CircuitOpen, IncomingCircuit, OpenCircuit
 from swarmd.wire.events import TooManyStreams
@@ -31,6 +32,8 @@ from swarmd.wire.messages import Refused
 
 MAX_CIRCUITS: Final = 128  # 32 pairs of nodes with two connections each, from both sides; a circuit holds two streams
 MAX_PER_NODE: Final = 32  # opened by one node: nobody takes all of them
+MAX_VISITORS: Final = 4  # with short codes of others, at once: two people at two machines, each twice
+VISIT_BYTES: Final = 64 * 1024  # of a visitor, both ways: Hellos have 4 KiB at most, and a certificate less than one
 OPEN_TIMEOUT_S: Final = 5.0  # one call through the relay: as long as a handshake may take
 BURST_S: Final = 0.25  # of the allowed rate at once: a prompt's activations do not wait, and nobody hogs the line for long
 LAST_S: Final = 5.0  # one direction has ended: what the other still has to say may take as long as a GOODBYE needs
@@ -130,6 +133,25 @@ class Relay:
                 logger.debug("a circuit from %s to %s", short(stream.peer.node), short(onward.node))
                 await self._pass_on(stream, far)
 
+    async def forward(self, greeting: Greeting, node: NodeId, first: bytes) -> None:
+        """See `transport.doors.Forward`: somebody who is no member knocked here with a short code of `node`.
+
+        The doors end it with the time that a handshake has, and it is bounded in bytes as well: nobody needs more to join.
+        """
+        link, visitors = self._lines.link(node), self._circuits[self._own]
+        if link is None or link.connection.via is not None or self._bytes_per_s() <= 0 or visitors >= MAX_VISITORS:
+            greeting.close()
+            return
+        with self._counted(self._own):
+            far = await _opened(link, IncomingCircuit(node=None), where=f"node {short(node)}")
+            if isinstance(far, Refusal):
+                logger.debug("a visitor of node %s does not get through: %s", short(node), far.sentence)
+                greeting.close()
+                return
+            logger.debug("%s is passed on to %s with its short code", greeting.remote, short(node))
+            async with far:
+                await _Visit(greeting, far).over(first)
+
     def _onward(self, message: OpenCircuit, stream: Stream) -> Link | Refusal:
         """The link to the other end, or why there is no circuit. The words are for the one that asks."""
         asks, purpose = stream.peer.node, stream.peer.purpose
@@ -195,6 +217,46 @@ class Relay:
         if purpose is Purpose.BULK:
             await self._buckets[Purpose.BULK].take(size)
         await self._buckets[Purpose.CONTROL].take(size)
+
+
+class _Visit(asyncio.Protocol):
+    """A visitor's socket, in the hands of the circuit that carries its handshake."""
+
+    def __init__(self, greeting: Greeting, far: Stream) -> None:
+        self._transport = greeting.transport
+        self._far = far
+        self._left = VISIT_BYTES
+        self._over = asyncio.Event()
+
+    async def over(self, first: bytes) -> None:
+        """Returns when either side has hung up; the socket is closed then."""
+        try:
+            self._transport.set_protocol(self)
+            self.data_received(first)
+            self._far.on_message(self._answered, lambda _: self._over.set())
+            self._transport.resume_reading()
+            await self._over.wait()
+        finally:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        try:
+            # What cannot be sent at once is more than a handshake.
+            if self._left < 0 or not self._far.send_now(CircuitBytes(), data):
+                self._over.set()
+        except (LinkLost, StreamReset):
+            self._over.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over.set()
+
+    def _answered(self, message: object, payload: memoryview) -> None:
+        self._left -= len(payload)
+        if self._left < 0 or not isinstance(message, CircuitBytes):
+            self._over.set()
+        else:
+            self._transport.write(bytes(payload))
 
 
 async def _opened(link: Link, request: OpenCircuit | IncomingCircuit, *, where: str) -> Stream | NoAnswer:

@@ -7,10 +7,13 @@ Certificates are bytes here; `identity/certificates` knows what they say.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.membership import InviteRecord
 from swarmd.store.database import Database, Row, Transaction
+
+_INVITE: Final = "tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,28 +69,33 @@ async def remove_revocation(tx: Transaction, node: NodeId) -> None:
 
 async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
     await tx.execute(
-        "INSERT INTO invites (tag, psk, created_at, expires_at, uses_left, cancelled) VALUES (?, ?, ?, ?, ?, ?)",
-        (invite.tag, invite.psk, invite.created_at, invite.expires_at, invite.uses_left, int(invite.cancelled)),
+        f"INSERT INTO invites ({_INVITE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            invite.tag,
+            invite.psk,
+            invite.created_at,
+            invite.expires_at,
+            invite.uses_left,
+            int(invite.cancelled),
+            int(invite.short),
+            int(invite.burnt),
+        ),
     )
 
 
 async def read_invite(source: Database | Transaction, tag: bytes) -> InviteRecord | None:
-    row = await source.fetch_one(
-        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites WHERE tag = ?", (tag,)
-    )
+    row = await source.fetch_one(f"SELECT {_INVITE} FROM invites WHERE tag = ?", (tag,))
     return None if row is None else _invite(row)
 
 
 async def read_invites(source: Database | Transaction) -> list[InviteRecord]:
     """All that are remembered, newest first."""
-    rows = await source.fetch_all(
-        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites ORDER BY created_at DESC, tag"
-    )
+    rows = await source.fetch_all(f"SELECT {_INVITE} FROM invites ORDER BY created_at DESC, tag")
     return [_invite(row) for row in rows]
 
 
 def _invite(row: Row) -> InviteRecord:
-    tag, psk, created_at, expires_at, uses_left, cancelled = row
+    tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt = row
     return InviteRecord(
         tag=tag,
         psk=psk,
@@ -95,6 +103,8 @@ def _invite(row: Row) -> InviteRecord:
         expires_at=expires_at,
         uses_left=uses_left,
         cancelled=bool(cancelled),
+        short=bool(short),
+        burnt=bool(burnt),
     )
 
 
@@ -120,6 +130,15 @@ async def forget_spare_invites(tx: Transaction, *, now: float, keep: int) -> Non
 
 async def cancel_invite(tx: Transaction, tag: bytes) -> None:
     await tx.execute("UPDATE invites SET cancelled = 1 WHERE tag = ?", (tag,))
+
+
+async def burn_invite(tx: Transaction, tag: bytes) -> None:
+    """One that was used before stays that: whoever guesses afterwards changes nothing."""
+    await tx.execute("UPDATE invites SET cancelled = 1, burnt = 1 WHERE tag = ? AND uses_left > 0 AND cancelled = 0", (tag,))
+
+
+async def cancel_short_invites(tx: Transaction) -> None:
+    await tx.execute("UPDATE invites SET cancelled = 1 WHERE short = 1 AND uses_left > 0")
 
 
 async def spend_invite(tx: Transaction, tag: bytes) -> None:

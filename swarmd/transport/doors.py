@@ -26,7 +26,7 @@ from swarmd.kit.service import Fatal, Ready
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
 from swarmd.transport.greeting import Greeting
-from swarmd.wire.handshake import Handshake, HandshakeFailed, InviteTag, PeerProven, ResponderSeen
+from swarmd.wire.handshake import ElementReceived, Handshake, HandshakeFailed, InviteTag, PeerProven, ResponderSeen
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,41 @@ class TurnedAway:
     reply: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """The answer to whoever tries a short code of ours. The only one on that code until `exchange_over`."""
+
+    element: bytes
+    """Ours."""
+    psk: bytes
+    """Right for whoever knows the words; the caller proves that with message 3."""
+    tag: bytes
+    """Of the invite that stands behind the code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A node that we are linked to has the short code that was asked for."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortTry:
+    """What `Doors.dial` needs of somebody who joins by a short code. For one dial."""
+
+    nameplate: int
+    element: bytes
+    finish: Callable[[bytes], Awaitable[bytes | None]]
+    """The psk out of the element that answers ours; None: it is no element."""
+
+
+Forward = Callable[[Greeting, NodeId, bytes], Awaitable[None]]
+"""`await forward(greeting, node, first)`: carries the bytes of this handshake to that node and its answers back, until
+either side hangs up. `first` is all that was read so far; nothing was written, and reading is paused. Takes over the
+socket: it sets another protocol on `greeting.transport`, or closes it."""
+
+
 class Authority(Protocol):
     """What the doors must know about identity and membership. Implemented by `peers/membership.py`.
 
@@ -68,6 +103,9 @@ class Authority(Protocol):
         (dial is given tag and psk)                psk_for(tag)                 joining only, before any answer
         hello(purpose, invited)          ──►       admit(hello, ...)            → Admitted.reply
         check(reply, ...)                ◄──       (or TurnedAway.reply, or silence)
+
+    Somebody who joins by a short code comes with a number and an element (`wire.handshake`): `exchange` in the place of
+    `psk_for`, then as with an invite whose tag is `Exchange.tag`, and in the end `exchange_over`, whatever happened.
 
     None of these may take longer than the handshake deadline (5 s); they may be cancelled at any `await`.
     """
@@ -86,6 +124,16 @@ class Authority(Protocol):
 
         The invite is not spent here: anybody can send a tag. Only `admit` knows that the caller had the secret.
         """
+        ...
+
+    async def exchange(self, nameplate: int, element: bytes, *, caller: Endpoint) -> Exchange | Elsewhere | None:
+        """Our half of an exchange on the short code with this number. None: there is none, or it is busy (the caller then
+        gets silence). `element` is as it came, `caller` for the log."""
+        ...
+
+    def exchange_over(self, exchange: Exchange, *, guess: bool | None, caller: Endpoint) -> None:
+        """What `exchange` gave has been used: the words were right, or wrong, or nobody tried any (None). It must not
+        wait: a second guess must not be judged before this one is known."""
         ...
 
     async def admit(self, hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
@@ -202,8 +250,10 @@ class Doors:
         world: World,
         network: Network | None = None,
         limits: DoorLimits | None = None,
+        forward: Forward | None = None,
     ) -> None:
-        """`listen=None`: dial only. `on_connection` takes what was accepted, at once, and must `start` or `close` it."""
+        """`listen=None`: dial only. `on_connection` takes what was accepted, at once, and must `start` or `close` it.
+        `forward`: for callers who mean the short code of a node that we are linked to; without it they get silence."""
         self._listen = listen
         self._authority = authority
         self._on_connection = on_connection
@@ -211,6 +261,7 @@ class Doors:
         self._world = world
         self._network = network or TcpNetwork()
         self._limits = limits or DoorLimits()
+        self._forward = forward
         self._waiting: dict[Greeting, _Caller] = {}
         """Under handshake, the oldest first."""
         self._open = False
@@ -253,17 +304,19 @@ class Doors:
         expect: NodeId | None,
         purpose: Purpose,
         invite: tuple[bytes, bytes] | None = None,
+        short: ShortTry | None = None,
     ) -> Connection | Refusal:
         """A connection that nobody reads yet (`start` it or `close` it), or why there is none.
 
         NoAnswer: nobody there, or silence (which is also how a stranger is refused). Forbidden: somebody else than `expect`
-        answered. Any other refusal comes from the authority. `invite` is (tag, psk) for somebody who joins.
+        answered. Any other refusal comes from the authority. `invite` is (tag, psk) for somebody who joins;
+        `short` is for somebody who joins by a short code.
         """
 
         async def connect(greeting: Greeting) -> None:
             await self._network.connect(lambda: greeting, endpoint)
 
-        return await self._dial(connect, str(endpoint), expect=expect, purpose=purpose, invite=invite)
+        return await self._dial(connect, str(endpoint), expect=expect, purpose=purpose, invite=invite, short=short)
 
     async def dial_through(
         self, carrier: Carrier, *, via: NodeId, expect: NodeId, purpose: Purpose
@@ -273,7 +326,7 @@ class Doors:
         async def connect(greeting: Greeting) -> None:
             carrier.begin(greeting)
 
-        return await self._dial(connect, f"relay {short(via)}", expect=expect, purpose=purpose, invite=None)
+        return await self._dial(connect, f"relay {short(via)}", expect=expect, purpose=purpose)
 
     async def reaches(self, endpoint: Endpoint, static_public: bytes) -> bool:
         """Whether the node with this static key accepts links there. Whoever answers learns nothing of us."""
@@ -302,20 +355,25 @@ class Doors:
         *,
         expect: NodeId | None,
         purpose: Purpose,
-        invite: tuple[bytes, bytes] | None,
+        invite: tuple[bytes, bytes] | None = None,
+        short: ShortTry | None = None,
     ) -> Connection | Refusal:
         handshake = Handshake.dial(
             static_private=self._authority.static_private(),
             ephemeral_private=self._world.entropy.token(_EPHEMERAL_BYTES),
-            hello=self._authority.hello(purpose=purpose, invited=invite is not None, expect=expect),
+            hello=self._authority.hello(purpose=purpose, invited=invite is not None or short is not None, expect=expect),
             invite=invite,
+            short=None if short is None else (short.nameplate, short.element),
         )
         greeting = Greeting(handshake)
         done = False
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await connect(greeting)
-                result = await self._dialled(greeting, where, expect=expect, purpose=purpose)
+                if short is not None and (silent := await self._exchange(greeting, where, short)) is not None:
+                    return silent
+                invited = invite is not None or short is not None
+                result = await self._dialled(greeting, where, expect=expect, purpose=purpose, invited=invited)
             done = isinstance(result, Connection)
             return result
         except TimeoutError:
@@ -326,8 +384,23 @@ class Doors:
             if not done:
                 greeting.abort()
 
+    async def _exchange(self, greeting: Greeting, where: str, short: ShortTry) -> NoAnswer | None:
+        """Our half of the psk. None: the handshake goes on."""
+        event = await greeting.question()
+        match event:
+            case ElementReceived(element=element):
+                psk = await short.finish(element)
+            case HandshakeFailed(reason=reason):
+                return NoAnswer(tried=(where,), reason=reason)
+            case PeerProven() | InviteTag() | ResponderSeen():
+                raise AssertionError("the element comes before everything else")
+        if psk is None:
+            return NoAnswer(tried=(where,), reason="its half of the exchange is none")
+        greeting.exchanged(psk)
+        return None
+
     async def _dialled(
-        self, greeting: Greeting, where: str, *, expect: NodeId | None, purpose: Purpose
+        self, greeting: Greeting, where: str, *, expect: NodeId | None, purpose: Purpose, invited: bool
     ) -> Connection | Refusal:
         event = await greeting.question()
         match event:
@@ -335,11 +408,9 @@ class Doors:
                 pass
             case HandshakeFailed(reason=reason):
                 return NoAnswer(tried=(where,), reason=reason)
-            case InviteTag() | ResponderSeen():
-                raise AssertionError("only a responder is asked about invite tags, and only a probe sees no more")
-        peer = await self._authority.check(
-            event.hello, static_public=event.static_public, invited=event.invite_tag is not None
-        )
+            case InviteTag() | ElementReceived() | ResponderSeen():
+                raise AssertionError("a responder is asked about invite tags, an element comes once, a probe sees no more")
+        peer = await self._authority.check(event.hello, static_public=event.static_public, invited=invited)
         if isinstance(peer, Refusal):
             return peer
         if expect is not None and peer.node != expect:
@@ -403,38 +474,60 @@ class Doors:
             greeting.close()
 
     async def _greet(self, greeting: Greeting) -> bool:
-        """Whether there is a connection now; it has been handed on."""
+        """Whether somebody has the socket now: as a connection, or to forward it."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                connection = await self._answered(greeting)
+                answer = await self._answered(greeting)
         except TimeoutError:
             logger.debug("no handshake from %s in time", greeting.remote)
             return False
-        if connection is None:
-            return False
-        self._on_connection(connection)
+        if not isinstance(answer, Connection):
+            return answer
+        self._on_connection(answer)
         return True
 
-    async def _answered(self, greeting: Greeting) -> Connection | None:
-        while True:
-            event = await greeting.question()
-            match event:
-                case InviteTag(tag=tag):
-                    psk = await self._authority.psk_for(tag)
-                    if psk is None:
-                        logger.info("%s knocked with an unknown invite", greeting.remote)
-                        return None
-                    greeting.psk(psk)
-                case PeerProven():
-                    return await self._judged(greeting, event)
-                case HandshakeFailed(reason=reason):
-                    logger.debug("%s is no peer: %s", greeting.remote, reason)
-                    return None
-                case ResponderSeen():
-                    raise AssertionError("only a probe sees no more than the responder")
+    async def _answered(self, greeting: Greeting) -> Connection | bool:
+        """In place of a connection: whether the socket was handed on to somebody else."""
+        exchange: Exchange | None = None
+        try:
+            while True:
+                event = await greeting.question()
+                match event:
+                    case InviteTag(tag=tag):
+                        psk = await self._authority.psk_for(tag)
+                        if psk is None:
+                            level = logging.INFO if self._seldom.due(f"{greeting.remote.host} invite") else logging.DEBUG
+                            logger.log(level, "%s knocked with an unknown invite", greeting.remote)
+                            return False
+                        greeting.psk(psk)
+                    case ElementReceived():
+                        answer = await self._authority.exchange(event.nameplate, event.element, caller=greeting.remote)
+                        if not isinstance(answer, Exchange):
+                            return await self._passed_on(greeting, event.nameplate, answer)
+                        exchange = answer
+                        greeting.exchanged(exchange.psk, exchange.element)
+                    case PeerProven():
+                        tag = event.invite_tag if exchange is None else exchange.tag
+                        return await self._judged(greeting, event, tag) or False
+                    case HandshakeFailed(reason=reason):
+                        logger.debug("%s is no peer: %s", greeting.remote, reason)
+                        return False
+                    case ResponderSeen():
+                        raise AssertionError("only a probe sees no more than the responder")
+        finally:  # also when it was cancelled or took too long: a guess that was read counts
+            if exchange is not None:
+                self._authority.exchange_over(exchange, guess=greeting.handshake.guess, caller=greeting.remote)
 
-    async def _judged(self, greeting: Greeting, event: PeerProven) -> Connection | None:
-        verdict = await self._authority.admit(event.hello, static_public=event.static_public, invite_tag=event.invite_tag)
+    async def _passed_on(self, greeting: Greeting, nameplate: int, answer: Elsewhere | None) -> bool:
+        if answer is None or self._forward is None:
+            level = logging.INFO if self._seldom.due(f"{greeting.remote.host} short code") else logging.DEBUG
+            logger.log(level, "%s knocked with short code %d, which nobody answers", greeting.remote, nameplate)
+            return False
+        await self._forward(greeting, answer.node, greeting.handshake.first_flight)
+        return True
+
+    async def _judged(self, greeting: Greeting, event: PeerProven, tag: bytes | None) -> Connection | None:
+        verdict = await self._authority.admit(event.hello, static_public=event.static_public, invite_tag=tag)
         match verdict:
             case TurnedAway(why=why, reply=reply):
                 # A node that was put out dials on for ever.

@@ -16,13 +16,13 @@ from swarmd.wire.handshake import Handshake, HandshakeEvent, HandshakeFailed
 class Greeting(asyncio.Protocol):
     """Feeds the handshake machine and hands its questions, one at a time, to the coroutine that answers them.
 
-    Reading stops while a question is open: at most three events and one read of the socket are ever waiting.
+    Reading stops while a question is open: at most four events and one read of the socket are ever waiting.
     """
 
     def __init__(self, handshake: Handshake, *, on_connected: Callable[[Greeting], None] | None = None) -> None:
         self.handshake = handshake
         self._on_connected = on_connected
-        self._events: deque[HandshakeEvent] = deque()  # the machine makes at most three in its life
+        self._events: deque[HandshakeEvent] = deque()  # the machine makes at most four in its life
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._lost = False
@@ -52,6 +52,10 @@ class Greeting(asyncio.Protocol):
     def psk(self, psk: bytes) -> None:
         """The answer to an invite tag."""
         self._took(self.handshake.psk(psk))
+
+    def exchanged(self, psk: bytes, element: bytes = b"") -> None:
+        """The answer to an element."""
+        self._took(self.handshake.exchanged(psk, element))
 
     def write(self) -> None:
         """Sends what the machine has to say."""

@@ -7,10 +7,20 @@
     `PeerProven`, answered with `accept` or `reject` ◄──  reply: Hello, the first transport message
     open                                                  open (since it sent the reply)
 
+In mode SHORT nobody knows a psk yet. Where the tag is, the preamble has the number of a short code, and SPAKE2 (RFC 9382)
+makes the psk out of the words that both sides know, or of two different ones:
+
+    preamble (version, mode, number), element        ──►  `ElementReceived`, answered with `exchanged` or `reject`
+    `ElementReceived`, answered with `exchanged`     ◄──  element
+    message 1, and on as above
+
+What an element is, is not known here: bytes. The words are proven by message 3 and not before, so that message is the one
+guess that whoever dials has: `guess` says how it went.
+
 Every message after the preamble is a 2-byte big-endian length and that many bytes; the length is checked before anything
-is kept. The preamble is part of the Noise prologue, so nobody can change the mode on the way. A stranger learns nothing
-from the responder but two public keys: every bad byte moves the machine to FAILED with nothing to send, and the glue
-closes without a word. What a Hello says is not known here.
+is kept. The preamble and the elements are part of the Noise prologue, so nobody can change them on the way. A stranger
+learns nothing from the responder but two public keys and an element: every bad byte moves the machine to FAILED with
+nothing to send, and the glue closes without a word. What a Hello says is not known here.
 """
 
 from __future__ import annotations
@@ -23,6 +33,8 @@ from swarmd.wire.noise import KEY_BYTES, TAG_BYTES, Buffer, CipherState, Handsha
 
 PROTOCOL_VERSION: Final = 1
 INVITE_TAG_BYTES: Final = 16
+NAMEPLATE_BYTES: Final = 2
+ELEMENT_BYTES: Final = 33  # of SPAKE2 over Ed25519: one byte says which side it is from, and a point
 MAX_HELLO_BYTES: Final = 4096  # a node id, a signature, a certificate and some text are well under 1 KiB
 
 _LABEL: Final = b"swarmd peer link\0"
@@ -33,7 +45,7 @@ _MESSAGE_3_LIMIT: Final = (KEY_BYTES + TAG_BYTES) + MAX_HELLO_BYTES + TAG_BYTES
 _REPLY_LIMIT: Final = MAX_HELLO_BYTES + TAG_BYTES
 # What may wait unread. Before the peer has proven anything: the largest thing it may send. A responder that has accepted us
 # may talk at once, while we still judge its Hello: one read of the socket (256 KiB in asyncio and uvloop) and one more.
-_STRANGER_LIMIT: Final = _PREAMBLE_BYTES + 2 * (2 + _MESSAGE_3_LIMIT)
+_STRANGER_LIMIT: Final = _PREAMBLE_BYTES + 2 * (2 + _MESSAGE_3_LIMIT)  # an element is smaller
 _PROVEN_LIMIT: Final = 512 * 1024
 
 
@@ -49,6 +61,7 @@ class Mode(IntEnum):
 
     MEMBER = 0
     INVITED = 1
+    SHORT = 2
 
 
 class State(Enum):
@@ -56,6 +69,8 @@ class State(Enum):
 
     AWAIT_PREAMBLE = "await preamble"
     JUDGING_TAG = "judging tag"
+    AWAIT_ELEMENT = "await element"
+    JUDGING_ELEMENT = "judging element"
     AWAIT_MESSAGE_1 = "await message 1"
     AWAIT_MESSAGE_2 = "await message 2"
     AWAIT_MESSAGE_3 = "await message 3"
@@ -70,6 +85,16 @@ class InviteTag:
     """Somebody joins by this invite. Answer with `psk`, or `reject`. The tag alone proves nothing."""
 
     tag: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementReceived:
+    """The peer's half of a SPAKE2 exchange, in mode SHORT. Answer with `exchanged`, or `reject`. It proves nothing yet."""
+
+    nameplate: int
+    """Of the short code, 0 to 65535 as it came."""
+    element: bytes
+    """ELEMENT_BYTES of them, perhaps no element at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +121,7 @@ class ResponderSeen:
     static_public: bytes
 
 
-HandshakeEvent = InviteTag | PeerProven | ResponderSeen | HandshakeFailed
+HandshakeEvent = InviteTag | ElementReceived | PeerProven | ResponderSeen | HandshakeFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +149,9 @@ class Handshake:
         self._hello = b""
         self._probes = False
         self._preamble = b""
+        self._elements = b""
+        """The initiator's, then the responder's."""
+        self._guess: bool | None = None
         self._noise: HandshakeState | None = None
         self._ciphers: tuple[CipherState, CipherState] | None = None
         self._buffer = bytearray()
@@ -138,9 +166,11 @@ class Handshake:
         ephemeral_private: bytes,
         hello: bytes,
         invite: tuple[bytes, bytes] | None = None,
+        short: tuple[int, bytes] | None = None,
         probe: bool = False,
     ) -> Handshake:
-        """The initiator's side. `invite` is (16-byte tag, 32-byte psk). Raises NoiseError on keys of a wrong length.
+        """The initiator's side. `invite` is (16-byte tag, 32-byte psk); or `short` is (nameplate, our SPAKE2 element).
+        Raises NoiseError on keys of a wrong length.
 
         `probe`: the first two messages only, which prove the responder's static key and tell it nothing: `ResponderSeen`.
         """
@@ -148,6 +178,9 @@ class Handshake:
         machine = cls(role=Role.INITIATOR, static_private=static_private, ephemeral_private=ephemeral_private)
         machine._hello = hello
         machine._probes = probe
+        if short is not None:
+            machine._offer(*short)
+            return machine
         tag, psk = invite if invite is not None else (_NO_TAG, None)
         assert len(tag) == INVITE_TAG_BYTES, f"an invite tag has {INVITE_TAG_BYTES} bytes"
         machine._preamble = bytes((PROTOCOL_VERSION, Mode.MEMBER if psk is None else Mode.INVITED)) + tag
@@ -164,6 +197,18 @@ class Handshake:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def guess(self) -> bool | None:
+        """For a responder in mode SHORT: whether the words behind message 3 were right. None: there was no message 3."""
+        return self._guess
+
+    @property
+    def first_flight(self) -> bytes:
+        """For a responder that judges an element: all it has read so far. It has written nothing, so somebody else could
+        still answer in its place."""
+        assert self._state is State.JUDGING_ELEMENT and self._role is Role.RESPONDER, "only before anything was answered"
+        return self._preamble + _framed(self._elements) + self._buffer
 
     def outgoing(self) -> bytes:
         """What is to be written now; often nothing."""
@@ -185,6 +230,21 @@ class Handshake:
         self._state = State.AWAIT_MESSAGE_1
         return self._advance()
 
+    def exchanged(self, psk: bytes, element: bytes = b"") -> list[HandshakeEvent]:
+        """The answer to `ElementReceived`: the 32 bytes that came out, and a responder's own element. An initiator has sent
+        its one already. Goes on with what has arrived meanwhile."""
+        assert self._state is State.JUDGING_ELEMENT, f"no element is being judged: {self._state.value}"
+        if self._role is Role.RESPONDER:
+            assert len(element) == ELEMENT_BYTES, f"an element has {ELEMENT_BYTES} bytes"
+            self._elements += element
+            self._send(element)
+            self._begin(psk)
+            self._state = State.AWAIT_MESSAGE_1
+        else:
+            self._send(self._begin(psk).write())
+            self._state = State.AWAIT_MESSAGE_2
+        return self._advance()
+
     def accept(self, reply: bytes = b"") -> None:
         """The answer to `PeerProven`. A responder gives its own Hello; an initiator has sent its one already."""
         assert self._state is State.JUDGING_PEER, f"no peer is being judged: {self._state.value}"
@@ -194,8 +254,9 @@ class Handshake:
         self._state = State.OPEN
 
     def reject(self, reply: bytes | None = None) -> None:
-        """The other answer to both events. `reply` tells a proven peer why; without it, silence."""
-        assert self._state in (State.JUDGING_TAG, State.JUDGING_PEER), f"nobody is being judged: {self._state.value}"
+        """The other answer to each event. `reply` tells a proven peer why; without it, silence."""
+        judging = (State.JUDGING_TAG, State.JUDGING_ELEMENT, State.JUDGING_PEER)
+        assert self._state in judging, f"nobody is being judged: {self._state.value}"
         told = reply is not None and self._state is State.JUDGING_PEER and self._role is Role.RESPONDER
         self._outgoing.clear()
         if reply is not None and told:
@@ -242,9 +303,11 @@ class Handshake:
         match self._state:
             case State.AWAIT_PREAMBLE:
                 return self._read_preamble(events)
+            case State.AWAIT_ELEMENT:
+                return self._read_element(self._message(ELEMENT_BYTES, ELEMENT_BYTES), events)
             case State.AWAIT_MESSAGE_1:
                 # With a psk there is a key from the first "e" on, and the empty payload has a tag (section 9.2).
-                size = KEY_BYTES + (TAG_BYTES if self._preamble[1] == Mode.INVITED else 0)
+                size = KEY_BYTES + (TAG_BYTES if self._preamble[1] != Mode.MEMBER else 0)
                 return self._read_message_1(self._message(size, size))
             case State.AWAIT_MESSAGE_2:
                 return self._read_message_2(self._message(_MESSAGE_2_BYTES, _MESSAGE_2_BYTES), events)
@@ -252,14 +315,14 @@ class Handshake:
                 return self._read_message_3(self._message(_MESSAGE_3_LIMIT - MAX_HELLO_BYTES, _MESSAGE_3_LIMIT), events)
             case State.AWAIT_REPLY:
                 return self._read_reply(self._message(TAG_BYTES, _REPLY_LIMIT), events)
-            case State.JUDGING_TAG | State.JUDGING_PEER | State.OPEN | State.FAILED:
+            case State.JUDGING_TAG | State.JUDGING_ELEMENT | State.JUDGING_PEER | State.OPEN | State.FAILED:
                 return False
 
     def _read_preamble(self, events: list[HandshakeEvent]) -> bool:
         known = bytes(self._buffer[:_PREAMBLE_BYTES])
         if known[:1] and known[0] != PROTOCOL_VERSION:
             raise NoiseError(f"protocol version {known[0]}, ours is {PROTOCOL_VERSION}")
-        if known[1:2] and known[1] not in (Mode.MEMBER, Mode.INVITED):
+        if known[1:2] and known[1] not in tuple(Mode):
             raise NoiseError(f"unknown mode {known[1]}")
         if len(known) < _PREAMBLE_BYTES:
             return False
@@ -270,11 +333,25 @@ class Handshake:
             self._state = State.JUDGING_TAG
             events.append(InviteTag(tag=tag))
             return False
+        if known[1] == Mode.SHORT:
+            if any(tag[NAMEPLATE_BYTES:]):
+                raise NoiseError("something behind the number of a short code")
+            self._state = State.AWAIT_ELEMENT
+            return True
         if tag != _NO_TAG:
             raise NoiseError("an invite tag in mode MEMBER")
         self._begin(None)
         self._state = State.AWAIT_MESSAGE_1
         return True
+
+    def _read_element(self, message: bytes | None, events: list[HandshakeEvent]) -> bool:
+        if message is None:
+            return False
+        self._elements += message
+        self._state = State.JUDGING_ELEMENT
+        nameplate = int.from_bytes(self._preamble[2 : 2 + NAMEPLATE_BYTES], "big")
+        events.append(ElementReceived(nameplate=nameplate, element=message))
+        return False
 
     def _read_message_1(self, message: bytes | None) -> bool:
         if message is None:
@@ -305,7 +382,10 @@ class Handshake:
         if message is None:
             return False
         noise = self._running()
+        short = self._preamble[1] == Mode.SHORT
+        self._guess = False if short else None  # unless reading it proves otherwise
         hello = noise.read(message)
+        self._guess = True if short else None
         self._ciphers = noise.split()
         self._judge(hello, events)
         return False
@@ -337,11 +417,19 @@ class Handshake:
         del self._buffer[: 2 + size]
         return message
 
+    def _offer(self, nameplate: int, element: bytes) -> None:
+        assert len(element) == ELEMENT_BYTES, f"an element has {ELEMENT_BYTES} bytes"
+        number = nameplate.to_bytes(NAMEPLATE_BYTES, "big")
+        self._preamble = bytes((PROTOCOL_VERSION, Mode.SHORT)) + number.ljust(INVITE_TAG_BYTES, b"\0")
+        self._elements = element
+        self._outgoing += self._preamble + _framed(element)
+        self._state = State.AWAIT_ELEMENT
+
     def _begin(self, psk: bytes | None) -> HandshakeState:
         self._noise = HandshakeState(
             suite=Suite.XX if psk is None else Suite.XX_PSK3,
             initiator=self._role is Role.INITIATOR,
-            prologue=_LABEL + self._preamble,
+            prologue=_LABEL + self._preamble + self._elements,
             static_private=self._static_private,
             ephemeral_private=self._ephemeral_private,
             psk=psk,
@@ -358,4 +446,8 @@ class Handshake:
         self._send(self._ciphers[0].encrypt(reply))
 
     def _send(self, message: bytes) -> None:
-        self._outgoing += len(message).to_bytes(2, "big") + message
+        self._outgoing += _framed(message)
+
+
+def _framed(message: bytes) -> bytes:
+    return len(message).to_bytes(2, "big") + message

@@ -54,12 +54,30 @@ async def test_an_invite_is_made_listed_and_cancelled(rim: Rim) -> None:
     assert made.pop("qr_svg").startswith("<svg ")
     assert made == {
         "code": "swarm://new1", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
-        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3,
+        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3, "short": False,
     }  # fmt: skip
     row = {"id": "1" * 16, "created_at": made["created_at"], "expires_at": made["expires_at"], "uses_left": 3}
+    row["short"] = False
     assert await fetch(rim, "GET", "/api/admin/invites") == (200, [{**row, "state": "live"}])
     assert await fetch(rim, "DELETE", f"/api/admin/invites/{'1' * 16}") == (200, {**row, "state": "cancelled"})
     assert (await fetch(rim, "DELETE", "/api/admin/invites/0"))[0] == 404
+
+
+async def test_a_short_code_is_made_and_listed_as_such(rim: Rim) -> None:
+    status, made = await fetch(rim, "POST", "/api/admin/invites", json={"short": True})
+    assert (status, made) == (201, {
+        "code": "7-crossover-clockwork", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
+        "expires_at": "2023-11-14T22:23:20.000Z", "uses": 1, "short": True, "qr_svg": None,
+    })  # fmt: skip
+    ((_, (row,)), wrong) = (
+        await fetch(rim, "GET", "/api/admin/invites"),
+        await fetch(rim, "POST", "/api/admin/invites", json={"short": True, "uses": 2}),
+    )
+    assert (row["short"], row["state"]) == (True, "live")
+    assert wrong[0] == 400 and "one node and ten minutes" in wrong[1]["error"]["message"]
+    assert len(rim.codes.rows) == 1
+    rim.codes.says = Busy(what="all numbers are taken")
+    assert (await fetch(rim, "POST", "/api/admin/invites", json={"short": True}))[0] == 503
 
 
 async def test_an_invite_without_terms_is_for_one_node_and_a_day(rim: Rim) -> None:

@@ -18,6 +18,7 @@ SAMPLES: list[Fact] = [
     events.NetworkFounded(network=NETWORK),
     events.NetworkJoined(network=NETWORK, inviter=PEER),
     events.MemberAdmitted(node=PEER),
+    events.ShortCodeEnded(nameplate=7, burnt=True),
     events.MemberRevoked(node=PEER),
     events.IdentityCloned(node=PEER, at=Endpoint("10.0.0.7", 8810)),
     events.IdentityCloned(node=PEER, at=None),
@@ -86,10 +87,15 @@ def test_outcomes_tell_kinds_apart() -> None:
     assert kind(events.ShardStored(shard=REF, size_bytes=1, source=NodeId("d" * 64))) == "shard_p2p_complete"
 
 
+def test_a_burnt_short_code_is_a_warning_and_a_cancelled_one_is_none() -> None:
+    said = [activity(events.ShortCodeEnded(nameplate=7, burnt=burnt), now=0.0) for burnt in (True, False)]
+    assert [one.toast_level for one in said if one is not None] == ["warning", None]
+
+
 def test_a_fact_that_is_not_ours_is_silent() -> None:
     assert activity(Fact(), now=0.0) is None
 
 
 def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
-    assert silent == [events.SummaryReceived, events.SummaryRejected]
+    assert silent == [events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected]

@@ -23,6 +23,15 @@ def test_terms_make_a_code_of_their_own(cli: Cli) -> None:
     assert cli.rim.codes.rows[0].expires_at - row.created_at == 86_400
 
 
+def test_a_short_code_stands_alone_and_says_what_to_type(cli: Cli) -> None:
+    lines = cli("invite", "--short").stdout.splitlines()
+    assert lines[0] == "7-crossover-clockwork"
+    assert "swarmd join 7-crossover-clockwork" in lines[1] and "2023-11-14T22:23:20" in lines[1]
+    assert json.loads(cli("invite", "--short", "--json").stdout)["short"] is True
+    shown = cli("invite", "--list").stdout
+    assert shown.count("short") == 2 and "clockwork" not in shown
+
+
 def test_a_qr_code_stands_below_the_code(cli: Cli) -> None:
     lines = cli("invite", "--qr").stdout.splitlines()
     assert lines[0] == "swarm://abc", "the current code, as without --qr"
@@ -62,7 +71,8 @@ def test_the_nodes_refusal_is_its_sentence(cli: Cli) -> None:
 
 
 def test_two_wishes_at_once_are_refused(cli: Cli) -> None:
-    for wishes in (("--list", "--uses", "2"), ("--list", "--cancel", "11"), ("--cancel", "11", "--qr")):
+    both = (("--list", "--cancel", "11"), ("--cancel", "11", "--qr"), ("--short", "--uses", "2"))
+    for wishes in (("--list", "--uses", "2"), *both):
         result = cli("invite", *wishes)
         assert (result.exit_code, "one at a time" in result.stderr) == (1, True)
 

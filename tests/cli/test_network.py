@@ -74,6 +74,15 @@ def test_invite_prints_the_code_alone_in_its_line(cli: Cli) -> None:
     assert json.loads(cli("invite", "--json").stdout)["code"] == "swarm://abc"
 
 
+def test_join_takes_a_short_code_and_where_to_look(cli: Cli) -> None:
+    assert cli("join", "7-crossover-clockwork").exit_code == 0
+    assert cli("join", " 7 Crossover clockwork", "--at", "10.0.0.5:99 ").exit_code == 0
+    assert cli.rim.joiner.asked == ["7-crossover-clockwork", "7 Crossover clockwork@10.0.0.5:99"]
+    refused = cli("join", "swarm://abc", "--at", "10.0.0.5")
+    assert (refused.exit_code, "--at says where to look" in refused.stderr) == (1, True)
+    assert len(cli.rim.joiner.asked) == 2
+
+
 def test_join_says_with_whom(cli: Cli) -> None:
     result = cli("join", "swarm://abc")
     assert result.exit_code == 0

@@ -103,10 +103,12 @@ def test_peers_are_joined_once_the_node_is_ready(cli: Cli, monkeypatch: pytest.M
     assert "could not join" in run("--data-dir", str(cli.folder), "--peer", "swarm://abc").stderr
 
 
-def test_the_three_forms_of_a_peer() -> None:
+def test_the_four_forms_of_a_peer() -> None:
     assert join_text(" swarm://abc ") == "swarm://abc"
     assert join_text("/ip4/10.0.0.5/tcp/8810") == "/ip4/10.0.0.5/tcp/8810"
     assert join_text("10.0.0.5:8810") == "/ip4/10.0.0.5/tcp/8810"
+    assert join_text("9-lives.example:8810") == "/dns/9-lives.example/tcp/8810"
+    assert join_text("7-crossover-clockwork@10.0.0.5:8810") == "7-crossover-clockwork@10.0.0.5:8810"
     with pytest.raises(Failure, match="no invite code"):
         join_text("nonsense")
 

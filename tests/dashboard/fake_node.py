@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,10 @@ def peer(node: str, name: str | None, latency: float, models: list[str], **more:
     }
 
 
-def invite(identity: str, *, uses_left: int = 1, state: str = "live") -> dict[str, Any]:
+def invite(identity: str, *, uses_left: int = 1, state: str = "live", short: bool = False) -> dict[str, Any]:
     """One row of the list of invites."""
     times = {"created_at": "2099-01-01T00:00:00.000Z", "expires_at": "2099-01-02T00:00:00.000Z"}
-    return {"id": identity, **times, "uses_left": uses_left, "state": state}
+    return {"id": identity, **times, "uses_left": uses_left, "state": state, "short": short}
 
 
 class FakeNode:
@@ -246,10 +247,16 @@ class FakeNode:
         self.asked.append(terms)
         if self.invite_refusal:
             return _error(*self.invite_refusal)
-        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms["uses"])
+        short = terms.get("short", False)
+        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms.get("uses", 1), short=short)
         self.invites.insert(0, row)
+        if short:
+            row["expires_at"] = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+            row.update(code="701-grapefruit-greenhouse", uses=1, qr_svg=None)
+            return web.json_response(row, status=201)
         code = "swarm://" + "AQz7Kp3mXw9sTf2vLb8nRc4dYh6gJe1uQo5i" * 6
         about = {"id": row["id"], "created_at": row["created_at"], "expires_at": row["expires_at"], "uses": terms["uses"]}
+        about["short"] = False
         return web.json_response({"code": code, "qr_svg": self.qr_svg, **about})
 
     async def _cancel_invite(self, request: web.Request) -> web.Response:

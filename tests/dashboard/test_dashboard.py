@@ -301,6 +301,32 @@ async def test_invites_are_listed_with_their_state_and_cancelled_after_a_questio
     assert page.complaints == []
 
 
+async def test_a_short_code_is_shown_large_and_says_when_it_was_burnt(page: Page, url: str, node: FakeNode) -> None:
+    await open_invites(page, url)
+    await page.ask("document.querySelector('.invite-short').focus()")
+    await page.press("Enter")
+    await page.until("document.querySelector('.words:not([hidden])')?.textContent")
+    assert node.asked == [{"short": True}]
+    assert await page.text(".words") == "701-grapefruit-greenhouse"
+    assert await page.ask("document.querySelector('.invite-text textarea').hidden && document.querySelector('.qr').hidden")
+    assert "swarmd join, for " in await page.text(".invite-text .hint")
+    size = "parseFloat(getComputedStyle(document.querySelector('.words')).fontSize)"
+    assert await page.ask(size) >= 32
+    assert await focused(page) == "Copy the code"
+    await page.press("Enter")
+    copied = "['Copied', 'Press Ctrl+C to copy'].includes(document.querySelector('.invite-text button').textContent)"
+    await page.until(copied)
+    assert (await page.text(".invite-said")).startswith("short code, ")
+    await page.window(320, 640)
+    fits = "document.querySelector('.words').scrollWidth <= document.querySelector('.words').clientWidth"
+    assert await page.ask(fits) and await page.ask(size) >= 20
+    node.invites[0]["state"] = "burnt"
+    await page.until("document.querySelector('.invite-text .hint').textContent.includes('wrong words')", seconds=8)
+    assert await all_text(page, ".invite .chip") == ["burnt"]
+    assert await page.ask("document.querySelectorAll('.invite button').length") == 0
+    assert page.complaints == []
+
+
 async def test_a_code_that_is_cancelled_leaves_the_page(page: Page, url: str, node: FakeNode) -> None:
     await open_invites(page, url)
     await page.ask("document.querySelector('.invite-terms button').click()")
@@ -359,6 +385,8 @@ async def test_join(page: Page, url: str, node: FakeNode) -> None:
     await page.ask("document.querySelector('#join-code').focus()")
     for code, said in (
         ("nonsense", "it starts with swarm://"),
+        ("7 crossover clockwork", "This invite code has already been used"),
+        ("7-good-code@10.0.0.5", "Joined the network of anna."),
         ("swarm://old", "This invite code has already been used"),
         ("swarm://good", "Joined the network of anna."),
     ):

@@ -73,6 +73,26 @@ async def test_a_code_on_other_terms(swarm: Swarm) -> None:
     assert await d.joiner.join(code.code) == UsedUp()
 
 
+async def test_a_short_code_is_one_more_invite_and_the_only_short_one(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    made = [await a.codes.short_code() for _ in range(2)]
+    first, second = (one for one in made if isinstance(one, NewInvite))
+    assert first.code != second.code
+    numbers = [int(one.code.split("-")[0]) for one in (first, second)]
+    assert a.member.short_codes.nameplates() == (numbers[1],)
+    assert [(row.state, row.short) for row in await a.codes.invites()] == [
+        (InviteState.LIVE, True),
+        (InviteState.CANCELLED, True),
+    ]
+    assert not [word for word in second.code.split("-")[1:] if word in repr(await a.codes.invites())]
+    await a.codes.cancel(second.invite.id)
+    assert a.member.short_codes.nameplates() == ()
+    await joined(b, a)
+    assert isinstance(await b.codes.short_code(), Forbidden)
+    a.member.plates.update(range(1, 1000))
+    assert isinstance(await a.codes.short_code(), Busy)
+
+
 async def test_impossible_terms_are_refused(swarm: Swarm) -> None:
     a = await swarm.start(1)
     bad_lives = [(life_s, 1) for life_s in (0.0, -1.0, LEAST_LIFE_S - 1, LIFE_LIMIT_S + 1, float("nan"))]

@@ -135,7 +135,7 @@ async def test_somebody_else_in_the_inviters_place_gets_nowhere(swarm: Swarm) ->
     text = await a.code()
     for row in await a.member.db.fetch_all("SELECT * FROM invites"):
         async with thief.member.db.transaction() as tx:
-            await tx.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?)", tuple(row))
+            await tx.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tuple(row))
     admit = thief.member.gate.admit
 
     async def dishonest(hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:

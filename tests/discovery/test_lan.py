@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.discovery import lan as module
+from swarmd.discovery.join import Joined
 from swarmd.discovery.lan import (
     AGAIN_S,
     LIMIT_RETRY_S,
@@ -24,10 +25,12 @@ from swarmd.discovery.lan import (
     Multicast,
     NoMulticast,
     Notice,
+    Update,
     network_tag,
 )
-from swarmd.domain.events import IdentityCloned, NetworkFounded, NetworkJoined
+from swarmd.domain.events import IdentityCloned, NetworkFounded, NetworkJoined, ShortCodeEnded, ShortCodeMade
 from swarmd.domain.ids import NetworkId, NodeId, short
+from swarmd.domain.membership import NewInvite
 from swarmd.domain.peers import Endpoint
 from swarmd.kit.bus import EventBus, Spy
 from swarmd.kit.service import Supervisor
@@ -53,17 +56,32 @@ class FakeResponder:
     heard: Heard | None = None
     tries: int = 0
     withdrawn: int = 0
+    deaf: bool = False
+    """It cannot announce other texts."""
 
     @asynccontextmanager
-    async def open(self, notice: Notice, heard: Heard) -> AsyncIterator[None]:
+    async def browse(self, hosts: tuple[str, ...], heard: Heard) -> AsyncIterator[None]:
+        if self.broken:
+            raise NoMulticast(self.broken)
+        self.sought, self.heard = hosts, heard
+        yield
+
+    @asynccontextmanager
+    async def open(self, notice: Notice, heard: Heard) -> AsyncIterator[Update]:
         self.tries += 1
         if self.broken:
             raise NoMulticast(self.broken)
         self.announced.append(notice)
         self.heard = heard
         heard(notice.name, notice)  # a responder hears itself
+
+        async def update(notice: Notice) -> None:
+            if self.deaf:
+                raise NoMulticast("gone")
+            self.announced.append(notice)
+
         try:
-            yield
+            yield update
         finally:
             self.heard = None
             self.withdrawn += 1
@@ -98,6 +116,7 @@ class Machine:
     bus: EventBus
     network: list[NetworkId]
     addresses: list[str]
+    plates: list[int]
 
     def join(self, network: NetworkId) -> None:
         self.network[:] = [network]
@@ -109,19 +128,20 @@ async def machine(
     *addresses: str, world: World, network: NetworkId | None = OURS, listen: str = "0.0.0.0", broken: str = ""
 ) -> AsyncIterator[Machine]:
     bus, responder, links = EventBus(), FakeResponder(broken=broken), FakeLinks()
-    networks, interfaces = [network] if network else [], [LOOPBACK, *addresses]
+    networks, interfaces, plates = [network] if network else [], [LOOPBACK, *addresses], list[int]()
     lan = Lan(
         own=OWN, network=lambda: networks[0] if networks else None, listening=lambda: Endpoint(listen, 8810),
-        interfaces=lambda: tuple(ipaddress.ip_interface(one) for one in interfaces), links=links, responder=responder,
-        world=world, bus=bus,
+        interfaces=lambda: tuple(ipaddress.ip_interface(one) for one in interfaces), links=links,
+        nameplates=lambda: tuple(plates), responder=responder, world=world, bus=bus,
     )  # fmt: skip
     with bus.spy() as spy:
         async with Supervisor("test", world=world) as supervisor:
             await supervisor.start(lan)
             await asyncio.sleep(0.01)
             yield Machine(
-                lan=lan, responder=responder, links=links, spy=spy, bus=bus, network=networks, addresses=interfaces
-            )
+                lan=lan, responder=responder, links=links, spy=spy, bus=bus, network=networks, addresses=interfaces,
+                plates=plates,
+            )  # fmt: skip
 
 
 def record(
@@ -289,6 +309,105 @@ async def test_a_copy_of_this_node_is_reported_once(world: World, caplog: pytest
         assert sum("with an empty data folder" in entry.getMessage() for entry in caplog.records) == 1
 
 
+def coded(*hosts: str, np: str, name: str = "other", node: str = OTHER) -> Notice:
+    """As `record`, of another network and with a short code."""
+    plain = record(*hosts, name=name, node=node, network=THEIRS)
+    return replace(plain, texts={**plain.texts, "np": np})
+
+
+@pytest.mark.looptime
+async def test_the_number_of_a_short_code_comes_and_goes_without_a_goodbye(world: World) -> None:
+    async with machine(HOME, world=world) as one:
+        one.plates.append(7)
+        one.bus.publish(ShortCodeMade(nameplate=7))
+        await asyncio.sleep(0.01)
+        assert one.responder.announced[-1].texts == {"v": "1", "node": OWN, "net": network_tag(OURS), "np": "7"}
+        one.plates.clear()
+        one.bus.publish(ShortCodeEnded(nameplate=7, burnt=True))
+        await asyncio.sleep(0.01)
+        assert "np" not in one.responder.announced[-1].texts
+        one.plates.append(8)
+        await asyncio.sleep(POLL_S + 0.1)  # a code whose time is over says nothing: it is noticed at the next look
+        assert one.responder.announced[-1].texts["np"] == "8"
+        assert (len(one.responder.announced), one.responder.tries, one.responder.withdrawn) == (4, 1, 0)
+
+
+@pytest.mark.looptime
+async def test_a_record_that_cannot_be_changed_is_made_anew(world: World) -> None:
+    async with machine(HOME, world=world) as one:
+        one.responder.deaf = True
+        one.plates.append(7)
+        one.bus.publish(ShortCodeMade(nameplate=7))
+        await asyncio.sleep(0.01)
+        assert one.responder.announced[-1].texts["np"] == "7"
+        assert (one.responder.tries, one.responder.withdrawn) == (2, 1)
+
+
+@pytest.mark.looptime
+async def test_numbers_of_others_are_known_whatever_their_network(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDS", 4)
+    async with machine(HOME, world=world) as one:
+        one.responder.say(coded("192.168.1.9", np="7"))
+        one.responder.say(coded("192.168.1.10", np="8,9,x,-1,1000,٣", name="two"))
+        assert one.lan.heard_nameplates() == {7, 8, 9}
+        one.responder.say(coded("192.168.1.9", np="11"))
+        one.responder.say(coded("192.168.1.10", np="", name="two"))
+        assert one.lan.heard_nameplates() == {11}
+        for number in range(20, 40):
+            one.responder.say(coded("192.168.1.11", np=str(number), name=f"many {number}"))
+        assert one.lan.heard_nameplates() == {11, 20, 21, 22}
+        one.responder.heard("other", None)
+        assert one.lan.heard_nameplates() == {20, 21, 22}
+        assert one.links.offers == []
+
+
+@pytest.mark.looptime
+async def test_a_short_code_is_sought_before_the_node_belongs_anywhere(world: World) -> None:
+    async with machine(HOME, world=world, network=None) as one:
+        async with one.lan.seek(7) as found:
+            assert one.responder.sought == ("127.0.0.1", "192.168.1.5")
+            one.responder.say(coded("192.168.1.8", np="70", name="another number"))
+            one.responder.say(coded("192.168.1.9", np="7", name="ours", node=OWN))
+            one.responder.say(coded("8.8.8.8", np="7", name="far away"))
+            one.responder.say(replace(coded("192.168.1.9", np="7"), texts={"v": "2", "np": "7"}))
+            one.responder.say(record("192.168.1.9"))
+            assert found.empty()
+            for _ in range(2):
+                one.responder.say(coded("192.168.1.9", "8.8.8.8", np="3,7"))
+            assert found.get_nowait() == (Endpoint("192.168.1.9", 8810),)
+            assert found.empty(), "each node once"
+            for number in range(50):
+                one.responder.say(coded("192.168.1.9", np="7", name=f"liar {number}"))
+            assert found.qsize() == found.maxsize - 1
+        assert one.responder.announced == [], "and nothing is said of it"
+        one.responder.broken = "network is unreachable"
+        with pytest.raises(NoMulticast, match="unreachable"):
+            async with one.lan.seek(7):
+                pytest.fail("it is open")
+
+
+async def test_a_real_responder_hears_a_changed_record_while_it_only_looks() -> None:
+    world = real_world()
+    network = NetworkId(world.entropy.token(32).hex())
+    ours = record("127.0.0.1", network=network, name=world.entropy.token(8).hex(), node=OWN)
+    told = replace(ours, texts={**ours.texts, "np": "7"})
+    heard: asyncio.Queue[Notice] = asyncio.Queue(100)
+
+    def hear(name: str, notice: Notice | None) -> None:
+        if notice is not None and name == ours.name:
+            heard.put_nowait(notice)
+
+    async with asyncio.timeout(10), Multicast(world=world).open(ours, lambda _name, _notice: None) as update:
+        async with Multicast(world=world).browse(("127.0.0.1",), hear):
+            assert await heard.get() == ours
+            await update(told)
+            while await heard.get() != told:
+                pass
+        async with Multicast(world=world).browse(("127.0.0.1",), hear):  # somebody who comes later
+            while await heard.get() != told:
+                pass
+
+
 async def test_two_real_responders_find_each_other_on_loopback_and_hear_goodbyes() -> None:
     world = real_world()
     network = NetworkId(world.entropy.token(32).hex())  # whatever else runs on this machine is not in it
@@ -374,6 +493,19 @@ async def test_an_impossible_name_does_no_harm(name: str, world: World) -> None:
         ears.add_service(None, "", name)
         ears.update_service(None, "", name)
         assert tasks.spawned_count == 0
+
+
+async def test_a_short_code_is_found_and_used_on_one_machine(tmp_path: Path) -> None:
+    """Whole nodes on loopback: nobody is told any address."""
+    async with (
+        running(tmp_path / "a", network__enable_mdns=True) as first,
+        running(tmp_path / "b", network__enable_mdns=True) as second,
+    ):
+        made = await first.codes.short_code()
+        assert isinstance(made, NewInvite), made
+        outcome = await second.joiner.join(made.code)
+        assert isinstance(outcome, Joined), outcome
+        assert (outcome.inviter, outcome.endpoint, outcome.linked) == (first.node, first.peer_endpoint, True)
 
 
 async def test_members_that_both_came_up_elsewhere_find_each_other(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from swarmd.domain.ids import NodeId
-from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
 from swarmd.domain.refusals import Forbidden, Refusal, UsedUp
-from swarmd.transport.doors import Admitted, TurnedAway
+from swarmd.transport.doors import Admitted, Elsewhere, Exchange, TurnedAway
 from swarmd.wire.noise import public_key
 
 
@@ -18,6 +18,10 @@ class FakeAuthority:
         self.node = NodeId(letter * 64)
         self.invites = invites or {}
         """psk by tag; each good for one use."""
+        self.short: Exchange | Elsewhere | None = None
+        """What whoever asks for short code 7 gets."""
+        self.thinks_of_elements_s = 0.0
+        self.guesses: list[bool | None] = []
         self.banned: set[NodeId] = set()
         self.thinking_s = 0.0
         """How long a judgement takes."""
@@ -30,6 +34,13 @@ class FakeAuthority:
 
     async def psk_for(self, tag: bytes) -> bytes | None:
         return self.invites.get(tag)
+
+    async def exchange(self, nameplate: int, element: bytes, *, caller: Endpoint) -> Exchange | Elsewhere | None:
+        await asyncio.sleep(self.thinks_of_elements_s)
+        return self.short if nameplate == 7 else None
+
+    def exchange_over(self, exchange: Exchange, *, guess: bool | None, caller: Endpoint) -> None:
+        self.guesses.append(guess)
 
     async def admit(self, hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
         await asyncio.sleep(self.thinking_s)

@@ -160,6 +160,7 @@ class Holder:
 
 def herald_of(store: Store, announce: Callable[[NodeSummary], None], world: World) -> Herald:
     return Herald(
+        nameplates=tuple,
         node=store.key.node, holdings=store.registry, announce=announce, world=world, bus=store.bus,
         software="swarmd/test", region="DE", free_ram=lambda: 1 << 30, total_ram_bytes=1 << 31,
         layer_ms=lambda model: None, endpoints=tuple, demand=tuple,

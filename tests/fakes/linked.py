@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from pathlib import Path
 
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joined, Joiner
+from swarmd.discovery.lan import Lan
 from swarmd.domain.ids import NodeId
-from swarmd.domain.membership import NetworkCode
+from swarmd.domain.membership import NetworkCode, NewInvite
 from swarmd.domain.peers import Endpoint
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
@@ -20,10 +22,12 @@ from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors, Network
+from swarmd.transport.greeting import Greeting
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Dispatcher
 from tests.fakes.inline_sqlite import inline_database
-from tests.fakes.members import Member, open_member
+from tests.fakes.members import Member, inline, open_member
+from tests.fakes.segment import FakeSegment
 
 ANY_PORT = Endpoint("127.0.0.1", 0)
 
@@ -41,6 +45,7 @@ class Node:
     dispatcher: Dispatcher
     relaying: list[float]
     """Bytes a second that the node relays for others; the last one counts."""
+    lan: Lan
 
     @property
     def id(self) -> NodeId:
@@ -57,6 +62,11 @@ class Node:
         assert isinstance(code, NetworkCode), code
         return code.code
 
+    async def short_code(self) -> str:
+        made = await self.codes.short_code()
+        assert isinstance(made, NewInvite), made
+        return made.code
+
 
 @asynccontextmanager
 async def open_node(
@@ -69,9 +79,10 @@ async def open_node(
     database: Path | Database | None = None,
     max_peers: int = 150,
     identity: int | None = None,
+    segment: FakeSegment | None = None,
 ) -> AsyncIterator[Node]:
     """A running node. `identity`: the seed whose key it has, when not its own. `listen` None: it only dials. Its announced
-    address is where it really listens."""
+    address is where it really listens. With a segment it takes part in the local network as `10.0.0.<seed>/24`."""
     async with (
         open_member(identity or seed, world=world, folder=folder, database=database) as member,
         Supervisor(f"node {seed}", world=world) as supervisor,
@@ -80,6 +91,9 @@ async def open_node(
         gauges = Gauges()
         announced: list[Endpoint] = []
         relaying = [RELAY_BYTES_PER_S]
+
+        async def passed_on(greeting: Greeting, node: NodeId, first: bytes) -> None:
+            await links.relay.forward(greeting, node, first)
 
         def accepted(connection: Connection) -> None:
             links.accepted(connection)
@@ -91,6 +105,7 @@ async def open_node(
             spawn=supervisor.spawn,
             world=world,
             network=network,
+            forward=passed_on,
         )
         links = Links(
             own=member.key.node,
@@ -113,12 +128,31 @@ async def open_node(
             world=world,
             bus=member.bus,
         )
+        lan = Lan(
+            own=member.key.node,
+            network=lambda: member.membership.network,
+            listening=lambda: member.listening[0],
+            interfaces=lambda: (ip_interface(f"{Swarm.host(seed)}/24"),),
+            links=links,
+            nameplates=member.short_codes.nameplates_around,
+            responder=segment or FakeSegment(),
+            world=world,
+            bus=member.bus,
+        )
         joiner = Joiner(
-            membership=member.membership, gate=member.gate, links=links, dialler=doors, world=world, bus=member.bus
+            membership=member.membership,
+            gate=member.gate,
+            links=links,
+            dialler=doors,
+            segment=None if segment is None else lan,
+            world=world,
+            bus=member.bus,
+            compute=inline,
         )
         codes = NetworkCodes(
             membership=member.membership,
             invitations=member.invitations,
+            short_codes=member.short_codes,
             links=links,
             world=world,
             announced=lambda: tuple(announced),
@@ -130,6 +164,8 @@ async def open_node(
             announced.append(doors.endpoint)
         await supervisor.start(links)
         await supervisor.start(renewal)
+        if segment is not None:
+            await supervisor.start(lan)
         yield Node(
             member=member,
             doors=doors,
@@ -141,6 +177,7 @@ async def open_node(
             announced=announced,
             dispatcher=dispatcher,
             relaying=relaying,
+            lan=lan,
         )
 
 
@@ -159,11 +196,18 @@ class Swarm:
     stack: AsyncExitStack
     databases: dict[int, Database] = field(default_factory=dict)
     running: dict[int, AsyncExitStack] = field(default_factory=dict)
+    segment: FakeSegment = field(default_factory=FakeSegment)
 
     async def start(
-        self, seed: int, *, listening: bool = True, world: World | None = None, max_peers: int = 150,
+        self,
+        seed: int,
+        *,
+        listening: bool = True,
+        world: World | None = None,
+        max_peers: int = 150,
         identity: int | None = None,
-    ) -> Node:
+        lan: bool = False,
+        ) -> Node:
         if seed not in self.databases:
             self.databases[seed] = await self.stack.enter_async_context(inline_database())
         stack = self.running[seed] = AsyncExitStack()
@@ -177,6 +221,7 @@ class Swarm:
                 database=self.databases[seed],
                 max_peers=max_peers,
                 identity=identity,
+                segment=self.segment if lan else None,
             )
         )
 

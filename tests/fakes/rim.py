@@ -305,6 +305,13 @@ class FakeCodes:
         self.rows.insert(0, invite)
         return NewInvite(code=f"swarm://new{len(self.rows)}", invite=invite)
 
+    async def short_code(self) -> NewInvite | Refusal:
+        made = await self.new_code(life_s=600.0, uses=1)
+        if isinstance(made, Refusal):
+            return made
+        self.rows[0] = replace(made.invite, short=True)
+        return NewInvite(code="7-crossover-clockwork", invite=self.rows[0])
+
     async def invites(self) -> Sequence[InviteView]:
         return tuple(self.rows)
 
@@ -352,8 +359,10 @@ class FakeMembers:
 class FakeJoiner:
     def __init__(self) -> None:
         self.says: Refusal | None = None
+        self.asked: list[str] = []
 
     async def join(self, text: str) -> Any:
+        self.asked.append(text)
         if self.says:
             return self.says
         return SimpleNamespace(endpoint=Endpoint("10.0.0.5", 8810), inviter=PEER, linked=True, already=False)

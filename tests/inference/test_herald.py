@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from swarmd.domain.events import ShardDropped, ShardStored, WorkerReady
+from swarmd.domain.events import ShardDropped, ShardStored, ShortCodeEnded, ShortCodeMade, WorkerReady
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary
 from swarmd.inference.herald import COALESCE_S, EVERY_S, RAM_STEP, Herald
@@ -27,12 +27,14 @@ class Scene:
     speed: float | None = None
     free: int = 100 * RAM_STEP
     demand: tuple[ModelDemand, ...] = ()
+    nameplates: tuple[int, ...] = ()
 
     def holdings(self) -> tuple[Holding, ...]:
         return (Holding(model=MODEL, layout="0" * 32, shards=self.shards),) if self.shards else ()
 
     def herald(self) -> Herald:
         return Herald(
+            nameplates=lambda: self.nameplates,
             node=NODE, holdings=self, announce=self.told.append, world=self.world, bus=self.bus, software="swarmd/test",
             region="DE",
             free_ram=lambda: self.free, total_ram_bytes=1000 * RAM_STEP, layer_ms=lambda model: self.speed,
@@ -66,6 +68,11 @@ async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) ->
         scene.bus.publish(ShardDropped(shard=ShardRef(MODEL, 0)))
         await asyncio.sleep(COALESCE_S * 2)
         assert scene.told[-1].holdings == ()
+        for plates, fact in (((7,), ShortCodeMade(nameplate=7)), ((), ShortCodeEnded(nameplate=7, burnt=True))):
+            scene.nameplates = plates
+            scene.bus.publish(fact)
+            await asyncio.sleep(COALESCE_S * 2)
+            assert scene.told[-1].nameplates == plates
     versions = [summary.version for summary in scene.told]
     assert versions == sorted(set(versions)) and versions[0] >= 1_700_000_000_000
 

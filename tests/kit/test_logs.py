@@ -31,6 +31,8 @@ def restored() -> Iterator[None]:
     ("text", "clean"),
     [
         ("join swarm://AbC-12_x now", "join swarm://[hidden] now"),
+        ("join 7-crossover-clockwork@attic", "join 7-[hidden]@attic"),
+        ("model tiny-7-instruct-chat, 7-instruct-chat-q8", "model tiny-7-instruct-chat, 7-instruct-chat-q8"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer [hidden]"),
         ("key hf_ABCDEFGHIJ and sk-proj-0123456789", "key hf_[hidden] and sk-[hidden]"),
         ("POST /x?token=abcdef&a=1", "POST /x?token=[hidden]&a=1"),

@@ -13,7 +13,16 @@ import pytest
 
 from swarmd.domain.events import SummaryReceived, SummaryRejected
 from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.peers import MAX_DEMANDS, MAX_REQUESTS, Endpoint, Holding, ModelDemand, NodeSummary
+from swarmd.domain.peers import (
+    MAX_DEMANDS,
+    MAX_NAMEPLATE,
+    MAX_NAMEPLATES,
+    MAX_REQUESTS,
+    Endpoint,
+    Holding,
+    ModelDemand,
+    NodeSummary,
+)
 from swarmd.identity import revocations
 from swarmd.identity.keys import NetworkKey
 from swarmd.identity.revocations import Revocation
@@ -249,7 +258,7 @@ WANTED = ModelDemand(model=ModelId("tiny-q8-0"), requests=3)
 
 def test_a_sound_summary_is_sound() -> None:
     holdings = (GOOD, replace(GOOD, layer_ms=None, shards=()))
-    assert unsound(replace(summary(A, 1), holdings=holdings, demand=(WANTED,))) is None
+    assert unsound(replace(summary(A, 1), holdings=holdings, demand=(WANTED,), nameplates=(7, MAX_NAMEPLATE))) is None
 
 
 async def test_a_summary_of_an_older_node_has_no_demand_and_one_of_ours_keeps_it() -> None:
@@ -257,7 +266,7 @@ async def test_a_summary_of_an_older_node_has_no_demand_and_one_of_ours_keeps_it
     code, meta = encode(Summary(summary=ours))
     assert decode(code, meta) == Summary(summary=ours)
     older = msgspec.msgpack.decode(meta)
-    del older["summary"]["demand"]
+    del older["summary"]["demand"], older["summary"]["nameplates"]
     assert decode(code, msgspec.msgpack.encode(older)) == Summary(summary=replace(ours, demand=()))
 
 
@@ -287,6 +296,10 @@ async def test_a_summary_of_an_older_node_has_no_demand_and_one_of_ours_keeps_it
         {"demand": (replace(WANTED, model=ModelId("../../etc")),)},
         {"demand": (replace(WANTED, requests=-1),)},
         {"demand": (replace(WANTED, requests=MAX_REQUESTS + 1),)},
+        {"nameplates": tuple(range(1, MAX_NAMEPLATES + 2))},
+        {"nameplates": (7, 7)},
+        {"nameplates": (0,)},
+        {"nameplates": (MAX_NAMEPLATE + 1,)},
     ],
     ids=str,
 )

@@ -57,6 +57,22 @@ async def test_a_cancelled_invite_is_not_live_and_old_ones_are_forgotten() -> No
         assert await sql.read_invite(db, INVITE.tag) is None
 
 
+async def test_a_short_invite_is_burnt_or_ends_with_the_run_unless_it_was_used() -> None:
+    used, live, burnt, long = (replace(INVITE, tag=bytes([number]) * 16, short=number < 3) for number in range(4))
+    async with await Database.open(None) as db:
+        async with db.transaction() as tx:
+            for invite in (replace(used, uses_left=0), live, burnt, long):
+                await sql.add_invite(tx, invite)
+            await sql.burn_invite(tx, used.tag)
+            await sql.burn_invite(tx, burnt.tag)
+            await sql.cancel_short_invites(tx)
+        found = {invite.tag: invite for invite in await sql.read_invites(db)}
+    assert found[used.tag] == replace(used, uses_left=0)
+    assert found[live.tag] == replace(live, cancelled=True)
+    assert found[burnt.tag] == replace(burnt, cancelled=True, burnt=True)
+    assert found[long.tag] == long
+
+
 async def test_of_invites_without_use_only_the_newest_are_kept() -> None:
     async with await Database.open(None) as db:
         async with db.transaction() as tx:

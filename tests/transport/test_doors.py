@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,15 +16,16 @@ import uvloop
 
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, Purpose
-from swarmd.domain.refusals import Forbidden, NoAnswer, UsedUp
+from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal, UsedUp
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import real_world, seeded_world
 from swarmd.transport.connection import Connection
-from swarmd.transport.doors import HANDSHAKE_TIMEOUT_S, DoorLimits, Doors
+from swarmd.transport.doors import HANDSHAKE_TIMEOUT_S, DoorLimits, Doors, Elsewhere, Exchange, ShortTry
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.wire.noise import public_key
 from tests.fakes.authority import FakeAuthority
-from tests.transport.nodes import nodes, until
+from tests.fakes.pipe import pipe
+from tests.transport.nodes import Node, nodes, until
 
 TAG, PSK = b"t" * 16, b"p" * 32
 
@@ -329,3 +331,95 @@ async def test_dial_only_nodes_need_no_port() -> None:
         assert isinstance(connection, Connection)
         connection.close()
         await supervisor.stop()
+
+
+# ---- short codes
+
+ELEMENT = b"B" + b"b" * 32
+
+
+def attempt(psk: bytes | None, element: bytes = b"A" + b"a" * 32) -> ShortTry:
+    async def finish(_answer: bytes) -> bytes | None:
+        return psk
+
+    return ShortTry(nameplate=7, element=element, finish=finish)
+
+
+async def tried(a: Node, b: Node, psk: bytes | None, nameplate: int = 7) -> Connection | Refusal:
+    short = replace(attempt(psk), nameplate=nameplate)
+    return await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL, short=short)
+
+
+@pytest.mark.looptime
+async def test_a_short_code_admits_as_its_invite_does() -> None:
+    async with nodes("ab", hub=LoopbackHub()) as (a, b):
+        b.authority.invites[TAG] = b"nobody knows this one"
+        b.authority.short = Exchange(element=ELEMENT, psk=PSK, tag=TAG)
+        result = await tried(a, b, PSK)
+        assert isinstance(result, Connection)
+        assert result.peer_hello.endswith(b"|1")
+        assert b.authority.guesses == [True]
+        assert b.authority.invites == {}
+        a.adopt(result)
+        again = await tried(a, b, PSK)  # the invite is used, and somebody who knows the words is told so
+        assert isinstance(again, UsedUp)
+
+
+@pytest.mark.looptime
+async def test_a_wrong_guess_is_reported_and_answered_with_silence() -> None:
+    async with nodes("ab", hub=LoopbackHub()) as (a, b):
+        b.authority.short = Exchange(element=ELEMENT, psk=PSK, tag=TAG)
+        assert isinstance(await tried(a, b, bytes(32)), NoAnswer)
+        await asyncio.sleep(1)
+        assert b.authority.guesses == [False]
+        assert not b.links and b.doors.turned_away == 1
+
+
+@pytest.mark.looptime
+async def test_an_exchange_is_over_however_it_ends() -> None:
+    hub = LoopbackHub()
+    async with nodes("ab", hub=hub) as (a, b):
+        b.authority.short = Exchange(element=ELEMENT, psk=PSK, tag=TAG)
+        assert isinstance(await tried(a, b, None), NoAnswer)  # the guest sees an element that is none
+        await asyncio.sleep(1)
+        assert b.authority.guesses == [None]
+
+        async def dawdle(_answer: bytes) -> bytes | None:
+            await asyncio.sleep(2 * HANDSHAKE_TIMEOUT_S)
+            return PSK
+
+        slow = replace(attempt(PSK), finish=dawdle)
+        result = await a.doors.dial(b.endpoint, expect=None, purpose=Purpose.CONTROL, short=slow)
+        assert isinstance(result, NoAnswer)
+        await asyncio.sleep(1)
+        assert b.authority.guesses == [None, None]
+        b.authority.thinking_s = 2 * HANDSHAKE_TIMEOUT_S  # the guess was read before the time was over
+        assert isinstance(await tried(a, b, PSK), NoAnswer)
+        await asyncio.sleep(1)
+        assert b.authority.guesses == [None, None, True]
+
+
+@pytest.mark.looptime
+async def test_no_short_code_and_one_elsewhere_without_a_way_are_silence() -> None:
+    async with nodes("ab", hub=LoopbackHub()) as (a, b):
+        for answer in (None, Elsewhere(node=a.authority.node)):
+            b.authority.short = answer
+            assert isinstance(await tried(a, b, PSK), NoAnswer)
+        assert isinstance(await tried(a, b, PSK, nameplate=8), NoAnswer)
+        assert b.authority.guesses == []
+
+
+@pytest.mark.looptime
+async def test_who_means_another_node_is_forwarded_with_every_byte_it_sent() -> None:
+    hub = LoopbackHub()
+    async with nodes("abc", hub=hub) as (a, b, c):
+        c.authority.short = Exchange(element=ELEMENT, psk=PSK, tag=TAG)
+        c.authority.invites[TAG] = b"nobody knows this one"
+        b.authority.short = Elsewhere(node=c.authority.node)
+        b.doors._forward = pipe(hub.network("b"), c.endpoint)
+        result = await tried(a, b, PSK)
+        assert isinstance(result, Connection)
+        assert result.node == c.authority.node, "the handshake is with the node behind, and the one between reads nothing"
+        assert (b.authority.guesses, c.authority.guesses) == ([], [True])
+        result.close("done")
+        await asyncio.sleep(1)

@@ -1,4 +1,5 @@
-// Codes to give away: made on chosen terms, shown once as text and as a QR code, listed, cancelled. All in one dialog.
+// Codes to give away: made on chosen terms, shown once as text and as a QR code, or short and large to be typed in the same
+// room; listed, cancelled. All in one dialog.
 
 import { hasKey, request } from "../api.js";
 import { confirmDanger } from "../dialogs.js";
@@ -25,23 +26,27 @@ function inviteDialog() {
   const uses = h("input", { id: "invite-uses", type: "number", min: 1, max: 1000, step: 1, value: 1, required: true, inputmode: "numeric", autofocus: true });
   const life = h("select", { id: "invite-life" }, LIVES.map(([seconds, text]) => h("option", { value: seconds, selected: seconds === 86400 }, text)));
   const button = h("button", { type: "submit", class: "primary" }, "Make a code");
-  const form = h("form", { class: "invite-terms", on: { submit: async (event) => {
-    event.preventDefault();
-    button.disabled = true;
+  const short = h("button", { type: "button", class: "invite-short", on: { click: () => make({ short: true }) } }, "Short code, for a machine in this room");
+  async function make(body) {
+    button.disabled = short.disabled = true;
     trouble.hidden = true;
     try {
-      made.show(await request(PATH, { method: "POST", body: { uses: Number(uses.value), life_seconds: Number(life.value) } }));
+      made.show(await request(PATH, { method: "POST", body }));
       announce("An invite code was made.");
     } catch (error) {
       setText(trouble, error.message);
       trouble.hidden = false;
     } finally {
-      button.disabled = false;
+      button.disabled = short.disabled = false;
     }
     await list.refresh();
+  }
+  const form = h("form", { class: "invite-terms", on: { submit: (event) => {
+    event.preventDefault();
+    make({ uses: Number(uses.value), life_seconds: Number(life.value) });
   } } },
     h("div", { class: "field" }, h("label", { for: "invite-uses" }, "How many machines"), uses),
-    h("div", { class: "field" }, h("label", { for: "invite-life" }, "Valid for"), life), button);
+    h("div", { class: "field" }, h("label", { for: "invite-life" }, "Valid for"), life), button, short);
   const close = h("button", { type: "button", class: "quiet icon", "aria-label": "Close", on: { click: () => dialog.close() } }, "×");
   const dialog = h("dialog", { class: "dialog invite-dialog", "aria-labelledby": "invite-title" },
     h("div", { class: "invite-head" }, h("h2", { id: "invite-title" }, "Invite nodes"), close), form, trouble, made.element, list.element);
@@ -64,22 +69,26 @@ function inviteDialog() {
 /** The code that was just made: the node does not know it any more. */
 function madePart() {
   const code = h("textarea", { class: "code", readonly: true, rows: 6, "aria-label": "Invite code", spellcheck: "false", on: { focus: () => code.select() } });
+  const words = h("p", { class: "words", "aria-label": "Short code" });
   const plate = h("div", { class: "qr" });
   const note = h("p", { class: "hint" });
   const copy = h("button", { type: "button", class: "small" }, "Copy the code");
-  const element = h("div", { class: "invite-shown", hidden: true }, plate, h("div", { class: "invite-text" }, code, copy, note));
+  const element = h("div", { class: "invite-shown", hidden: true }, plate, h("div", { class: "invite-text" }, code, words, copy, note));
   let invite = null;
   let uses = 1;
+  let state = "live";
   const draw = () => {
     const left = ((format.moment(invite.expires_at)?.getTime() ?? Infinity) - Date.now()) / 1000;
     const end = Number.isFinite(left) ? `, for ${format.duration(left)} more` : "";
     if (left <= 0) setText(note, "This code has expired. Make a new one.");
+    else if (state === "burnt") setText(note, "Somebody tried it with wrong words, so it is over. Make a new one.");
+    else if (uses && invite.short) setText(note, `Type it on the other machine under Join, or as swarmd join${end}. It takes one try, right or wrong.`);
     else if (!uses) setText(note, "Every use of this code is spent.");
     else setText(note, `For ${format.plural(uses, "machine")}${end}. Copy it now: the list below does not show it again.`);
   };
   setInterval(() => invite && draw(), 1000);
   copy.addEventListener("click", async () => {
-    setText(copy, (await copyText(code)) ? "Copied" : "Press Ctrl+C to copy");
+    setText(copy, (await copyText(invite.short ? words : code)) ? "Copied" : "Press Ctrl+C to copy");
     setTimeout(() => setText(copy, "Copy the code"), 2500);
   });
   return {
@@ -87,7 +96,12 @@ function madePart() {
     show(reply) {
       invite = reply;
       uses = reply.uses;
-      code.value = reply.code;
+      state = "live";
+      code.hidden = reply.short;
+      words.hidden = !reply.short;
+      code.value = reply.short ? "" : reply.code;
+      words.replaceChildren(...(reply.short ? breakable(reply.code) : []));
+      element.classList.toggle("invite-large", reply.short);
       const picture = qrPicture(reply.qr_svg);
       plate.hidden = !picture;
       plate.replaceChildren(...(picture ? [picture] : []));
@@ -100,10 +114,12 @@ function madePart() {
       const row = invite && rows.find(({ id }) => id === invite.id);
       if (!row) return;
       uses = row.uses_left;
+      state = row.state;
       draw();
       if (row.state !== "cancelled") return;
       invite = null;
       code.value = "";
+      words.replaceChildren();
       plate.replaceChildren();
       element.hidden = true;
     },
@@ -120,14 +136,20 @@ function qrPicture(text) {
   return s("svg", { viewBox: box, role: "img", "aria-label": "The invite code as a QR code", "shape-rendering": "crispEdges" }, s("path", { d: pen }));
 }
 
+/** A short code may be broken after a dash, and nowhere else. */
+function breakable(code) {
+  return code.split(/(?<=-)/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
+}
+
 /** The clipboard needs a secure context; a page from another machine in the LAN has none and falls back to the selection. */
 async function copyText(area) {
   try {
-    await navigator.clipboard.writeText(area.value);
+    await navigator.clipboard.writeText(area.value ?? area.textContent);
     return true;
   } catch {
     area.focus();
-    area.select();
+    if (area.select) area.select();
+    else getSelection().selectAllChildren(area);
     return document.execCommand("copy");
   }
 }
@@ -173,7 +195,7 @@ function listPart({ changed }) {
   function line(row) {
     const cancel = row.state === "live" && h("button", { type: "button", class: "small", "data-invite": row.id, "aria-label": `Cancel the code ${row.id}`, on: { click: () => end(row) } }, "Cancel");
     return h("li", { class: "invite" },
-      h("span", { class: `chip ${row.state === "live" ? "chip-good" : ""}` }, row.state),
+      h("span", { class: `chip ${{ live: "chip-good", burnt: "chip-warn" }[row.state] ?? ""}` }, row.state),
       h("span", { class: "invite-facts" }, h("span", { class: "invite-said" }, said(row)), h("code", { class: "hint" }, row.id)), cancel);
   }
 
@@ -197,6 +219,8 @@ function said(row) {
   const made = format.moment(row.created_at);
   const since = made ? ` · made ${format.ago(made)}` : "";
   const left = ((format.moment(row.expires_at)?.getTime() ?? Infinity) - Date.now()) / 1000;
+  if (row.short && row.state === "live") return `short code, ${format.duration(left)} left${since}`;
+  if (row.state === "burnt") return `short code, tried with wrong words${since}`;
   if (row.state === "live") return `${format.plural(row.uses_left, "machine")}, ${format.duration(left)} left${since}`;
   return `${row.state === "used" ? "every use is spent" : `${format.plural(row.uses_left, "use")} left over`}${since}`;
 }

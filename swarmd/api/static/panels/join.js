@@ -9,7 +9,7 @@ export function joinPanel() {
 }
 
 function joinHalf() {
-  const field = h("input", { id: "join-code", type: "text", placeholder: "swarm://…", autocomplete: "off", autocapitalize: "off", spellcheck: "false", maxlength: 4096, "aria-describedby": "join-said" });
+  const field = h("input", { id: "join-code", type: "text", placeholder: "swarm://… or 7-crossover-clockwork", autocomplete: "off", autocapitalize: "off", spellcheck: "false", maxlength: 4096, "aria-describedby": "join-said" });
   const button = h("button", { type: "submit" }, "Join");
   const said = h("p", { id: "join-said", class: "said", role: "status" });
   const say = (text, kind) => {
@@ -20,13 +20,13 @@ function joinHalf() {
   const form = h("form", { class: "row", on: { submit: async (event) => {
     event.preventDefault();
     const code = field.value.trim();
-    if (!code.startsWith("swarm://") && !code.startsWith("/")) {
-      say("Paste the whole code; it starts with swarm://", "trouble");
+    if (!code.startsWith("swarm://") && !code.startsWith("/") && !/^[0-9]{1,4}[\s_-]/.test(code)) {
+      say("Paste the whole code; it starts with swarm://. A short code starts with its number.", "trouble");
       field.focus();
       return;
     }
     button.disabled = true;
-    say("Dialling the inviter…", "hint");
+    say(code.startsWith("swarm://") || code.includes("@") ? "Dialling the inviter…" : "Looking for the inviter…", "hint");
     try {
       const reply = await request("/api/admin/join-network", { method: "POST", body: { code } });
       field.value = "";
