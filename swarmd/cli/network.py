@@ -186,11 +186,15 @@ def link_cells(row: shapes.LinkRow) -> tuple[str, ...]:
         row.path if row.via is None else f"{row.path} {row.via}",
         _milliseconds(row.rtt_ms),
         _milliseconds(row.min_rtt_ms),
-        megabytes(row.bytes_in),
-        megabytes(row.bytes_out),
+        _size(row.bytes_in),
+        _size(row.bytes_out),
         duration(row.up_seconds),
         row.address or "",
     )
+
+
+def _size(size: int) -> str:
+    return megabytes(size) if size >= 1e6 else f"{size / 1e3:.1f} kB"  # a control link moves little in its first hours
 
 
 def _milliseconds(value: float | None) -> str:

@@ -45,7 +45,8 @@ def test_peers_as_a_table_and_for_programs(cli: Cli) -> None:
 def test_links_as_a_table_and_for_programs(cli: Cli) -> None:
     line = cli.rim.peers.links[0]
     shown = cli("peers", "--links").stdout
-    for part in ("b" * 16, "control", "direct", "1.60 ms", "1.20 ms", "2.6 MB", "1 min", "/ip4/192.168.1.5/tcp/8810"):
+    figures = ("1.60 ms", "1.20 ms", "2.6 MB", "5.0 kB", "1 min")
+    for part in ("b" * 16, "control", "direct", *figures, "/ip4/192.168.1.5/tcp/8810"):
         assert part in shown
     cli.rim.peers.links = [replace(line, via=NodeId("c" * 64), remote=None, rtt_ms=None, min_rtt_ms=None)]
     assert f"relay {'c' * 16}" in cli("peers", "--links").stdout

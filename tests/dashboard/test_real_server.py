@@ -76,14 +76,14 @@ async def test_the_network_page(rim: Rim, page: Page) -> None:
     rim.peers.links.append(replace(rim.peers.links[0], node=relayed, via=PEER, remote=None, rtt_ms=31.0))
     await page.open(f"{rim.url}/#/network")
     await page.until("document.querySelectorAll('.map-node[role=option]').length === 3 && document.querySelector('.member')")
-    shown = "document.querySelector('[data-node^=dddd]').getAttribute('aria-label')"
+    shown = "document.querySelector('.map-node[data-node^=dddd]').getAttribute('aria-label')"
     assert await page.until(f"{shown}.includes('31') && {shown}") == (
         "dddddddd, connected, through bbbbbbbb, round trip 31\u202fms, region DE, 1 shard"
     )
-    await page.ask("document.querySelector('[data-node^=bbbb]').focus()")
+    await page.ask("document.querySelector('.map-node[data-node^=bbbb]').focus()")
     card = await page.text(".card-facts")
     assert "/ip4/192.168.1.5/tcp/8810" in card and "3.0\u202fGB free of 8.0\u202fGB" in card and "0.61 of 1" in card
-    assert await page.text(".region-head") == "US3 nodes, this one among them"
+    await page.until("document.querySelector('.region-head')?.textContent === 'US3 nodes, this one among them'")
     await page.ask("document.querySelector('[aria-label=\"Revoke bbbbbbbb\"]').click()")
     await page.ask("document.querySelector('dialog .danger').click()")
     await page.until("document.querySelector('.member-out')")

@@ -6,9 +6,10 @@ import * as format from "./format.js";
 import { isUp, nodeName, shortId } from "./nodes.js";
 import { get, set, watch } from "./store.js";
 
-const LINKS_MS = 3000; // round trips and bytes have no event of their own; a twentieth of the requests that the node allows
+const LINKS_MS = 3000; // round trips and bytes have no event of their own
+const SHORTEST_MS = 1000; // between two reads that a rate is told from
 const SLOW_MS = 15000; // members and regions change by hand, or with a peer, which is an event
-const QUIET_MS = 400; // peers come in bursts; one read after a burst is enough
+const QUIET_MS = 2000; // peers come and go in bursts: with the reads above, far under the 200 a minute that the node answers
 
 async function read(path, name) {
   try {
@@ -20,9 +21,7 @@ async function read(path, name) {
 }
 
 export const readMembers = () => read("/api/admin/members", "members");
-const readRegions = async () => {
-  await read("/api/admin/network-map", "networkMap");
-};
+const readRegions = () => read("/api/admin/network-map", "networkMap");
 
 let before = null; // { at, bytes: Map of connections } at the last read
 
@@ -31,10 +30,11 @@ export async function readLinks() {
   const links = get("links");
   if (!links || get("linksError")) return;
   const at = performance.now();
+  if (before && at - before.at < SHORTEST_MS) return; // two reads at once, at the start: no rate can be told from them
   const bytes = new Map(links.map((link) => [`${link.node_id} ${link.purpose} ${link.dialled}`, link]));
   const rates = new Map();
   if (before) {
-    const seconds = Math.max(0.5, (at - before.at) / 1000);
+    const seconds = (at - before.at) / 1000;
     for (const [key, link] of bytes) {
       const last = before.bytes.get(key);
       if (!last || last.up_seconds > link.up_seconds) continue; // another connection than then
@@ -66,7 +66,7 @@ export function follow(element) {
     if (!opened && now === known) return;
     known = now;
     clearTimeout(timer);
-    timer = setTimeout(() => seen() && readNetwork(), QUIET_MS);
+    timer = setTimeout(() => seen() && readNetwork(), opened ? 0 : QUIET_MS);
   });
 }
 

@@ -218,7 +218,9 @@ export function mapPanel() {
   // --- when ---
 
   watch(["peers", "self", "links", "linkRates", "stats", "models", "connection", "members"], draw);
-  watch(["peers", "self", "links", "linkRates", "stats"], () => rows.replaceChildren(...tableRows()));
+  const drawRows = () => table.open && fillRows(rows);
+  table.addEventListener("toggle", drawRows);
+  watch(["peers", "self", "links", "linkRates", "stats"], drawRows);
   new ResizeObserver(([entry]) => {
     const next = Math.floor(entry.contentRect.width);
     if (next && !width) readNetwork(); // just opened
@@ -281,7 +283,7 @@ function label(shape, node, mode, reach) {
   }
   shape.label.removeAttribute("transform");
   const across = Math.cos(angle);
-  const beside = mode === "roomy" && Math.abs(across) > 0.35;
+  const beside = mode === "roomy" && Math.abs(across) > 0.55;
   const [x, y, anchor] = beside
     ? [Math.sign(across) * (reach + 9), -2, across < 0 ? "end" : "start"]
     : [0, Math.sin(angle) < 0 && mode === "roomy" ? -reach - 8 - LINE : reach + 16, "middle"];
@@ -328,7 +330,7 @@ function background(frame, rings, sectors) {
   const [ox, oy] = [rx + outer.x, ry + outer.y];
   const arcs = sectors.map((sector) => s("path", { class: "map-arc", d: arc(centre, ox, oy, sector.from, sector.to) }));
   const names = sectors.map((sector) => {
-    const text = `${sector.region === "??" ? "unknown" : clip(sector.region, 12)} · ${sector.count}`;
+    const text = `${sector.region === "??" ? (frame.width < 620 ? "unknown" : "region unknown") : clip(sector.region, 12)} · ${sector.count}`;
     const half = text.length * 3.8 + 4; // pixels, generously: it stays inside the picture
     const x = Math.min(frame.width - half, Math.max(half, centre.x + ox * Math.cos(sector.middle)));
     return s("text", { class: "map-region", x: x.toFixed(1), y: (centre.y + oy * Math.sin(sector.middle) + 4.5).toFixed(1) }, text);
@@ -403,9 +405,16 @@ const COLUMNS = [
   ["Version", (node) => node.version ?? format.NONE],
 ];
 
-function tableRows() {
+/** Rows stay as long as the nodes do, so that a reader in the middle of the table keeps its place. */
+function fillRows(body) {
   const { mine, peers } = networkNodes();
-  if (!mine.id) return [];
-  return [mine, ...peers].map((node) => h("tr", {}, COLUMNS.map(([, text, kind], at) => at === 0
-    ? h("th", { scope: "row", class: kind }, swatch(node.id), " ", text(node)) : h("td", { class: kind }, text(node)))));
+  const nodes = mine.id ? [mine, ...peers] : [];
+  if (nodes.length !== body.children.length || nodes.some((node, at) => body.children[at].dataset.node !== node.id)) {
+    body.replaceChildren(...nodes.map((node) => h("tr", { "data-node": node.id },
+      COLUMNS.map(([, , kind], at) => (at ? h("td", { class: kind }) : h("th", { scope: "row", class: kind }, swatch(node.id), " ", h("span")))))));
+  }
+  nodes.forEach((node, row) => COLUMNS.forEach(([, text], at) => {
+    const cell = body.children[row].children[at];
+    setText(at ? cell : cell.lastElementChild, text(node));
+  }));
 }

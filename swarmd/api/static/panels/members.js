@@ -83,7 +83,7 @@ export function membersPanel() {
     await readMembers();
     leaving.delete(row.node_id);
     draw();
-    if (!document.activeElement || document.activeElement === document.body) list.focus(); // its button is gone
+    if (!list.contains(document.activeElement)) (list.querySelector(`[data-member="${CSS.escape(row.node_id)}"]`) ?? list).focus(); // it could not keep it
   }
 
   return h("div", { class: "members-panel" }, waiting, empty, list, note, problem);
