@@ -265,7 +265,7 @@ function dress(shape, node, mode, usual, shardsThere) {
   shape.element.setAttribute("aria-label", spoken(node));
   const busy = Math.log10(1 + ((node.rateIn ?? 0) + (node.rateOut ?? 0)) / 1000);
   shape.line.setAttribute("class", `map-line ${node.via ? "relay" : "direct"}${shape.line.classList.contains("lit") ? " lit" : ""}`);
-  shape.line.setAttribute("stroke-width", (1.4 + Math.min(3, (mode === "dense" ? 0.4 : 0.8) * busy)).toFixed(1));
+  shape.line.setAttribute("stroke-width", ((mode === "dense" ? 1 : 1.4) + Math.min(3, (mode === "dense" ? 0.4 : 0.8) * busy)).toFixed(1));
   label(shape, node, mode, radius + gap);
 }
 
@@ -331,9 +331,12 @@ function background(frame, rings, sectors) {
   const arcs = sectors.map((sector) => s("path", { class: "map-arc", d: arc(centre, ox, oy, sector.from, sector.to) }));
   const names = sectors.map((sector) => {
     const text = `${sector.region === "??" ? (frame.width < 620 ? "unknown" : "region unknown") : clip(sector.region, 12)} · ${sector.count}`;
-    const half = text.length * 3.8 + 4; // pixels, generously: it stays inside the picture
-    const x = Math.min(frame.width - half, Math.max(half, centre.x + ox * Math.cos(sector.middle)));
-    return s("text", { class: "map-region", x: x.toFixed(1), y: (centre.y + oy * Math.sin(sector.middle) + 4.5).toFixed(1) }, text);
+    const across = Math.cos(sector.middle);
+    const upright = frame.width < 620 && Math.abs(across) > 0.6; // along the side of a narrow picture: no room across
+    const half = upright ? 9 : text.length * 3.8 + 4; // pixels, generously: it stays inside the picture
+    const x = Math.min(frame.width - half, Math.max(half, centre.x + ox * across)).toFixed(1);
+    const y = (centre.y + oy * Math.sin(sector.middle)).toFixed(1);
+    return s("text", { class: "map-region", y: 4.5, transform: `translate(${x} ${y}) rotate(${upright ? 90 * Math.sign(across) : 0})` }, text);
   });
   return [...circles, ...arcs, ...scale, ...names];
 }
