@@ -15,7 +15,7 @@ class LiveShard(Struct, frozen=True, kw_only=True):
 
 
 class LiveStats(Struct, frozen=True, kw_only=True):
-    """`stats_update`. Left out until something measures them: demand, coverage gaps, capacity, wishlist, traffic."""
+    """`stats_update`. Left out until something measures them: capacity, wishlist, traffic."""
 
     peers: int
     lan_peers: int
@@ -28,7 +28,13 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     forwards_served: int
     uptime_seconds: int
     acquisitions: list[DownloadRow]
+    region: str
+    """Of this node; `??` where it does not know. Ours; not in the contract."""
     region_summary: dict[str, int]
+    region_demand: dict[str, dict[str, int]]
+    """Requests of the last ten minutes by model, in each region that was asked for something."""
+    region_coverage_gaps: dict[str, list[str]]
+    """Models that nobody in the region holds a shard of: the first 100, sorted; `network-map` has them all."""
     hardware: HardwareRow
     shard_registry: dict[str, list[LiveShard]] | UnsetType = UNSET
     """Only when it changed since the last tick on this socket."""
@@ -46,6 +52,8 @@ class Activity(Struct, frozen=True, kw_only=True):
     node_id: str | None = None
     shard_index: int | UnsetType = UNSET
     detail_num: float | UnsetType = UNSET
+    detail_str: str | UnsetType = UNSET
+    """Why, where there is a reason."""
 
 
 class Envelope(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ class NetworkHandlers:
             for peer in self._peers.views()
         ]
 
+    async def links(self, _call: Call) -> list[shapes.LinkRow]:
+        return [views.link_row(line) for line in self._peers.lines()]
+
     async def network_map(self, _call: Call) -> shapes.NetworkMap:
         return views.network_map(self._census.regions())
 

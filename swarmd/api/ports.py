@@ -10,7 +10,7 @@ from typing import Protocol, Self
 from swarmd.domain.generation import GenerationRequest, TokenChunk
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
-from swarmd.domain.peers import Endpoint, PeerView
+from swarmd.domain.peers import Endpoint, LinkView, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
@@ -120,6 +120,7 @@ class Peers(Protocol):
     """`peers.links.Links`."""
 
     def views(self) -> tuple[PeerView, ...]: ...
+    def lines(self) -> tuple[LinkView, ...]: ...
 
 
 class Trust(Protocol):
@@ -131,6 +132,7 @@ class Trust(Protocol):
 class Census(Protocol):
     """`economy.census.Census`."""
 
+    def here(self) -> str: ...
     def regions(self) -> Mapping[str, RegionView]: ...
 
 

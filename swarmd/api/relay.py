@@ -33,6 +33,7 @@ class Said:
     node: NodeId | None = None
     shard: ShardRef | None = None
     number: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,9 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     ),
     events.PeerDisconnected: Row(
         kind="peer_disconnected", category="network", peers_changed=True, models_changed=True,
-        say=lambda fact: Said(message=f"node {short(fact.node)} is gone: {fact.reason}", toast=WARNING, node=fact.node),
+        say=lambda fact: Said(
+            message=f"node {short(fact.node)} is gone: {fact.reason}", toast=WARNING, node=fact.node, reason=fact.reason
+        ),
     ),
     events.SummaryReceived: SILENT,
     events.SummaryRejected: SILENT,
@@ -206,6 +209,7 @@ def activity(fact: Fact, *, now: float) -> live_shapes.Activity | None:
         node_id=None if said.node is None else short(said.node),
         shard_index=index,
         detail_num=UNSET if said.number is None else said.number,
+        detail_str=UNSET if said.reason is None else said.reason,
     )
 
 

@@ -242,6 +242,10 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
             doc="Peers with latency and the models they host.",
         ),
         Route(
+            method="GET", path="/api/admin/links", guard=READ, handler=network.links, reply=list[shapes.LinkRow],
+            doc="Every standing connection to a peer: its path, round trip, bytes and queue.",
+        ),
+        Route(
             method="GET", path="/api/admin/network-map", guard=READ, handler=network.network_map, reply=shapes.NetworkMap,
             doc="Nodes, models, demand and what is missing, by region; this node included.",
         ),

@@ -146,10 +146,48 @@ class PeerRow(Struct, frozen=True, kw_only=True):
     hosted_shards: int
     connected: bool
     region: str
+    is_pool_member: bool
+    """Of the same owner's pool of devices. There are no pools here, so nobody is."""
+    is_anchor: bool
+    """A public node that newcomers start from. There are none, so nobody is."""
+    predicted_rtt_ms: float | None
+    """Nothing is estimated: what was measured on the link, smoothed; null where no link is up or nothing came back yet."""
     measured_min_rtt_ms: float | None
     rtt_samples: int
+    via: str | None
+    """The member that relays the link (ours; not in the contract); null: direct, or no link."""
+    total_ram_mb: int | None
+    """Ours, as the peer says; null before it said so. The same holds for the next."""
+    free_ram_mb: int | None
     addresses: list[str] | UnsetType = UNSET
     last_seen: str | UnsetType | None = UNSET
+
+
+class LinkRow(Struct, frozen=True, kw_only=True):
+    """One standing connection. Not in the contract."""
+
+    node_id: str
+    nickname: str | None
+    purpose: str
+    """`control` (messages and activations) or `bulk` (shard bytes)."""
+    path: str
+    """`direct` or `relay`."""
+    via: str | None
+    """The member that relays it; null: direct."""
+    address: str | None
+    """Where this node sees the peer, as a multiaddr; null when it is relayed."""
+    dialled: bool
+    """This node opened it."""
+    up_seconds: int
+    rtt_ms: float | None
+    """Smoothed; null before the first ping came back."""
+    min_rtt_ms: float | None
+    bytes_in: int
+    bytes_out: int
+    queued_bytes: int
+    """Sent here and not yet taken by the system."""
+    streams: int
+    """Calls and streams in progress, both sides'."""
 
 
 class MemberRow(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
 from swarmd.domain.generation import Usage
 from swarmd.domain.ids import ModelId, NodeId, short
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
-from swarmd.domain.peers import PeerView
+from swarmd.domain.peers import LinkView, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.regions import UNKNOWN, RegionView, as_region
 from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
@@ -28,6 +28,7 @@ HEALTHY_S: Final = 90.0  # contract: swarmllm.md 2.1.2
 HOLDERS_SHOWN: Final = 32  # contract: swarmllm.md 2.2.2
 MEMORY_FACTOR: Final = 1.15  # contract: swarmllm.md 2.2.1; weights, plus caches and buffers of a short chat
 LOG_SHOWN: Final = 10  # contract: swarmllm.md 2.4.3
+GAPS_SHOWN: Final = 100  # of a region, every 2 s to every dashboard: more is not read, and names come from peers
 
 _DOWNLOAD_STATES: Final = {
     TransferState.PENDING: "Queued",
@@ -129,12 +130,14 @@ def live_stats(
     acquisitions: Sequence[Acquisition],
     names: Mapping[ModelId, str],
     hardware: HardwareReading,
+    region: str,
+    census: Mapping[str, RegionView],
 ) -> live_shapes.LiveStats:
     connected = [peer for peer in peers if peer.connected]
     regions: dict[str, int] = {}
     for peer in connected:
-        region = as_region(peer.summary.region) if peer.summary else UNKNOWN
-        regions[region] = regions.get(region, 0) + 1
+        theirs = as_region(peer.summary.region) if peer.summary else UNKNOWN
+        regions[theirs] = regions.get(theirs, 0) + 1
     rows = [download_row(one, name=names.get(one.model, one.model)) for one in acquisitions]
     rows.sort(key=lambda row: _DOWNLOAD_ORDER.index(row.state if row.state in _DOWNLOAD_ORDER else "other"))
     return live_shapes.LiveStats(
@@ -148,7 +151,10 @@ def live_stats(
         forwards_served=counters.forwards_served,
         uptime_seconds=int(uptime_s),
         acquisitions=rows,
+        region=region,
         region_summary=regions,
+        region_demand={name: {**view.demand} for name, view in census.items() if view.demand},
+        region_coverage_gaps={name: [*view.gaps[:GAPS_SHOWN]] for name, view in census.items() if view.gaps},
         hardware=hardware_row(hardware),
     )
 
@@ -180,10 +186,35 @@ def peer_row(peer: PeerView, *, trust: float, now: float, whole: bool) -> shapes
         hosted_shards=sum(len(holding.shards) for holding in summary.holdings) if summary else 0,
         connected=peer.connected,
         region=as_region(summary.region) if summary else UNKNOWN,
+        is_pool_member=False,
+        is_anchor=False,
+        predicted_rtt_ms=peer.rtt_ms,
         measured_min_rtt_ms=peer.min_rtt_ms,
         rtt_samples=peer.rtt_samples,
+        via=None if peer.via is None else short(peer.via),
+        total_ram_mb=megabytes(summary.ram_total_bytes) if summary and summary.ram_total_bytes else None,
+        free_ram_mb=megabytes(summary.ram_free_bytes) if summary and summary.ram_total_bytes else None,
         addresses=[endpoint.multiaddr() for endpoint in peer.addresses or peer.record.endpoints] if whole else UNSET,
         last_seen=(None if seen is None else time_text(seen)) if whole else UNSET,
+    )
+
+
+def link_row(line: LinkView) -> shapes.LinkRow:
+    return shapes.LinkRow(
+        node_id=short(line.node),
+        nickname=None,
+        purpose=line.purpose.value,
+        path="direct" if line.via is None else "relay",
+        via=None if line.via is None else short(line.via),
+        address=None if line.remote is None else line.remote.multiaddr(),
+        dialled=line.dialled,
+        up_seconds=int(line.up_s),
+        rtt_ms=line.rtt_ms,
+        min_rtt_ms=line.min_rtt_ms,
+        bytes_in=line.bytes_in,
+        bytes_out=line.bytes_out,
+        queued_bytes=line.queued_bytes,
+        streams=line.streams,
     )
 
 
@@ -205,7 +236,9 @@ def _moment(unix_s: float | None) -> str | None:
 
 
 def is_lan(peer: PeerView) -> bool:
-    """Reached at an address of this machine or of a private network. Names are not looked up."""
+    """Reached at an address of this machine or of a private network, and not through a relay. Names are not looked up."""
+    if peer.via is not None:
+        return False
     known = peer.addresses or peer.record.endpoints
     address = ip_of(known[0].host) if known else None
     return address is not None and (address.is_private or address.is_link_local)

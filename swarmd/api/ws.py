@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, web
 
 from swarmd.api import live_shapes, relay, views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Counters, Desk, Machine, Models, Peers, Trust
+from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
 from swarmd.domain.events import Fact, SummaryReceived
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
@@ -82,8 +82,9 @@ class LiveFeed:
         models: Models,
         desk: Desk,
         trust: Trust,
+        census: Census,
     ) -> None:
-        self._world, self._bus, self._trust = world, bus, trust
+        self._world, self._bus, self._trust, self._census = world, bus, trust, census
         self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._sockets: set[_Socket] = set()
@@ -194,6 +195,8 @@ class LiveFeed:
             acquisitions=self._desk.acquisitions(),
             names={view.model: view.name for view in found},
             hardware=self._machine.snapshot(),
+            region=self._census.here(),
+            census=self._census.regions(),
         )
         short = _text(live_shapes.Envelope(type="stats_update", data=stats))
         whole = _text(live_shapes.Envelope(type="stats_update", data=msgspec.structs.replace(stats, shard_registry=shards)))

@@ -116,6 +116,9 @@ class NodeClient:
     async def peers(self) -> list[shapes.PeerRow]:
         return await self._ask("GET", "/api/admin/peers", list[shapes.PeerRow])
 
+    async def links(self) -> list[shapes.LinkRow]:
+        return await self._ask("GET", "/api/admin/links", list[shapes.LinkRow])
+
     async def invite(self) -> shapes.NetworkCodeView:
         return await self._ask("GET", "/api/admin/network-code", shapes.NetworkCodeView)
 

@@ -12,15 +12,19 @@ from swarmd.api import shapes
 from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
-from swarmd.cli.terminal import finish, say, say_json, show_table, sure, table, watch
+from swarmd.cli.terminal import finish, megabytes, say, say_json, show_table, sure, table, watch
 from swarmd.discovery.short_text import looks_short
 
 PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
 PEER_NUMBERS: Final = ("round trip", "shards")
+LINK_COLUMNS: Final = ("node", "purpose", "path", "round trip", "least", "received", "sent", "up", "address")
+LINK_NUMBERS: Final = ("round trip", "least", "received", "sent")
+NO_LINKS: Final = "no connection to another node is up: `swarmd peers` says whom this node knows"
 NOBODY: Final = "this node knows no other one: print a code with `swarmd invite` and use it with `swarmd join` elsewhere"
 WATCH_S: Final = 2.0  # as often as the node measures itself for the dashboard
 
 Watching = Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")]
+Links = Annotated[bool, typer.Option("--links", help="The connections: path, round trip, bytes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the API's own JSON.")]
 Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this many nodes.")]
 Life = Annotated[
@@ -62,6 +66,7 @@ def status(
 
 def peers(
     *,
+    links: Links = False,
     watching: Watching = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -73,7 +78,10 @@ def peers(
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
     if watching and as_json:
         raise sure("--watch is for people and --json for programs: one at a time")
-    finish(watch(lambda: _peer_table(chosen), every_s=WATCH_S) if watching else _peers(chosen, as_json=as_json))
+    if watching:
+        finish(watch(lambda: _link_table(chosen) if links else _peer_table(chosen), every_s=WATCH_S))
+    else:
+        finish(_links(chosen, as_json=as_json) if links else _peers(chosen, as_json=as_json))
 
 
 def invite(
@@ -172,12 +180,51 @@ async def _peer_table(chosen: Chosen) -> Table | str:
     return table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS) if rows else NOBODY
 
 
+async def _links(chosen: Chosen, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.links()
+    if as_json:
+        say_json(rows)
+    elif rows:
+        show_table(LINK_COLUMNS, [link_cells(row) for row in rows], numbers=LINK_NUMBERS)
+    else:
+        say(NO_LINKS)
+
+
+async def _link_table(chosen: Chosen) -> Table | str:
+    async with NodeClient(find(chosen)) as node:
+        rows = await node.links()
+    return table(LINK_COLUMNS, [link_cells(row) for row in rows], numbers=LINK_NUMBERS) if rows else NO_LINKS
+
+
+def link_cells(row: shapes.LinkRow) -> tuple[str, ...]:
+    return (
+        row.node_id,
+        row.purpose,
+        row.path if row.via is None else f"{row.path} {row.via}",
+        _milliseconds(row.rtt_ms),
+        _milliseconds(row.min_rtt_ms),
+        _size(row.bytes_in),
+        _size(row.bytes_out),
+        duration(row.up_seconds),
+        row.address or "",
+    )
+
+
+def _size(size: int) -> str:
+    return megabytes(size) if size >= 1e6 else f"{size / 1e3:.1f} kB"  # a control link moves little in its first hours
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} ms"
+
+
 def peer_cells(row: shapes.PeerRow) -> tuple[str, ...]:
     addresses = row.addresses if isinstance(row.addresses, list) else []
     return (
         row.node_id,
         "linked" if row.connected else "away",
-        "" if row.measured_min_rtt_ms is None else f"{row.measured_min_rtt_ms:.2f} ms",
+        _milliseconds(row.measured_min_rtt_ms),
         str(row.hosted_shards),
         ", ".join(row.hosted_models),
         row.version or "",

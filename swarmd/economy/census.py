@@ -43,6 +43,10 @@ class Census:
         """`ours`: of this node, fresh. `models`: every one that the swarm has, own ones first."""
         self._ours, self._peers, self._models, self._min_replicas = ours, peers, models, min_replicas
 
+    def here(self) -> str:
+        """The region of this node; `??` where it does not know."""
+        return as_region(self._ours().region)
+
     def regions(self) -> dict[str, RegionView]:
         """By region, sorted."""
         theirs = (peer.summary for peer in self._peers() if peer.connected)

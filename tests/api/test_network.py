@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from swarmd.domain.peers import PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import BadCode, Busy, Expired, Forbidden, NoAnswer, OtherNetwork, Refusal, UsedUp
 from tests.fakes.rim import OWN, PEER, SPREAD, TINY, Rim, keyed
 
@@ -27,6 +29,41 @@ async def test_peers(rim: Rim) -> None:
     assert row["addresses"] == ["/ip4/192.168.1.5/tcp/8810"]
     assert row["last_seen"] == "2023-11-14T22:13:20.000Z"
     assert row["trust_score"] == 0.612
+    assert (row["measured_min_rtt_ms"], row["predicted_rtt_ms"], row["rtt_samples"], row["via"]) == (1.2, 1.6, 5, None)
+    assert (row["is_pool_member"], row["is_anchor"], row["nickname"]) == (False, False, None)
+    assert (row["total_ram_mb"], row["free_ram_mb"], row["region"], row["version"]) == (8000, 3000, "DE", "0.1.0")
+
+
+async def test_what_is_not_known_of_a_peer_is_null(rim: Rim) -> None:
+    rim.peers.rows = [PeerView(record=PeerRecord(node=PEER, endpoints=(), last_seen=None), connected=False)]
+    (row,) = (await fetch(rim, "GET", "/api/admin/peers"))[1]
+    unknown = {
+        "nickname", "latency_ms", "gpu", "version", "uptime_seconds", "predicted_rtt_ms", "measured_min_rtt_ms", "via",
+        "total_ram_mb", "free_ram_mb", "last_seen",
+    }  # fmt: skip
+    assert {name for name, value in row.items() if value is None} == unknown
+    assert (row["region"], row["healthy"], row["connected"]) == ("??", False, False)
+
+
+async def test_a_relayed_peer_says_through_whom_and_is_not_on_the_lan(rim: Rim) -> None:
+    rim.peers.rows = [replace(rim.peers.rows[0], via=OWN)]
+    (row,) = (await fetch(rim, "GET", "/api/admin/peers"))[1]
+    assert (row["via"], row["is_lan_peer"]) == (OWN[:16], False)
+
+
+async def test_links(rim: Rim) -> None:
+    line = rim.peers.links[0]
+    rim.peers.links.append(
+        replace(line, purpose=Purpose.BULK, via=OWN, remote=None, rtt_ms=None, min_rtt_ms=None, dialled=False)
+    )
+    status, (direct, relayed) = await fetch(rim, "GET", "/api/admin/links")
+    assert (status, direct) == (200, {
+        "node_id": PEER[:16], "nickname": None, "purpose": "control", "path": "direct", "via": None,
+        "address": "/ip4/192.168.1.5/tcp/8810", "dialled": True, "up_seconds": 61, "rtt_ms": 1.6, "min_rtt_ms": 1.2,
+        "bytes_in": 5_000, "bytes_out": 2_600_000, "queued_bytes": 0, "streams": 1,
+    })  # fmt: skip
+    changed = {"purpose": "bulk", "path": "relay", "via": OWN[:16], "address": None, "dialled": False}
+    assert relayed == {**direct, **changed, "rtt_ms": None, "min_rtt_ms": None}
 
 
 async def test_network_map(rim: Rim) -> None:

@@ -7,6 +7,7 @@ import pytest
 from swarmd.api import ports
 from swarmd.discovery.codes import NetworkCodes
 from swarmd.discovery.join import Joiner
+from swarmd.economy.census import Census
 from swarmd.inference.workers import Workers
 from swarmd.peers.links import Links
 from swarmd.shards.registry import Registry
@@ -15,6 +16,7 @@ PAIRS = [
     (ports.Models, Registry),
     (ports.Memory, Workers),
     (ports.Peers, Links),
+    (ports.Census, Census),
     (ports.Codes, NetworkCodes),
     (ports.Joiner, Joiner),
 ]

@@ -40,6 +40,7 @@ GET /api/admin/ws
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
+GET /api/admin/links
 GET /api/admin/members
 POST /api/admin/members/{node}/revoke
 POST /api/admin/models

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
 from swarmd.api import views
-from swarmd.domain.ids import NodeId
-from swarmd.domain.peers import Endpoint, PeerRecord, PeerView
+from swarmd.domain.ids import ModelId, NodeId
+from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
+from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition
-from tests.fakes.rim import OWN, PEER, SPREAD, TINY, FakePeers, acquisition, model_view
+from swarmd.economy.census import by_region
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, FakeMachine, FakePeers, FakePipeline, acquisition, model_view
 
 NOW = 1_700_000_000.0
 
@@ -83,6 +86,42 @@ def test_a_download_that_stands_still_has_no_end_in_sight() -> None:
     assert views.download_row(still, name="x").eta_secs is None
     empty: Acquisition = replace(still, transfers=(), state="awaiting_manifest")
     assert views.download_row(empty, name="x").overall_pct == 0.0
+
+
+def test_the_contract_s_sample_of_a_network_map() -> None:
+    tiny = ModelId("tinyllama-1.1b-q4-k-m")
+
+    def node(number: int, region: str, requests: int, *, holds: bool) -> NodeSummary:
+        return NodeSummary(
+            node=NodeId(f"{number:064x}"), version=1, software="x", started_at=0.0, ram_free_bytes=0, ram_total_bytes=0,
+            region=region, holdings=(Holding(model=tiny, layout="0" * 32, shards=(0, 1)),) if holds else (),
+            demand=(ModelDemand(model=tiny, requests=requests),),
+        )  # fmt: skip
+
+    nodes = (node(1, "US", 2, holds=True), node(2, "us", 3, holds=True), node(3, "US", 0, holds=False))
+    found = msgspec.to_builtins(views.network_map(by_region(nodes, models=(tiny,), min_replicas=2)))
+    assert found == {
+        "regions": {
+            "US": {
+                "total": 3,
+                "models": {"tinyllama-1.1b-q4-k-m": 2},
+                "demand": {"tinyllama-1.1b-q4-k-m": 5},
+                "coverage_gaps": [],
+                "replication_target": {"tinyllama-1.1b-q4-k-m": 2},
+            }
+        }
+    }
+
+
+def test_of_many_gaps_a_tick_says_the_first() -> None:
+    gaps = tuple(ModelId(f"m{number:04}") for number in range(1000))
+    census = {"DE": RegionView(nodes=1, holders={}, demand={}, gaps=gaps, targets={})}
+    stats = views.live_stats(
+        uptime_s=1.0, counters=FakePipeline(), peers=[], acquisitions=[], names={}, hardware=FakeMachine().snapshot(),
+        region="DE", census=census,
+    )  # fmt: skip
+    assert stats.region_coverage_gaps == {"DE": [*gaps[: views.GAPS_SHOWN]]}
+    assert stats.region_demand == {}
 
 
 def test_times_are_rfc_3339() -> None:

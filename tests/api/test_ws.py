@@ -11,8 +11,9 @@ import aiohttp
 import pytest
 
 from swarmd.api import ws as ws_module
-from swarmd.domain.events import ModelRemoved, PeerConnected, ShardDropped, SummaryReceived, WorkerStopped
+from swarmd.domain.events import ModelRemoved, PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived, WorkerStopped
 from swarmd.domain.ids import ShardRef
+from swarmd.domain.peers import PeerView
 from tests.fakes.rim import LAN_CLIENT, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
 
 PATH = "/api/admin/ws"
@@ -46,9 +47,12 @@ async def test_order_on_a_fresh_socket(rim: Rim) -> None:
         ]
         assert {
             "peers", "lan_peers", "credits", "active_requests", "tokens_per_second", "requests_served", "requests_made",
-            "forwards_served", "uptime_seconds", "acquisitions", "region_summary", "hardware",
+            "forwards_served", "uptime_seconds", "acquisitions", "region_summary", "region_demand", "region_coverage_gaps",
+            "hardware",
         } <= set(stats["data"])  # fmt: skip
-        assert stats["data"]["region_summary"] == {"DE": 1}
+        assert (stats["data"]["region"], stats["data"]["region_summary"]) == ("US", {"DE": 1})
+        assert stats["data"]["region_demand"] == {"US": {TINY: 5}}
+        assert stats["data"]["region_coverage_gaps"] == {"DE": [SPREAD, TINY]}
 
 
 async def test_ticks_and_the_registry_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,33 @@ async def test_facts_as_they_happen(rim: Rim) -> None:
         heard = [await hear(socket) for _ in range(4)]
         assert [one["type"] for one in heard] == ["activity_event"] * 3 + ["models_changed"], "one for the burst"
         assert "data" not in heard[-1]
+
+
+async def test_a_peer_that_comes_and_goes_is_told_with_every_field_of_its_row(rim: Rim) -> None:
+    (row,) = rim.peers.rows
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        for fact, kind, toast in (
+            (PeerDisconnected(node=PEER, reason="no answer for 30 s"), "peer_disconnected", "warning"),
+            (PeerConnected(node=PEER), "peer_connected", "info"),
+        ):
+            connected = isinstance(fact, PeerConnected)
+            rim.peers.rows = [row if connected else PeerView(record=row.record, connected=False)]
+            rim.bus.publish(fact)
+            activity = await hear_until(socket, "activity_event")
+            message = f"node {PEER[:16]} is {'connected' if connected else 'gone: no answer for 30 s'}"
+            assert activity["data"] == {
+                "kind": kind, "category": "network", "message": message, "timestamp": activity["data"]["timestamp"],
+                "toast_level": toast, "model_id": None, "node_id": PEER[:16],
+                **({} if connected else {"detail_str": "no answer for 30 s"}),
+            }  # fmt: skip
+            (shown,) = (await hear(socket))["data"]["peers"]
+            assert set(shown) == {
+                "node_id", "nickname", "latency_ms", "trust_score", "healthy", "gpu", "hosted_models", "is_lan_peer",
+                "version", "uptime_seconds", "hosted_shards", "is_pool_member", "is_anchor", "predicted_rtt_ms",
+                "measured_min_rtt_ms", "rtt_samples", "connected", "region", "via", "total_ram_mb", "free_ram_mb",
+            }  # fmt: skip
+            assert (shown["connected"], shown["latency_ms"]) == ((True, 2) if connected else (False, None))
 
 
 async def test_a_summary_brings_the_peer_list_with_the_next_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from rich.table import Table
 
 from swarmd.cli import network
 from swarmd.cli.network import duration
+from swarmd.domain.ids import NodeId
 from swarmd.domain.refusals import Expired, Forbidden
 from tests.cli.conftest import Cli
 
@@ -40,6 +42,19 @@ def test_peers_as_a_table_and_for_programs(cli: Cli) -> None:
     assert json.loads(cli("peers", "--json").stdout)[0]["node_id"] == "b" * 16
 
 
+def test_links_as_a_table_and_for_programs(cli: Cli) -> None:
+    line = cli.rim.peers.links[0]
+    shown = cli("peers", "--links").stdout
+    figures = ("1.60 ms", "1.20 ms", "2.6 MB", "5.0 kB", "1 min")
+    for part in ("b" * 16, "control", "direct", *figures, "/ip4/192.168.1.5/tcp/8810"):
+        assert part in shown
+    cli.rim.peers.links = [replace(line, via=NodeId("c" * 64), remote=None, rtt_ms=None, min_rtt_ms=None)]
+    assert f"relay {'c' * 16}" in cli("peers", "--links").stdout
+    assert json.loads(cli("peers", "--links", "--json").stdout)[0]["via"] == "c" * 16
+    cli.rim.peers.links = []
+    assert "swarmd peers" in cli("peers", "--links").stdout
+
+
 def test_peers_can_be_watched_and_a_node_that_stops_is_waited_for(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     seen: list[str] = []
 
@@ -51,7 +66,8 @@ def test_peers_can_be_watched_and_a_node_that_stops_is_waited_for(monkeypatch: p
     assert cli("peers", "--watch").exit_code == 0
     cli.rim.peers.rows.clear()
     cli("peers", "--watch")
-    assert seen == ["1 rows every 2 s", network.NOBODY]
+    cli("peers", "--links", "--watch")
+    assert seen == ["1 rows every 2 s", network.NOBODY, "1 rows every 2 s"]
     assert "one at a time" in cli("peers", "--watch", "--json").output
 
 

@@ -80,6 +80,42 @@ def peer(node: str, name: str | None, latency: float, models: list[str], **more:
     }
 
 
+def link(node: str, rtt: float | None, *, via: str | None = None, **more: Any) -> dict[str, Any]:
+    """One row of a standing connection."""
+    return {
+        "node_id": node,
+        "nickname": None,
+        "purpose": "control",
+        "path": "relay" if via else "direct",
+        "via": via,
+        "address": None if via else "/ip4/192.0.2.7/tcp/8810",
+        "dialled": True,
+        "up_seconds": 3_700,
+        "rtt_ms": rtt,
+        "min_rtt_ms": rtt,
+        "bytes_in": 5_000_000,
+        "bytes_out": 1_200_000,
+        "queued_bytes": 0,
+        "streams": 1,
+        **more,
+    }
+
+
+def member(node: str, role: str | None = "member", **more: Any) -> dict[str, Any]:
+    """One row of a member; `node` with 16 digits or all 64."""
+    return {
+        "node_id": node.ljust(64, "0"),
+        "role": role,
+        "issued_at": "2026-03-01T10:00:00.000Z",
+        "expires_at": "2099-03-01T10:00:00.000Z",
+        "revoked_at": None,
+        "connected": True,
+        "last_seen": "2026-04-01T10:00:00.000Z",
+        "is_self": False,
+        **more,
+    }
+
+
 def invite(identity: str, *, uses_left: int = 1, state: str = "live", short: bool = False) -> dict[str, Any]:
     """One row of the list of invites."""
     times = {"created_at": "2099-01-01T00:00:00.000Z", "expires_at": "2099-01-02T00:00:00.000Z"}
@@ -132,6 +168,18 @@ class FakeNode:
             },
             "inference": {"total_requests": 12, "avg_latency_ms": None, "samples": 0},
         }
+        self.links = [link(ANNA, 1.8), link(BERT, 23.4)]
+        self.members = [member(SELF, "inviter", is_self=True), member(ANNA), member(BERT)]
+        self.regions: dict[str, Any] = {
+            "DE": {
+                "total": 3,
+                "models": {"mid-7b": 3, "gap-3b": 1},
+                "demand": {"mid-7b": 5},
+                "coverage_gaps": [],
+                "replication_target": {"mid-7b": 2, "gap-3b": 2},
+            }
+        }
+        self.network_refusal: tuple[int, str] | None = None
         self.activity: list[dict[str, Any]] = [
             {"kind": "daemon_started", "message": "Node started", "timestamp": NOW, "toast_level": None},
             {"kind": "peer_connected", "message": "anna connected", "timestamp": NOW + 5, "toast_level": "success"},
@@ -190,6 +238,9 @@ class FakeNode:
                 web.get("/", self._index),
                 web.post("/api/admin/session", self._session),
                 web.get("/api/admin/{what:stats|peers|models}", self._read),
+                web.get("/api/admin/{what:links|members}", self._network),
+                web.get("/api/admin/network-map", self._map),
+                web.post("/api/admin/members/{node}/revoke", self._revoke),
                 web.get("/api/admin/models/{model}/pipeline-plan", self._plan),
                 web.get("/api/admin/network-code", self._code),
                 web.get("/api/admin/invites", self._invites),
@@ -229,6 +280,20 @@ class FakeNode:
 
     async def _read(self, request: web.Request) -> web.Response:
         return web.json_response(getattr(self, request.match_info["what"]))
+
+    async def _network(self, request: web.Request) -> web.Response:
+        return _error(*self.network_refusal) if self.network_refusal else await self._read(request)
+
+    async def _map(self, _: web.Request) -> web.Response:
+        return web.json_response({"regions": self.regions})
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        self.writes.append((request.method, request.path))
+        if self.network_refusal:
+            return _error(*self.network_refusal)
+        (row,) = (row for row in self.members if row["node_id"] == request.match_info["node"])
+        row |= {"revoked_at": "2026-04-02T10:00:00.000Z", "connected": False}
+        return web.json_response(row)
 
     async def _plan(self, request: web.Request) -> web.Response:
         stages = [{"node": stage["node"], "layers": stage["layers"]} for stage in self.swarm_facts()["stages"]]
@@ -280,7 +345,13 @@ class FakeNode:
 
     def _tick(self) -> dict[str, Any]:
         left_out = ("node_id", "version", "tier", "hosted_shards", "inference")
-        return {**{key: self.stats[key] for key in self.stats if key not in left_out}, "acquisitions": self.acquisitions}
+        kept = {key: self.stats[key] for key in self.stats if key not in left_out}
+        regions = {
+            "region": "DE",
+            "region_demand": {name: row["demand"] for name, row in self.regions.items() if row["demand"]},
+            "region_coverage_gaps": {name: row["coverage_gaps"] for name, row in self.regions.items()},
+        }
+        return {**kept, **regions, "acquisitions": self.acquisitions}
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if not self.socket_open:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from swarmd.api.pages import read_static_now
-from swarmd.domain.events import WorkerReady
+from swarmd.domain.events import PeerDisconnected, WorkerReady
+from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import PeerRecord
 from swarmd.kit.disk import Disk
 from tests.fakes.browser import Page
-from tests.fakes.rim import KEY, LAN_CLIENT, SPREAD, TINY, Rim, running
+from tests.fakes.rim import KEY, LAN_CLIENT, PEER, SPREAD, TINY, Rim, running
 
 LIVE = "document.documentElement.dataset.link === 'open' && document.querySelector('.model[data-model]')"
 
@@ -63,6 +66,31 @@ async def test_invites_and_joins(rim: Rim, page: Page) -> None:
     await page.write("swarm://abc")
     await page.press("Enter")
     assert await page.until("document.querySelector('#join-said.well')?.textContent")
+    assert page.complaints == []
+
+
+async def test_the_network_page(rim: Rim, page: Page) -> None:
+    relayed = NodeId("d" * 64)
+    record = PeerRecord(node=relayed, endpoints=(), last_seen=None)
+    rim.peers.rows.append(replace(rim.peers.rows[0], record=record, via=PEER))
+    rim.peers.links.append(replace(rim.peers.links[0], node=relayed, via=PEER, remote=None, rtt_ms=31.0))
+    await page.open(f"{rim.url}/#/network")
+    await page.until("document.querySelectorAll('.map-node[role=option]').length === 3 && document.querySelector('.member')")
+    shown = "document.querySelector('.map-node[data-node^=dddd]').getAttribute('aria-label')"
+    assert await page.until(f"{shown}.includes('31') && {shown}") == (
+        "dddddddd, connected, through bbbbbbbb, round trip 31\u202fms, region DE, 1 shard"
+    )
+    await page.ask("document.querySelector('.map-node[data-node^=bbbb]').focus()")
+    card = await page.text(".card-facts")
+    assert "/ip4/192.168.1.5/tcp/8810" in card and "3.0\u202fGB free of 8.0\u202fGB" in card and "0.61 of 1" in card
+    await page.until("document.querySelector('.region-head')?.textContent === 'US3 nodes, this one among them'")
+    await page.ask("document.querySelector('[aria-label=\"Revoke bbbbbbbb\"]').click()")
+    await page.ask("document.querySelector('dialog .danger').click()")
+    await page.until("document.querySelector('.member-out')")
+    assert rim.members.rows[1].revoked_at is not None
+    rim.peers.rows.pop()
+    rim.bus.publish(PeerDisconnected(node=relayed, reason="test"))
+    await page.until("document.querySelectorAll('.map-node[role=option]').length === 2")
     assert page.complaints == []
 
 

@@ -55,6 +55,7 @@ def test_the_census_counts_itself_and_who_is_connected() -> None:
         models=lambda: (A, B), min_replicas=lambda: 2,
     )  # fmt: skip
     assert {region: view.nodes for region, view in census.regions().items()} == {"US": 2, "??": 1}
+    assert census.here() == "US"
 
 
 def test_invented_names_do_not_make_it_endless() -> None:

@@ -42,7 +42,15 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 
-KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " ")}
+KEYS = {
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    "Tab": (9, ""),
+    " ": (32, " "),
+    "End": (35, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowRight": (39, ""),
+}
 
 
 class NoBrowser(Exception):
@@ -159,6 +167,13 @@ class Page:
     async def write(self, text: str) -> None:
         """Text into whatever has the focus."""
         await self.call("Input.insertText", text=text)
+
+    async def point(self, x: float, y: float, *, click: bool = False) -> None:
+        """The pointer to a place of the view, and a click there."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        if click:
+            for kind in ("mousePressed", "mouseReleased"):
+                await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     async def window(self, width: int, height: int, *, dark: bool = False, still: bool = True) -> None:
         """Size of the view and what the system prefers."""

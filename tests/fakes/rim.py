@@ -32,7 +32,7 @@ from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef
 from swarmd.domain.membership import InviteId, InviteState, InviteView, MemberView, NetworkCode, NewInvite, Phase
 from swarmd.domain.models import Manifest, TrustLevel
-from swarmd.domain.peers import Endpoint, Holding, NodeSummary, PeerRecord, PeerView
+from swarmd.domain.peers import Endpoint, Holding, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.plans import PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
@@ -262,15 +262,27 @@ class FakePeers:
                 record=PeerRecord(node=PEER, endpoints=(Endpoint("192.168.1.5", 8810),), last_seen=1_700_000_000.0),
                 connected=True, rtt_ms=1.6, min_rtt_ms=1.2, rtt_samples=5,
                 summary=NodeSummary(
-                    node=PEER, version=1, software="swarmd/0.1.0", started_at=1_699_999_000.0, ram_free_bytes=1,
-                    ram_total_bytes=2, region="DE", holdings=(Holding(model=SPREAD, layout="0" * 32, shards=(1,)),),
+                    node=PEER, version=1, software="swarmd/0.1.0", started_at=1_699_999_000.0, region="DE",
+                    ram_free_bytes=3_000_000_000, ram_total_bytes=8_000_000_000,
+                    holdings=(Holding(model=SPREAD, layout="0" * 32, shards=(1,)),),
                 ),
+            )
+        ]
+    )  # fmt: skip
+    links: list[LinkView] = field(
+        default_factory=lambda: [
+            LinkView(
+                node=PEER, purpose=Purpose.CONTROL, via=None, remote=Endpoint("192.168.1.5", 8810), dialled=True, up_s=61.5,
+                rtt_ms=1.6, min_rtt_ms=1.2, bytes_in=5_000, bytes_out=2_600_000, queued_bytes=0, streams=1,
             )
         ]
     )  # fmt: skip
 
     def views(self) -> tuple[PeerView, ...]:
         return tuple(self.rows)
+
+    def lines(self) -> tuple[LinkView, ...]:
+        return tuple(self.links)
 
 
 class FakeTrust:
@@ -282,6 +294,9 @@ class FakeTrust:
 
 class FakeCensus:
     """As `economy.census.Census`."""
+
+    def here(self) -> str:
+        return "US"
 
     def regions(self) -> dict[str, RegionView]:
         us = RegionView(nodes=3, holders={TINY: 2}, demand={TINY: 5}, gaps=(), targets={TINY: 2})
@@ -403,7 +418,7 @@ class Rim:
         self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
         self.feed = LiveFeed(
             world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
-            models=self.models, desk=self.desk, trust=FakeTrust(),
+            models=self.models, desk=self.desk, trust=FakeTrust(), census=FakeCensus(),
         )  # fmt: skip
         self.pages = PageHandlers(
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,

@@ -74,12 +74,16 @@ function keepRegistry(registry) {
 /** Who holds how much: the rows of models name holders, so they are read again when this changes. */
 const holdings = () => JSON.stringify((get("peers") ?? []).map((peer) => [peer.node_id, peer.connected, peer.hosted_shards, peer.hosted_models]));
 
+/** What the event's rows go without: it changes rarely, and the next read has it again. */
+const rarely = (peer) => (peer ? { addresses: peer.addresses, last_seen: peer.last_seen } : {});
+
 const activityKey = (entry) => `${entry.timestamp} ${entry.kind} ${entry.message}`;
 
 const handlers = {
   peer_list(data) {
     const before = holdings();
-    set("peers", data.peers ?? []);
+    const known = new Map((get("peers") ?? []).map((peer) => [peer.node_id, peer]));
+    set("peers", (data.peers ?? []).map((peer) => ({ ...rarely(known.get(peer.node_id)), ...peer })));
     if (holdings() !== before) modelsSoon();
   },
   stats_update(data) {
@@ -175,7 +179,12 @@ async function start() {
   themeButton();
   followSections(nav);
   showPage(main, nav);
-  addEventListener("hashchange", () => location.hash.startsWith("#/") && showPage(main, nav));
+  addEventListener("hashchange", () => {
+    if (!location.hash.startsWith("#/")) return;
+    showPage(main, nav);
+    scrollTo({ top: 0, behavior: "instant" });
+    main.focus({ preventScroll: true });
+  });
   await startSession();
   const socket = new Socket({
     handlers,

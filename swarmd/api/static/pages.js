@@ -1,12 +1,17 @@
-// The pages of the dashboard and the navigation over them. A page is a list of columns of panels; the address is its
-// hash ("#/" + page id). A new page is one more entry here; a plugin's panel is one more section.
+// The pages of the dashboard and the navigation over them. A page is columns of panels, under those that take the whole
+// width (`wide`); the address is its hash ("#/" + page id). A new page is one more entry here; a plugin's panel is one
+// more section.
 
 import { h } from "./dom.js";
 import { activityPanel } from "./panels/activity.js";
 import { chatPanel } from "./panels/chat.js";
 import { joinPanel } from "./panels/join.js";
+import { mapPanel } from "./panels/map.js";
+import { membersPanel } from "./panels/members.js";
 import { modelsPanel } from "./panels/models.js";
+import { networkNumbers } from "./panels/network_numbers.js";
 import { numbersPanel } from "./panels/numbers.js";
+import { regionsPanel } from "./panels/regions.js";
 import { swarmPanel } from "./panels/swarm.js";
 
 const PAGES = [
@@ -20,6 +25,16 @@ const PAGES = [
         { id: "activity", title: "Activity", make: activityPanel }],
     ],
   },
+  {
+    id: "network",
+    title: "Network",
+    top: networkNumbers,
+    wide: [{ id: "map", title: "Map", make: mapPanel }],
+    columns: [
+      [{ id: "members", title: "Members", make: membersPanel }],
+      [{ id: "join", title: "Invite & join", make: joinPanel }, { id: "regions", title: "Regions", make: regionsPanel }],
+    ],
+  },
 ];
 
 const section = ({ id, title, make }) =>
@@ -30,7 +45,7 @@ const made = new Map(); // pages stay when one leaves them: a chat goes on, and 
 
 function make(page) {
   if (!made.has(page.id)) {
-    made.set(page.id, [page.top(), h("div", { class: "columns" },
+    made.set(page.id, [page.top(), ...(page.wide ?? []).map(section), h("div", { class: "columns" },
       page.columns.map((column) => h("div", { class: "column" }, column.map(section))))]);
   }
   return made.get(page.id);
@@ -40,7 +55,8 @@ function make(page) {
 export function showPage(main, nav) {
   const page = PAGES.find(({ id }) => `#/${id}` === location.hash) ?? PAGES[0];
   main.replaceChildren(...make(page));
-  const pages = PAGES.length > 1 ? PAGES.map(({ id, title }) => [`#/${id}`, title]) : [];
-  const sections = page.columns.flat().map(({ id, title }) => [`#${id}`, title]);
-  nav.replaceChildren(h("ul", {}, [...pages, ...sections].map(([href, title]) => h("li", {}, h("a", { href }, title)))));
+  const entry = (kind) => ({ href, title, current }) => h("li", { class: kind }, h("a", { href, "aria-current": current && "page" }, title));
+  const pages = PAGES.map(({ id, title }) => ({ href: `#/${id}`, title, current: id === page.id }));
+  const sections = [...(page.wide ?? []), ...page.columns.flat()].map(({ id, title }) => ({ href: `#${id}`, title }));
+  nav.replaceChildren(h("ul", {}, pages.map(entry("nav-page")), sections.map(entry("nav-section"))));
 }

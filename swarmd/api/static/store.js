@@ -1,4 +1,4 @@
-// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js and the chat write.
+// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js, network.js and the chat write.
 
 const state = {
   connection: { phase: "connecting", retryAt: null, refused: false }, // phase: connecting, open, lost
@@ -7,6 +7,13 @@ const state = {
   peers: null, //       rows of peer_list
   models: null, //      rows of GET /api/admin/models
   modelsError: null, // sentence, when they could not be read
+  links: null, //       rows of GET /api/admin/links; with linksError, linkRates (16 digits -> { in, out }, bytes per second)
+  linksError: null,
+  linkRates: null,
+  members: null, //     rows of GET /api/admin/members
+  membersError: null,
+  networkMap: null, //  GET /api/admin/network-map
+  networkMapError: null,
   acquisitions: [], //  rows of stats_update.acquisitions
   generation: null, //  the chat reply in the making: { model, rate, tokens }
   run: null, //         the last reply's `swarm` object, with its model
