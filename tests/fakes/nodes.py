@@ -88,7 +88,7 @@ async def spread(nodes: Sequence[Node], model: ModelId) -> None:
     parts = division(len(view.shards), len(nodes))
     for node, part in zip(nodes[1:], parts[1:], strict=True):
         with node.bus.spy() as spy:
-            while node.registry.view(model) is None or not node.registry.view(model).manifest:
+            while not ((known := node.registry.view(model)) and known.manifest and known.covered):
                 await spy.wait_for(object, timeout_s=20)
                 spy.clear()
         with node.bus.spy() as spy:
