@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from swarmd.domain.membership import RoleName
+
 # Only for the reader of the reference: `discovery.codes` refuses what lies outside, with a sentence.
 InviteUses = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 1000})]
 InviteLife = Annotated[int, Meta(extra_json_schema={"minimum": 60, "maximum": 31_536_000})]
@@ -14,6 +16,8 @@ InviteLife = Annotated[int, Meta(extra_json_schema={"minimum": 60, "maximum": 31
 class InviteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     uses: InviteUses = 1
     life_seconds: InviteLife = 86_400
+    role: RoleName = "member"
+    """`inviter`: who joins with it may invite others, and put those out again."""
 
 
 class InviteMade(Struct, frozen=True, kw_only=True):
@@ -24,6 +28,7 @@ class InviteMade(Struct, frozen=True, kw_only=True):
     created_at: str
     expires_at: str
     uses: int
+    role: RoleName
     qr_svg: str | None
     """The code as an `<svg>` element; null where it is too long to be scanned."""
 
@@ -36,3 +41,4 @@ class InviteRow(Struct, frozen=True, kw_only=True):
     uses_left: int
     state: str
     """`live`, `used`, `expired` or `cancelled`."""
+    role: RoleName

@@ -28,7 +28,7 @@ class NetworkHandlers:
 
     async def make_invite(self, call: Call) -> Reply | Refusal:
         body: invite_shapes.InviteRequest = call.body
-        made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses)
+        made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses, role=body.role)
         if isinstance(made, Refusal):
             return made
         return Reply(body=views.invite_made(made), headers={"cache-control": "no-store"})

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from swarmd.domain.generation import GenerationRequest, TokenChunk
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
-from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
+from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
 from swarmd.domain.peers import Endpoint, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Refusal
@@ -138,7 +138,7 @@ class Codes(Protocol):
     """`discovery.codes.NetworkCodes`."""
 
     def network_code(self) -> Awaitable[NetworkCode | Refusal]: ...
-    def new_code(self, *, life_s: float, uses: int) -> Awaitable[NewInvite | Refusal]: ...
+    def new_code(self, *, life_s: float, uses: int, role: RoleName) -> Awaitable[NewInvite | Refusal]: ...
     def invites(self) -> Awaitable[Sequence[InviteView]]: ...
     def cancel(self, id: str) -> Awaitable[InviteView | Refusal]: ...
 

@@ -13,6 +13,7 @@ from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, say, say_json, show_table, sure, table, watch
+from swarmd.domain.membership import RoleName
 
 PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
 PEER_NUMBERS: Final = ("round trip", "shards")
@@ -24,6 +25,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the AP
 Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this many nodes.")]
 Life = Annotated[
     int | None, typer.Option("--life", parser=invites.seconds, metavar="7d|12h|30m", help="A new code, good for this long.")
+]
+RoleOf = Annotated[
+    RoleName | None,
+    typer.Option("--role", parser=invites.role_name, metavar="member|inviter", help="A new code; inviters may invite."),
 ]
 WithQr = Annotated[bool, typer.Option("--qr", help="Print the code as a QR code as well.")]
 ListAll = Annotated[bool, typer.Option("--list", help="The codes this node gave, and what became of them.")]
@@ -69,6 +74,7 @@ def invite(
     *,
     uses: Uses = None,
     life: Life = None,
+    role: RoleOf = None,
     with_qr: WithQr = False,
     list_all: ListAll = False,
     cancel: CancelId = None,
@@ -80,7 +86,7 @@ def invite(
 ) -> None:
     """Print a code that admits one more node, or more with --uses; list codes and cancel them."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    making = uses is not None or life is not None or with_qr
+    making = uses is not None or life is not None or role is not None or with_qr
     if making + list_all + (cancel is not None) > 1:
         raise sure("--list, --cancel and the terms of a new code are different wishes: one at a time")
     if list_all:
@@ -88,11 +94,11 @@ def invite(
     elif cancel is not None:
         finish(invites.cancel(chosen, cancel, as_json=as_json))
     else:
-        finish(invites.make(chosen, uses=uses, life_s=life, with_qr=with_qr, as_json=as_json))
+        finish(invites.make(chosen, uses=uses, life_s=life, role=role, with_qr=with_qr, as_json=as_json))
 
 
 def join(
-    code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member, or a multiaddr.")],
+    code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member; or a multiaddr.")],
     *,
     url: Url = None,
     data_dir: DataFolder = None,

@@ -8,7 +8,7 @@ Nodes known from hearsay alone are dialled through turns of their own: however m
 here before waits for none of them.
 
 Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`. Whoever is put
-out while it is linked is cut off by `enforce`.
+out while it is linked is cut off by `enforce`, and whose certificate ends by `_end_expired`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any, Final, Protocol
 from swarmd.domain.events import PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
-from swarmd.domain.refusals import Forbidden, Refusal
+from swarmd.domain.refusals import Refusal, Revoked
 from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import Certificate, Role
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
@@ -54,6 +55,7 @@ JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored 
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
+EXPIRY_CHECK_S: Final = 20.0  # certificates live for months; a minute after its end a link is gone, with the goodbye
 RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 3 s, so a quarter of a minute of history
 
 logger = logging.getLogger(__name__)
@@ -145,6 +147,7 @@ class Links:
         self._open: set[Link] = set()
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
+        self._expiry_checked_at = 0.0
         self._turns = asyncio.Semaphore(DIALS)
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
@@ -166,6 +169,7 @@ class Links:
             while True:
                 await asyncio.sleep(SAMPLE_S)
                 self._sample()
+                self._end_expired()
                 for node in self._book.nodes():
                     self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
                 self._let_go()
@@ -289,11 +293,13 @@ class Links:
 
         A link whose certificate was issued after the revocation stays: the node was admitted again.
         """
+        out = {node for node in nodes if self._revocations.of_founder(node) is not None}
         for link in tuple(self._open):
-            shown = certificate_of(link.connection)
-            if shown is not None and any(self._revocations.covers(one) for one in shown.chain()):
-                self._say_goodbye(link)
-        for node in nodes:
+            if (record := self._against(link)) is not None:
+                out.add(link.node)
+                self._say_goodbye(link, record)
+        # Whom an inviter put out and we do not see is left in the book: its certificate decides, when it shows it.
+        for node in out:
             if self.link(node) is None:
                 await self.forget(node)
         self._neighbours.refresh()
@@ -302,7 +308,7 @@ class Links:
         """From the doors: somebody was let in."""
         hello = hellos.decode(connection.peer_hello)
         assert hello is not None, "the gate has read it"
-        if hello.certificate is None:
+        if hello.is_guest:
             # It joins: it has just been given its certificate, and comes back with it.
             guest = Link(connection, dispatcher=self._for_guests, spawn=self._spawn)
             self._open.add(guest)
@@ -396,8 +402,8 @@ class Links:
                     self.dialled(result, endpoint)
                     return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
-            if isinstance(result, Forbidden) and self._is_out(place.node):
-                # Somebody mentioned it, and it has no newer certificate. Who was admitted again would have shown it.
+            if isinstance(result, Revoked) and result.node == place.node:
+                # It, or somebody above it. Who was admitted again would have shown its newer certificate.
                 await self._book.remove(place.node)
                 return
             if not place.vacant.is_set():
@@ -488,8 +494,8 @@ class Links:
             try:
                 reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
             except StreamReset as error:
-                if isinstance(message, Revocations) and error.code == ResetCode.UNKNOWN_MESSAGE:
-                    return  # an older program; it should hear the rest nevertheless
+                if isinstance(message, Revocations) and error.code in (ResetCode.UNKNOWN_MESSAGE, ResetCode.BAD_MESSAGE):
+                    return  # an older program, perhaps one that knows no inviters' records; it should hear the rest
                 raise
             if isinstance(reply, Refused):
                 logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
@@ -527,14 +533,35 @@ class Links:
         except (LinkLost, StreamReset) as error:
             logger.debug("node %s does not wait for our answer: %s", short(stream.peer.node), error)
 
-    def _say_goodbye(self, link: Link) -> None:
+    def _against(self, link: Link) -> Revocation | None:
+        """What takes back the membership that was shown on this link."""
+        hello = hellos.decode(link.connection.peer_hello)
+        assert hello is not None, "the gate has read it"
+        if hello.is_guest:
+            return None
+        shown = certificate_of(link.connection)
+        return self._revocations.of_founder(link.node) if shown is None else self._revocations.covering(shown)
+
+    def _say_goodbye(self, link: Link, record: Revocation) -> None:
         """Tell a node that it is out, so that its user learns why, and hang up."""
-        if (record := self._revocations.record(link.node)) is not None:
-            try:
-                link.open(Revocations(records=(revocations.encode(record),)), last=True)
-            except (LinkLost, TooManyStreams) as error:
-                logger.debug("node %s was not told that it is out: %s", short(link.node), error)
+        try:
+            link.open(Revocations(records=(revocations.encode(record),)), last=True)
+        except (LinkLost, TooManyStreams) as error:
+            logger.debug("node %s was not told that it is out: %s", short(link.node), error)
         link.close("the membership was revoked")
+
+    def _end_expired(self) -> None:
+        """Now and then: close links on which a certificate was shown that is over now, or one above it. Who was renewed
+        meanwhile comes back with the new one."""
+        monotonic, now = self._world.clock.monotonic(), self._world.clock.now()
+        if monotonic - self._expiry_checked_at < EXPIRY_CHECK_S:
+            return
+        self._expiry_checked_at = monotonic
+        for link in tuple(self._open):
+            shown = certificate_of(link.connection)
+            if shown is not None and any(now >= one.expires_at for one in shown.chain()):
+                logger.info("the certificate that node %s showed has ended", short(link.node))
+                link.close("the certificate shown on this link has ended")
 
     async def _drop_revoked(self) -> None:
         """Out of the book with whoever was put out just before we were killed."""
@@ -568,7 +595,8 @@ class Links:
 
 
 def certificate_of(connection: Connection) -> Certificate | None:
-    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining."""
+    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining, or is a
+    member of an open network without."""
     hello = hellos.decode(connection.peer_hello)
     assert hello is not None, "the gate has read it"
     if hello.certificate is None:

@@ -18,7 +18,8 @@ class MembershipRow:
     """Which network this node belongs to, and what proves it."""
 
     network: NetworkId
-    certificate: bytes
+    certificate: bytes | None
+    """None: an open network that was entered without one."""
     founded: bool
     """This node made the network."""
     joined_at: float
@@ -50,30 +51,37 @@ async def forget_invitations(tx: Transaction) -> None:
 
 async def read_revocations(db: Database) -> tuple[bytes, ...]:
     """The oldest first."""
-    return tuple(bytes(row[0]) for row in await db.fetch_all("SELECT record FROM revocations ORDER BY revoked_at, node"))
+    rows = await db.fetch_all("SELECT record FROM revocations ORDER BY revoked_at, node, issuer")
+    return tuple(bytes(row[0]) for row in rows)
 
 
-async def write_revocation(tx: Transaction, *, node: NodeId, revoked_at: int, record: bytes) -> None:
-    """Replaces an older one of the same node."""
+async def write_revocation(
+    tx: Transaction, *, node: NodeId, issuer: NodeId | NetworkId, revoked_at: int, record: bytes
+) -> None:
+    """Replaces an older one of the same node by the same issuer."""
     await tx.execute(
-        "INSERT OR REPLACE INTO revocations (node, revoked_at, record) VALUES (?, ?, ?)", (node, revoked_at, record)
+        "INSERT OR REPLACE INTO revocations (node, issuer, revoked_at, record) VALUES (?, ?, ?, ?)",
+        (node, issuer, revoked_at, record),
     )
 
 
-async def remove_revocation(tx: Transaction, node: NodeId) -> None:
-    await tx.execute("DELETE FROM revocations WHERE node = ?", (node,))
+async def remove_revocation(tx: Transaction, *, node: NodeId, issuer: NodeId | NetworkId) -> None:
+    await tx.execute("DELETE FROM revocations WHERE node = ? AND issuer = ?", (node, issuer))
 
 
 async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
     await tx.execute(
-        "INSERT INTO invites (tag, psk, created_at, expires_at, uses_left, cancelled) VALUES (?, ?, ?, ?, ?, ?)",
-        (invite.tag, invite.psk, invite.created_at, invite.expires_at, invite.uses_left, int(invite.cancelled)),
+        "INSERT INTO invites (tag, psk, created_at, expires_at, uses_left, cancelled, role) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            invite.tag, invite.psk, invite.created_at, invite.expires_at, invite.uses_left, int(invite.cancelled),
+            invite.role,
+        ),
     )
 
 
 async def read_invite(source: Database | Transaction, tag: bytes) -> InviteRecord | None:
     row = await source.fetch_one(
-        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites WHERE tag = ?", (tag,)
+        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled, role FROM invites WHERE tag = ?", (tag,)
     )
     return None if row is None else _invite(row)
 
@@ -81,13 +89,13 @@ async def read_invite(source: Database | Transaction, tag: bytes) -> InviteRecor
 async def read_invites(source: Database | Transaction) -> list[InviteRecord]:
     """All that are remembered, newest first."""
     rows = await source.fetch_all(
-        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled FROM invites ORDER BY created_at DESC, tag"
+        "SELECT tag, psk, created_at, expires_at, uses_left, cancelled, role FROM invites ORDER BY created_at DESC, tag"
     )
     return [_invite(row) for row in rows]
 
 
 def _invite(row: Row) -> InviteRecord:
-    tag, psk, created_at, expires_at, uses_left, cancelled = row
+    tag, psk, created_at, expires_at, uses_left, cancelled, role = row
     return InviteRecord(
         tag=tag,
         psk=psk,
@@ -95,6 +103,7 @@ def _invite(row: Row) -> InviteRecord:
         expires_at=expires_at,
         uses_left=uses_left,
         cancelled=bool(cancelled),
+        role=role,
     )
 
 

@@ -54,9 +54,11 @@ async def test_an_invite_is_made_listed_and_cancelled(rim: Rim) -> None:
     assert made.pop("qr_svg").startswith("<svg ")
     assert made == {
         "code": "swarm://new1", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
-        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3,
+        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3, "role": "member",
     }  # fmt: skip
-    row = {"id": "1" * 16, "created_at": made["created_at"], "expires_at": made["expires_at"], "uses_left": 3}
+    row = {
+        "id": "1" * 16, "created_at": made["created_at"], "expires_at": made["expires_at"], "uses_left": 3, "role": "member",
+    }  # fmt: skip
     assert await fetch(rim, "GET", "/api/admin/invites") == (200, [{**row, "state": "live"}])
     assert await fetch(rim, "DELETE", f"/api/admin/invites/{'1' * 16}") == (200, {**row, "state": "cancelled"})
     assert (await fetch(rim, "DELETE", "/api/admin/invites/0"))[0] == 404
@@ -66,8 +68,15 @@ async def test_an_invite_without_terms_is_for_one_node_and_a_day(rim: Rim) -> No
     assert (await fetch(rim, "POST", "/api/admin/invites", json={}))[0] == 200
     (row,) = rim.codes.rows
     assert (row.uses_left, row.expires_at - row.created_at) == (1, 86_400)
-    for wrong in ({"uses": 1.5}, {"uses": True}, {"life_seconds": "1d"}, {"life": 60}):
+    for wrong in ({"uses": 1.5}, {"uses": True}, {"life_seconds": "1d"}, {"life": 60}, {"role": "founder"}):
         assert (await fetch(rim, "POST", "/api/admin/invites", json=wrong))[0] == 400
+
+
+async def test_an_invite_may_admit_an_inviter(rim: Rim) -> None:
+    status, made = await fetch(rim, "POST", "/api/admin/invites", json={"role": "inviter"})
+    assert (status, made["role"]) == (200, "inviter")
+    _, rows = await fetch(rim, "GET", "/api/admin/invites")
+    assert [row["role"] for row in rows] == ["inviter"]
 
 
 async def test_invites_need_the_key_even_on_loopback(rim: Rim) -> None:

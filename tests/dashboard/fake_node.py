@@ -79,10 +79,10 @@ def peer(node: str, name: str | None, latency: float, models: list[str], **more:
     }
 
 
-def invite(identity: str, *, uses_left: int = 1, state: str = "live") -> dict[str, Any]:
+def invite(identity: str, *, uses_left: int = 1, state: str = "live", role: str = "member") -> dict[str, Any]:
     """One row of the list of invites."""
     times = {"created_at": "2099-01-01T00:00:00.000Z", "expires_at": "2099-01-02T00:00:00.000Z"}
-    return {"id": identity, **times, "uses_left": uses_left, "state": state}
+    return {"id": identity, **times, "uses_left": uses_left, "state": state, "role": role}
 
 
 class FakeNode:
@@ -246,11 +246,11 @@ class FakeNode:
         self.asked.append(terms)
         if self.invite_refusal:
             return _error(*self.invite_refusal)
-        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms["uses"])
+        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms["uses"], role=terms["role"])
         self.invites.insert(0, row)
         code = "swarm://" + "AQz7Kp3mXw9sTf2vLb8nRc4dYh6gJe1uQo5i" * 6
         about = {"id": row["id"], "created_at": row["created_at"], "expires_at": row["expires_at"], "uses": terms["uses"]}
-        return web.json_response({"code": code, "qr_svg": self.qr_svg, **about})
+        return web.json_response({"code": code, "qr_svg": self.qr_svg, "role": terms["role"], **about})
 
     async def _cancel_invite(self, request: web.Request) -> web.Response:
         self.writes.append((request.method, request.path))

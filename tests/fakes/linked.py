@@ -65,10 +65,11 @@ async def open_node(
     listen: Endpoint | None = ANY_PORT,
     database: Path | Database | None = None,
     max_peers: int = 150,
+    is_open: bool = False,
 ) -> AsyncIterator[Node]:
     """A running node. `listen` None: it only dials. Its announced address is where it really listens."""
     async with (
-        open_member(seed, world=world, folder=folder, database=database) as member,
+        open_member(seed, world=world, folder=folder, database=database, is_open=is_open) as member,
         Supervisor(f"node {seed}", world=world) as supervisor,
     ):
         dispatcher = Dispatcher()
@@ -151,7 +152,15 @@ class Swarm:
     databases: dict[int, Database] = field(default_factory=dict)
     running: dict[int, AsyncExitStack] = field(default_factory=dict)
 
-    async def start(self, seed: int, *, listening: bool = True, world: World | None = None, max_peers: int = 150) -> Node:
+    async def start(
+        self,
+        seed: int,
+        *,
+        listening: bool = True,
+        world: World | None = None,
+        max_peers: int = 150,
+        is_open: bool = False,
+    ) -> Node:
         if seed not in self.databases:
             self.databases[seed] = await self.stack.enter_async_context(inline_database())
         stack = self.running[seed] = AsyncExitStack()
@@ -164,6 +173,7 @@ class Swarm:
                 listen=Endpoint("0.0.0.0", 8810) if listening else None,
                 database=self.databases[seed],
                 max_peers=max_peers,
+                is_open=is_open,
             )
         )
 
