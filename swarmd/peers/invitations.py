@@ -105,7 +105,7 @@ class Invitations:
         now = self._clock.now()
         async with self._db.transaction() as tx:
             invite = await sql.read_invite(tx, tag)
-            certificate = self._membership.issue_for(node, role=role_of(invite))
+            certificate = self._membership.issue_for(node, role=_role_of(invite))
             if isinstance(certificate, Forbidden):
                 return certificate
             revoked_at = self._membership.revoked_at(node)
@@ -127,7 +127,7 @@ class Invitations:
         return Redeemed(certificate=data)
 
 
-def role_of(invite: InviteRecord | None) -> Role:
+def _role_of(invite: InviteRecord | None) -> Role:
     """Of the certificate that the invite brings; without one, nobody gets any."""
     return Role.MEMBER if invite is None else Role[invite.role.upper()]
 

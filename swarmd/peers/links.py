@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from swarmd.domain.events import PeerConnected, PeerDisconnected
+from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import Refusal, Revoked
@@ -289,19 +289,25 @@ class Links:
         await self._book.remove(node)
 
     async def enforce(self, *nodes: NodeId) -> None:
-        """These were put out of the network: cut them off now, forget them, and tell everybody else.
+        """These were put out of the network: cut them off now with whom they invited, forget them, and tell everybody else.
+        Publishes MemberRevoked for those whom an inviter put out, or who went with one.
 
         A link whose certificate was issued after the revocation stays: the node was admitted again.
         """
         out = {node for node in nodes if self._revocations.of_founder(node) is not None}
+        fallen: set[NodeId] = set()
         for link in tuple(self._open):
             if (record := self._against(link)) is not None:
-                out.add(link.node)
+                if record.proof is not None or record.node != link.node:
+                    fallen.add(link.node)
                 self._say_goodbye(link, record)
+        out |= fallen
         # Whom an inviter put out and we do not see is left in the book: its certificate decides, when it shows it.
         for node in out:
             if self.link(node) is None:
                 await self.forget(node)
+        for node in sorted(fallen):
+            self._bus.publish(MemberRevoked(node=node))
         self._neighbours.refresh()
 
     def accepted(self, connection: Connection) -> None:

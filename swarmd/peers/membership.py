@@ -89,25 +89,27 @@ class Membership:
         if row is None:
             return
         self._network, self._founded = row.network, row.founded
-        if row.certificate is None:
-            if not self.is_open:
-                logger.warning(
-                    'network %s was entered without a certificate, and network.admission is "invite": this node takes part '
-                    'in nothing until it joins with an invite code, or the setting is "open" again',
-                    row.network[:16],
-                )
-            return
-        certificate = certificates.decode(row.certificate)
-        assert isinstance(certificate, Certificate), f"the stored certificate is not one: {certificate}"
-        self._certificate = certificate
+        if row.certificate is not None:
+            certificate = certificates.decode(row.certificate)
+            assert isinstance(certificate, Certificate), f"the stored certificate is not one: {certificate}"
+            self._certificate = certificate
         if row.founded:
             await self._load_network_key(row)
-        if self.has_network_key:
-            return
-        if self._world.clock.now() >= certificate.expires_at:
-            logger.warning("the membership in network %s has ended: join again with a new code", row.network[:16])
-        elif self.revocations.covering(certificate) is not None:
-            logger.warning("this node was put out of network %s: join again with a new code", row.network[:16])
+        if not self.has_network_key and not self.is_valid:
+            self._say_why_invalid()
+
+    def _say_why_invalid(self) -> None:
+        network, ours = (self._network or "")[:16], self._certificate
+        if ours is None and not self.is_open:
+            logger.warning(
+                'network %s was entered without a certificate, and network.admission is "invite": this node takes part in '
+                'nothing until it joins with an invite code, or the setting is "open" again',
+                network,
+            )
+        elif ours is not None and self._world.clock.now() >= ours.expires_at:
+            logger.warning("the membership in network %s has ended: join again with a new code", network)
+        else:
+            logger.warning("this node was put out of network %s: join again with a new code", network)
 
     @property
     def node(self) -> NodeId:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -41,7 +41,7 @@ NEWS_PER_S: Final = 1 / 60
 """Of one branch, after MAX_OF_BRANCH at once. It may date a record forward second by second, and each would be written
 by every node; a person that puts out a class room does so once."""
 
-MAX_BRANCHES: Final = 256  # whose pace is remembered; the one that said something longest ago is forgotten first
+MAX_PACES: Final = 256  # remembered; the one that said something longest ago is forgotten first
 MAX_LIARS: Final = 1000  # as many as the book has members; in an open network whoever comes may be one
 
 Key = tuple[NodeId, NodeId | NetworkId]
@@ -71,8 +71,10 @@ class RevocationList:
         self._clock = clock
         self._bus = bus
         self._records: dict[Key, Revocation] = {}
-        self._pace: OrderedDict[NodeId, TokenBucket] = OrderedDict()
-        """Of branches."""
+        self._branches: dict[NodeId, set[Key]] = {}
+        """Of the inviters' among them: whose share they count into."""
+        self._pace: OrderedDict[tuple[NodeId, int], TokenBucket] = OrderedDict()
+        """Of branches, by how far down the inviter stands: one that says too much is put out from above nevertheless."""
         self._liars: set[NodeId] = set()
         """Tellers of forged records: each costs us one signature check and is not listened to again until the next start.
         At most one for each certificate of our network that ever linked, and MAX_LIARS."""
@@ -81,10 +83,11 @@ class RevocationList:
     async def load(self) -> None:
         """Read what the last run knew."""
         self._records.clear()
+        self._branches.clear()
         for data in await sql.read_revocations(self._db):
             record = revocations.decode(data)
             assert isinstance(record, Revocation), f"the stored revocation is not one: {record}"
-            self._records[_key(record)] = record
+            self._put(record)
 
     def records(self) -> tuple[Revocation, ...]:
         """All of them, the founder's first: older programs understand no others. Else in the order in which they came."""
@@ -130,14 +133,14 @@ class RevocationList:
             if isinstance(record, Forbidden):
                 logger.debug("from node %s: %s", short(teller), record.sentence)
                 continue
+            if record.proof is not None:
+                await asyncio.sleep(0)  # up to four signatures, half a millisecond: 64 of them in a row would delay tokens
             # Cheap checks first; an inviter that says too much is not even verified.
             if self._is_known(record):
                 continue
             if (refusal := self._judge(record) or self._too_much(record)) is not None:
                 logger.debug("from node %s: %s", short(teller), refusal.sentence)
                 continue
-            if record.proof is not None:
-                await asyncio.sleep(0)  # up to four signatures, half a millisecond: 64 of them in a row would delay tokens
             if not revocations.is_signed(record):
                 # Nobody passes on what it has not verified, so this is no accident.
                 if len(self._liars) < MAX_LIARS:
@@ -152,7 +155,8 @@ class RevocationList:
         return tuple(news)
 
     async def keep(self, record: Revocation) -> bool | Forbidden | Busy:
-        """True: it was news and is on the disk. Its signature has been checked. Publishes MemberRevoked."""
+        """True: it was news and is on the disk. Its signature has been checked. Publishes MemberRevoked for the
+        founder's."""
         async with self._turn:
             if self._is_known(record):
                 return False
@@ -169,14 +173,30 @@ class RevocationList:
                 await sql.write_revocation(
                     tx, node=record.node, issuer=record.issuer, revoked_at=record.revoked_at, record=data
                 )
-            for key in (*gone, _key(record)):
-                self._records.pop(key, None)  # the newest comes last
-            self._records[_key(record)] = record
+            for key in gone:
+                self._drop(key)
+            self._put(record)
             if record.proof is not None:
                 self._pace_of(record).try_take()
         self._say(record)
-        self._bus.publish(MemberRevoked(node=record.node))
+        if record.proof is None:  # an inviter may name anybody: `links` tells of those whom it did put out
+            self._bus.publish(MemberRevoked(node=record.node))
         return True
+
+    def _put(self, record: Revocation) -> None:
+        self._drop(_key(record))  # the newest comes last
+        self._records[_key(record)] = record
+        if record.proof is not None:
+            self._branches.setdefault(_branch(record), set()).add(_key(record))
+
+    def _drop(self, key: Key) -> None:
+        record = self._records.pop(key, None)
+        if record is None or record.proof is None:
+            return
+        theirs = self._branches[_branch(record)]
+        theirs.discard(key)
+        if not theirs:
+            del self._branches[_branch(record)]
 
     def _say(self, record: Revocation) -> None:
         by = "the founder" if record.proof is None else f"node {short(NodeId(record.issuer))}"
@@ -188,12 +208,15 @@ class RevocationList:
                 "%s has put out node %s, and with it whom it invited, as this node: join again with a code of the founder",
                 by, short(record.node),
             )  # fmt: skip
+        elif record.proof is not None:
+            logger.info("%s puts out node %s, as far as that was admitted by it", by, short(record.node))
         else:
             logger.info("node %s was put out of the network by %s", short(record.node), by)
 
     def clear(self) -> None:
         """We belong to another network now; the caller has emptied the table."""
         self._records.clear()
+        self._branches.clear()
         self._pace.clear()
         self._liars.clear()
 
@@ -217,42 +240,44 @@ class RevocationList:
         """A branch's share of the list, and its pace."""
         if record.proof is None:
             return None
-        now = self._clock.now()
-        useful = sum(one.is_useful(now) for one in self._of_branch(record))
-        if _key(record) not in self._records and useful >= MAX_OF_BRANCH:
-            return Busy(what=f"inviters may put out {MAX_OF_BRANCH} nodes, and so many are out: ask the founder")
-        if self._pace_of(record).retry_after_s() > 0:
+        if isinstance(busy := self._making_room(record), Busy):
+            return busy
+        pace = self._pace.get(_pace_key(record))  # nothing is made of what is not verified yet
+        if pace is not None and pace.retry_after_s() > 0:
             return Busy(what=f"inviters may put out {NEWS_PER_S * 60:.0f} node a minute now: wait, or ask the founder")
         return None
 
-    def _of_branch(self, record: Revocation) -> list[Revocation]:
-        branch = _branch(record)
-        return [one for one in self._records.values() if one.proof is not None and _branch(one) == branch]
-
     def _pace_of(self, record: Revocation) -> TokenBucket:
-        branch = _branch(record)
-        pace = self._pace.pop(branch, None) or TokenBucket(NEWS_PER_S, MAX_OF_BRANCH, clock=self._clock)
-        self._pace[branch] = pace
-        if len(self._pace) > MAX_BRANCHES:
+        key = _pace_key(record)
+        pace = self._pace.pop(key, None) or TokenBucket(NEWS_PER_S, MAX_OF_BRANCH, clock=self._clock)
+        self._pace[key] = pace
+        if len(self._pace) > MAX_PACES:
             self._pace.popitem(last=False)
         return pace
 
     def _making_room(self, record: Revocation) -> tuple[Key, ...] | Busy:
         """Whose place it takes. Useless ones go only where room is needed: a machine may start with a clock that runs years
-        ahead. For the founder's then the oldest of whichever branch has most; for an inviter's nobody's."""
+        ahead. Else the oldest of those that give way: to the founder's one of whichever branch has most, to an inviter's one
+        of an inviter below it or beside that, in its own full branch."""
         if _key(record) in self._records:
             return ()
-        now = self._clock.now()
-        full_share = record.proof is not None and len(self._of_branch(record)) >= MAX_OF_BRANCH
-        if len(self._records) < MAX_REVOCATIONS and not full_share:
+        now, proof = self._clock.now(), record.proof
+        theirs = set[Key]() if proof is None else self._branches.get(_branch(record), set[Key]())
+        full = len(self._records) >= MAX_REVOCATIONS
+        if not full and len(theirs) < MAX_OF_BRANCH:
             return ()
-        if useless := tuple(key for key, one in self._records.items() if not one.is_useful(now)):
+        if useless := tuple(
+            key for key, one in self._records.items() if (full or key in theirs) and not one.is_useful(now)
+        ):
             return useless
-        held = Counter(_branch(one) for one in self._records.values() if one.proof is not None)
-        if record.proof is None and held:
-            most, _ = held.most_common(1)[0]
-            return (next(key for key, one in self._records.items() if one.proof is not None and _branch(one) == most),)
-        return Busy(what=f"{MAX_REVOCATIONS} nodes are revoked already: wait until their certificates are over")
+        if proof is None:
+            theirs = max(self._branches.values(), key=len, default=set[Key]())
+        for key, one in self._records.items():
+            if key in theirs and (proof is None or (one.proof is not None and len(one.proof.chain()) > len(proof.chain()))):
+                return (key,)
+        if full:
+            return Busy(what=f"{MAX_REVOCATIONS} nodes are revoked already: wait until their certificates are over")
+        return Busy(what=f"inviters may put out {MAX_OF_BRANCH} nodes, and so many are out: ask the founder")
 
 
 def _key(record: Revocation) -> Key:
@@ -263,6 +288,11 @@ def _branch(record: Revocation) -> NodeId:
     """The inviter that the founder made, above an inviter's record."""
     assert record.proof is not None, "the founder's are of no branch"
     return record.proof.chain()[-1].node
+
+
+def _pace_key(record: Revocation) -> tuple[NodeId, int]:
+    assert record.proof is not None, "the founder has no pace"
+    return _branch(record), len(record.proof.chain())
 
 
 def _made_after(record: Revocation, other: Revocation) -> bool:

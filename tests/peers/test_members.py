@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swarmd.discovery.join import Joined
+from swarmd.domain.events import MemberRevoked
 from swarmd.domain.ids import NodeId
 from swarmd.domain.membership import MemberView, NewInvite, RoleName
 from swarmd.domain.refusals import Forbidden, NotFound
@@ -140,9 +141,11 @@ async def test_an_inviter_puts_out_its_member_and_everybody_cuts_it_within_secon
     world = seeded_world(7)
     founder, first, second, mine, yours, third, deep = await family(swarm, world)
     others = (founder, first, second, yours, third, deep)
-    out = await members(first).revoke(mine.id)
-    assert isinstance(out, MemberView) and (out.revoked_at, out.connected) != (None, True)
-    await asyncio.sleep(3)
+    with yours.member.bus.spy() as spy:
+        out = await members(first).revoke(mine.id)
+        assert isinstance(out, MemberView) and (out.revoked_at, out.connected) != (None, True)
+        await asyncio.sleep(3)
+        assert spy.of(MemberRevoked) == [MemberRevoked(node=mine.id)]
     assert cut_off(mine, others)
     assert not mine.member.membership.is_valid, "it was told"
     assert all(len(node.links.connected()) == 5 for node in others)
@@ -182,6 +185,7 @@ async def test_an_inviter_cannot_put_out_anothers_member_nor_by_a_record_of_its_
         assert await first.member.membership.revocations.keep(record) is True
         await first.links.enforce(target.id)
     await asyncio.sleep(5)
+    assert not [fact for node in nodes for fact in node.member.bus.recent() if isinstance(fact, MemberRevoked)]
     assert all(len(node.member.membership.revocations.records()) == 3 for node in nodes), "everybody has heard it"
     assert all(len(node.links.connected()) == 6 for node in nodes), "and nobody cares"
     for node in nodes:
@@ -202,6 +206,8 @@ async def test_an_inviter_that_is_put_out_takes_along_whom_it_invited_until_the_
     for node in (first, mine, third, deep):
         assert cut_off_from(node, stay) and not node.member.membership.is_valid
     assert all(len(node.links.connected()) == 2 for node in stay)
+    gone = {first.id, mine.id, third.id, deep.id}
+    assert {fact.node for fact in yours.member.bus.recent() if isinstance(fact, MemberRevoked)} == gone
     refusal = third.member.membership.may_give(Role.MEMBER)
     assert isinstance(refusal, Forbidden) and "revoked" in refusal.sentence
     await asyncio.sleep(60)

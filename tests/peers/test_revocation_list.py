@@ -218,14 +218,35 @@ async def test_a_branch_has_its_share_of_the_list_whoever_in_it_speaks(monkeypat
         for number, key in enumerate(keys):
             assert await found.keep(out_by(key, node_number(number), clock)) is True
         await asyncio.sleep(3600)  # its pace is not what is in the way
-        for key in (FIRST, BELOW):
-            more = out_by(key, node_number(9), clock)
-            assert isinstance(await found.keep(more), Busy)
-            assert await found.hear([revocations.encode(more)], teller=TELLER) == ()
+        more = out_by(BELOW, node_number(9), clock)
+        assert isinstance(await found.keep(more), Busy)
+        assert await found.hear([revocations.encode(more)], teller=TELLER) == ()
+        for number in (7, 8):
+            assert await found.keep(out_by(FIRST, node_number(number), clock)) is True, "in the place of one below it"
+        more = out_by(FIRST, node_number(9), clock)
+        assert isinstance(await found.keep(more), Busy)
+        assert await found.hear([revocations.encode(more)], teller=TELLER) == ()
+        assert {one.issuer for one in found.records()} == {FIRST.node} and len(found.records()) == 4
         assert await found.keep(out_by(SECOND, node_number(9), clock)) is True, "the others have theirs"
         assert await found.keep(out(node_number(10), clock)) is True
         clock.shift(USEFUL_S + 60)
         assert await found.keep(out_by(FIRST, node_number(11), clock)) is True, "what is of no use makes room"
+
+
+async def test_an_inviter_puts_out_one_below_it_that_has_filled_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OF_BRANCH", 4)
+    async with opened() as (found, db, _, clock):
+        for number in range(4):
+            assert await found.keep(out_by(BELOW, node_number(number), clock)) is True
+        assert isinstance(await found.keep(out_by(BELOW, node_number(4), clock)), Busy)
+        end = out_by(FIRST, BELOW.node, clock, later_s=-10)
+        assert await found.hear([revocations.encode(end)], teller=TELLER) == (end,)
+        assert found.records() == (end,), "what it said after its end went with it"
+        for number in range(3):
+            assert await found.keep(out_by(FIRST, node_number(number), clock)) is True
+        assert isinstance(await found.keep(out_by(FIRST, node_number(9), clock)), Busy)
+        async with opened(db, clock=clock) as (again, *_):
+            assert isinstance(await again.keep(out_by(FIRST, node_number(9), clock)), Busy), "after a restart as well"
 
 
 @pytest.mark.looptime
