@@ -8,7 +8,7 @@ Nodes known from hearsay alone are dialled through turns of their own: however m
 here before waits for none of them.
 
 Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`. Whoever is put
-out while it is linked is cut off by `enforce`, and whose certificate ends by `_end_expired`.
+out while it is linked is cut off by `enforce`, and whose certificate ends by `_judge_again`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored 
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
-EXPIRY_CHECK_S: Final = 20.0  # certificates live for months; a minute after its end a link is gone, with the goodbye
+JUDGE_AGAIN_S: Final = 20.0  # certificates live for months; a minute after its end a link is gone, with the goodbye
 RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 3 s, so a quarter of a minute of history
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Links:
         self._open: set[Link] = set()
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
-        self._expiry_checked_at = 0.0
+        self._judged_at = 0.0
         self._turns = asyncio.Semaphore(DIALS)
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
@@ -169,7 +169,7 @@ class Links:
             while True:
                 await asyncio.sleep(SAMPLE_S)
                 self._sample()
-                self._end_expired()
+                self._judge_again()
                 for node in self._book.nodes():
                     self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
                 self._let_go()
@@ -301,7 +301,7 @@ class Links:
                 if record.proof is not None or record.node != link.node:
                     fallen.add(link.node)
                 self._say_goodbye(link, record)
-        out |= fallen
+                out.add(link.node)
         # Whom an inviter put out and we do not see is left in the book: its certificate decides, when it shows it.
         for node in out:
             if self.link(node) is None:
@@ -556,14 +556,17 @@ class Links:
             logger.debug("node %s was not told that it is out: %s", short(link.node), error)
         link.close("the membership was revoked")
 
-    def _end_expired(self) -> None:
+    def _judge_again(self) -> None:
         """Now and then: close links on which a certificate was shown that is over now, or one above it. Who was renewed
-        meanwhile comes back with the new one."""
+        meanwhile comes back with the new one. And those that were taken back between the gate's word and `accepted`."""
         monotonic, now = self._world.clock.monotonic(), self._world.clock.now()
-        if monotonic - self._expiry_checked_at < EXPIRY_CHECK_S:
+        if monotonic - self._judged_at < JUDGE_AGAIN_S:
             return
-        self._expiry_checked_at = monotonic
+        self._judged_at = monotonic
         for link in tuple(self._open):
+            if (record := self._against(link)) is not None:
+                self._say_goodbye(link, record)
+                continue
             shown = certificate_of(link.connection)
             if shown is not None and any(now >= one.expires_at for one in shown.chain()):
                 logger.info("the certificate that node %s showed has ended", short(link.node))

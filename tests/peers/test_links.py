@@ -536,3 +536,10 @@ async def test_links_of_an_inviters_members_end_with_the_inviters_certificate(sw
     world.clock.shift(shown.parent.expires_at - world.clock.now() + 1)
     await asyncio.sleep(60)
     assert a.links.link(c.id) is None
+
+
+async def test_a_link_that_slipped_in_while_it_was_revoked_is_closed_at_the_next_look(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    assert isinstance(await a.member.membership.revoke(c.id), Revocation)  # and nobody calls `enforce`
+    await until(lambda: a.links.link(c.id) is None)
+    assert both_up(a, b)
