@@ -199,8 +199,9 @@ class _Built:
         # floors 3 and 4: who we are, whom we know, what we know
         self._book = PeerBook(own=key.node, db=database, clock=world.clock)
         self._membership = Membership(
-            key=key, network_key_path=folder / "network.key", db=database, disk=disk, world=world, bus=bus, book=self._book
-        )
+            key=key, network_key_path=folder / "network.key", db=database, disk=disk, world=world, bus=bus, book=self._book,
+            is_open=settings.network.admission == "open",
+        )  # fmt: skip
         invitations = Invitations(membership=self._membership, db=database, clock=world.clock, bus=bus)
         self._short_codes = ShortCodes(
             membership=self._membership, invitations=invitations, summaries=self._summaries, heard=self._heard_nameplates,

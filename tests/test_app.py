@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
-from swarmd.app import EXIT_ERROR, EXIT_OK, STOP_TIMEOUT_S, run_node
+from swarmd.app import EXIT_ERROR, EXIT_OK, STOP_TIMEOUT_S, Node, run_node
 from swarmd.config.loading import load
 from swarmd.config.settings import PEER_PORT_OFFSET
 from swarmd.domain.events import NodeStarted
@@ -220,3 +220,30 @@ async def test_the_map_shows_both_nodes_in_their_regions_with_what_they_hold_and
         assert found == {"regions": {"DE": region({model: 2}), "US": us}}
         (peer,) = await told("api/admin/peers")
         assert peer["trust_score"] > 0.51 and peer["region"] == "US", "it has served two replies"
+
+
+async def test_an_open_network_over_real_sockets_and_after_a_restart(tmp_path: Path) -> None:
+    admission: dict[str, str] = {"network__admission": "open"}
+    async with running(tmp_path / "a", **admission) as a:
+        await a.codes.network_code()
+        port = free_port()
+        async with running(tmp_path / "b", port=port, **admission) as b, running(tmp_path / "c") as c:
+            async with aiohttp.ClientSession(headers=key_of(b)) as session:
+                body = {"code": a.peer_endpoint.multiaddr()}
+                async with session.post(f"{b.url}api/admin/join-network", json=body) as reply:
+                    assert reply.status == 200, await reply.text()
+                async with session.get(f"{b.url}api/admin/members") as reply:
+                    rows = {row["node_id"]: row for row in await reply.json()}
+            assert (rows[a.node]["admitted_by"], rows[b.node]["role"]) == ("founder", None)
+            async with (
+                aiohttp.ClientSession(headers=key_of(c)) as session,
+                session.post(f"{c.url}api/admin/join-network", json=body) as reply,
+            ):
+                assert reply.status == 403
+                assert "network.admission" in (await reply.json())["error"]["message"]
+        async with running(tmp_path / "b", port=port, **admission) as b:
+            assert await b.links.wait_for(a.node, timeout_s=20) and await a.links.wait_for(b.node, timeout_s=20)
+
+
+def key_of(node: Node) -> dict[str, str]:
+    return {"authorization": f"Bearer {node.api_key_path.read_text().strip()}"}

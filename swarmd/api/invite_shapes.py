@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from swarmd.domain.membership import RoleName
+
 # Only for the reader of the reference: `discovery.codes` refuses what lies outside, with a sentence.
 InviteUses = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": 1000})]
 InviteLife = Annotated[int, Meta(extra_json_schema={"minimum": 60, "maximum": 31_536_000})]
@@ -16,6 +18,8 @@ class InviteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     life_seconds: InviteLife = 86_400
     short: bool = False
     """A number and two words to be typed, for one node within ten minutes; `uses` and `life_seconds` stay away then."""
+    role: RoleName = "member"
+    """`inviter`: who joins with it may invite others, and put those out again."""
 
 
 class InviteMade(Struct, frozen=True, kw_only=True):
@@ -26,6 +30,7 @@ class InviteMade(Struct, frozen=True, kw_only=True):
     created_at: str
     expires_at: str
     uses: int
+    role: RoleName
     qr_svg: str | None
     """The code as an `<svg>` element; null where it is too long to be scanned, and for a short code, which is typed."""
     short: bool
@@ -40,3 +45,4 @@ class InviteRow(Struct, frozen=True, kw_only=True):
     state: str
     """`live`, `used`, `expired`, `cancelled`, or `burnt`: a short code that somebody tried with wrong words."""
     short: bool
+    role: RoleName

@@ -9,7 +9,8 @@ from swarmd.api.calls import Call, Reply
 from swarmd.api.ports import Census, Codes, Joiner, Peers, Trust
 from swarmd.domain.refusals import Invalid, Refusal
 
-_NO_TERMS: Final = (invite_shapes.InviteRequest().uses, invite_shapes.InviteRequest().life_seconds)
+_PLAIN: Final = invite_shapes.InviteRequest()
+_NO_TERMS: Final = (_PLAIN.uses, _PLAIN.life_seconds, _PLAIN.role)
 
 
 class NetworkHandlers:
@@ -36,9 +37,9 @@ class NetworkHandlers:
     async def make_invite(self, call: Call) -> Reply | Refusal:
         body: invite_shapes.InviteRequest = call.body
         if not body.short:
-            made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses)
-        elif (body.uses, body.life_seconds) != _NO_TERMS:
-            what = "a short code is for one node and ten minutes: leave uses and life_seconds out, or make a long code"
+            made = await self._codes.new_code(life_s=body.life_seconds, uses=body.uses, role=body.role)
+        elif (body.uses, body.life_seconds, body.role) != _NO_TERMS:
+            what = "a short code admits one member within ten minutes: leave uses, life_seconds and role out"
             made = Invalid(what=what, param="short")
         else:
             made = await self._codes.short_code()

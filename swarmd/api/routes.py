@@ -257,7 +257,7 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
         Route(
             method="POST", path="/api/admin/invites", guard=WRITE, handler=network.make_invite,
             request=invite_shapes.InviteRequest, reply=invite_shapes.InviteMade, status=(200, 201, 400, 403, 503),
-            doc="A new invite code for some nodes and some time, or a short one (201); it is told this once and not stored.",
+            doc="A new invite code for some nodes, some time and a role, or a short one (201); told once and not stored.",
         ),
         Route(
             # The key even on loopback: who was invited when is for whoever may invite.
@@ -271,7 +271,7 @@ def _network_rows(network: NetworkHandlers) -> tuple[Route, ...]:
         Route(
             method="POST", path="/api/admin/join-network", guard=WRITE, handler=network.join, request=shapes.JoinRequest,
             reply=shapes.Joined, status=(200, 400, 403, 409, 502),
-            doc="Join a network by invite code, short code or multiaddr.",
+            doc="Join a network by invite code or short code, or an open one by multiaddr.",
         ),
     )  # fmt: skip
 
@@ -280,12 +280,12 @@ def _member_rows(members: MemberHandlers) -> tuple[Route, ...]:
     return (
         Route(
             method="GET", path="/api/admin/members", guard=READ, handler=members.members, reply=list[shapes.MemberRow],
-            doc="Who belongs to the network as far as this node knows; the founder knows everybody.",
+            doc="Who belongs to the network as far as this node knows, in which role, and who admitted it.",
         ),
         Route(
             method="POST", path="/api/admin/members/{node}/revoke", guard=WRITE, handler=members.revoke,
             reply=shapes.MemberRow, status=(200, 400, 403, 404, 503),
-            doc="Put a node out of the network; only the founder may.",
+            doc="Put a node out, and whom it invited: the founder anybody, an inviter those below it.",
         ),
     )  # fmt: skip
 

@@ -194,9 +194,15 @@ class MemberRow(Struct, frozen=True, kw_only=True):
     node_id: str
     """All 64 digits: short ones are for looking at, not for putting somebody out."""
     role: str | None
-    """`member` or `inviter`; null with the next two where this node has not seen the certificate."""
+    """`member` or `inviter`; null with the next three where this node has not seen the certificate, or there is none: in
+    an open network."""
     issued_at: str | None
     expires_at: str | None
+    admitted_by: str | None
+    """The inviter's id, or `founder`."""
+    members_below: int
+    """Whom it invited, and whom they did, as far as this node knows: they go when it is put out. In the answer to that: they
+    went."""
     revoked_at: str | None
     connected: bool
     last_seen: str | None

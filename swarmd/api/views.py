@@ -224,6 +224,8 @@ def member_row(member: MemberView) -> shapes.MemberRow:
         role=member.role,
         issued_at=_moment(member.issued_at),
         expires_at=_moment(member.expires_at),
+        admitted_by=member.admitted_by,
+        members_below=member.below,
         revoked_at=_moment(member.revoked_at),
         connected=member.connected,
         last_seen=_moment(member.last_seen),
@@ -277,6 +279,7 @@ def invite_made(made: NewInvite) -> invite_shapes.InviteMade:
         created_at=time_text(made.invite.created_at),
         expires_at=time_text(made.invite.expires_at),
         uses=made.invite.uses_left,
+        role=made.invite.role,
         qr_svg=None if made.invite.short else qr.as_svg(made.code),
         short=made.invite.short,
     )
@@ -290,6 +293,7 @@ def invite_row(invite: InviteView) -> invite_shapes.InviteRow:
         uses_left=invite.uses_left,
         state=invite.state.value,
         short=invite.short,
+        role=invite.role,
     )
 
 

@@ -17,6 +17,7 @@ from swarmd.api import invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Place
+from swarmd.domain.membership import RoleName
 
 T = TypeVar("T")
 
@@ -122,8 +123,8 @@ class NodeClient:
     async def invite(self) -> shapes.NetworkCodeView:
         return await self._ask("GET", "/api/admin/network-code", shapes.NetworkCodeView)
 
-    async def make_invite(self, *, uses: int, life_seconds: int) -> invite_shapes.InviteMade:
-        body = invite_shapes.InviteRequest(uses=uses, life_seconds=life_seconds)
+    async def make_invite(self, *, uses: int, life_seconds: int, role: RoleName = "member") -> invite_shapes.InviteMade:
+        body = invite_shapes.InviteRequest(uses=uses, life_seconds=life_seconds, role=role)
         return await self._ask("POST", "/api/admin/invites", invite_shapes.InviteMade, body=body)
 
     async def make_short_code(self) -> invite_shapes.InviteMade:

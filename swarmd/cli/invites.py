@@ -12,6 +12,7 @@ from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Chosen, find
 from swarmd.cli.terminal import say, say_json, show_table
+from swarmd.domain.membership import RoleName
 from swarmd.kit import qr
 
 DEFAULTS: Final = invite_shapes.InviteRequest()
@@ -28,14 +29,31 @@ def seconds(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
-async def make(chosen: Chosen, *, uses: int | None, life_s: int | None, with_qr: bool, as_json: bool) -> None:
+def role_name(text: str) -> RoleName:
+    """`member` or `inviter`. Raises typer.BadParameter."""
+    match text:
+        case "member" | "inviter":
+            return text
+        case _:
+            raise typer.BadParameter(f"{text!r} is no role: write member or inviter")
+
+
+async def make(
+    chosen: Chosen,
+    *,
+    uses: int | None,
+    life_s: int | None,
+    with_qr: bool,
+    as_json: bool,
+    role: RoleName | None = None,
+) -> None:
     """Without terms the node's current code, which is the same until it is used."""
     async with NodeClient(find(chosen)) as node:
-        if uses is None and life_s is None:
+        if uses is None and life_s is None and role is None:
             made = await node.invite()
         else:
             terms = (DEFAULTS.uses if uses is None else uses, DEFAULTS.life_seconds if life_s is None else life_s)
-            made = await node.make_invite(uses=terms[0], life_seconds=terms[1])
+            made = await node.make_invite(uses=terms[0], life_seconds=terms[1], role=role or DEFAULTS.role)
     if as_json:
         say_json(made)
         return
@@ -44,6 +62,8 @@ async def make(chosen: Chosen, *, uses: int | None, life_s: int | None, with_qr:
     nodes = "one node" if admitted == 1 else f"{admitted} nodes"
     say(f"It admits {nodes} until {made.expires_at}. On that machine: swarmd join CODE", style="dim")
     if isinstance(made, invite_shapes.InviteMade):
+        if made.role == "inviter":
+            say("Who joins with it may invite others and put those out; they go with it if it is put out.", style="dim")
         say(f"It is not shown again. To end it sooner: swarmd invite --cancel {made.id}", style="dim")
     if with_qr:
         lines = qr.as_lines(made.code)
@@ -75,9 +95,12 @@ async def show(chosen: Chosen, *, as_json: bool) -> None:
         say("this node gave no codes that it remembers: make one with `swarmd invite`")
         return
     show_table(
-        ("id", "kind", "state", "uses left", "expires", "made"),
+        ("id", "kind", "state", "role", "uses left", "expires", "made"),
         [
-            (row.id, "short" if row.short else "long", row.state, str(row.uses_left), row.expires_at, row.created_at)
+            (
+                row.id, "short" if row.short else "long", row.state, row.role, str(row.uses_left), row.expires_at,
+                row.created_at,
+            )
             for row in rows
         ],
         numbers=("uses left",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -38,7 +38,7 @@ def revoke(
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Put a node out of the swarm. It comes back only with a new code."""
+    """Put a node out of the swarm, and whom it invited with it. It comes back only with a new code."""
     if not yes and not sys.stdin.isatty():
         raise sure("`swarmd revoke` puts a node out: add --yes where nobody can be asked")
     finish(_revoke(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), node.strip().lower(), yes=yes))
@@ -53,12 +53,12 @@ async def _members(chosen: Chosen, *, as_json: bool) -> None:
     if not rows:
         say("this node belongs to no swarm yet: `swarmd invite` founds one, `swarmd join CODE` enters one")
         return
-    show_table(("node", "state", "role", "since", "until", "last seen"), [member_cells(row) for row in rows])
+    show_table(("node", "state", "role", "admitted by", "since", "until", "last seen"), [member_cells(row) for row in rows])
 
 
 def member_cells(row: shapes.MemberRow) -> tuple[str, ...]:
     days = (_day(moment) for moment in (row.issued_at, row.expires_at, row.last_seen))
-    return (row.node_id[:SHOWN], state_of(row), row.role or "", *days)
+    return (row.node_id[:SHOWN], state_of(row), row.role or "", (row.admitted_by or "")[:SHOWN], *days)
 
 
 def state_of(row: shapes.MemberRow) -> str:
@@ -78,9 +78,21 @@ async def _revoke(chosen: Chosen, prefix: str, *, yes: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         member = the_one(prefix, await node.members())
         if not yes:
-            typer.confirm(f"Put node {member.node_id[:SHOWN]} ({state_of(member)}) out of the swarm?", abort=True)
-        await node.revoke(member.node_id)
+            question = f"Put node {member.node_id[:SHOWN]} ({state_of(member)}) out of the swarm?"
+            typer.confirm(question + _with_it(member.members_below, "go"), abort=True)
+        gone = await node.revoke(member.node_id)
     say(f"node {member.node_id[:SHOWN]} is out; it comes back only with a new code from `swarmd invite`")
+    if gone.members_below:
+        say(f"{_with_it(gone.members_below, 'went').strip()} Codes of the founder admit them again.")
+
+
+def _with_it(members: int, verb: Literal["go", "went"]) -> str:
+    """Of an inviter: who falls with it."""
+    if not members:
+        return ""
+    if members == 1:
+        return f" 1 member it invited {'goes' if verb == 'go' else verb} with it."
+    return f" {members} members it invited {verb} with it."
 
 
 def the_one(prefix: str, rows: Sequence[shapes.MemberRow]) -> shapes.MemberRow:

@@ -14,6 +14,7 @@ from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, megabytes, say, say_json, show_table, sure, table, watch
 from swarmd.discovery.short_text import looks_short
+from swarmd.domain.membership import RoleName
 
 PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
 PEER_NUMBERS: Final = ("round trip", "shards")
@@ -32,6 +33,10 @@ Life = Annotated[
 ]
 Short = Annotated[
     bool, typer.Option("--short", help="A number and two words to be typed, for one machine in this room and ten minutes.")
+]
+RoleOf = Annotated[
+    RoleName | None,
+    typer.Option("--role", parser=invites.role_name, metavar="member|inviter", help="A new code; inviters may invite."),
 ]
 WithQr = Annotated[bool, typer.Option("--qr", help="Print the code as a QR code as well.")]
 At = Annotated[
@@ -89,6 +94,7 @@ def invite(
     uses: Uses = None,
     life: Life = None,
     short: Short = False,
+    role: RoleOf = None,
     with_qr: WithQr = False,
     list_all: ListAll = False,
     cancel: CancelId = None,
@@ -100,7 +106,7 @@ def invite(
 ) -> None:
     """Print a code that admits one more node, or more with --uses; a short one to type; list codes and cancel them."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    making = uses is not None or life is not None or with_qr
+    making = uses is not None or life is not None or role is not None or with_qr
     if making + short + list_all + (cancel is not None) > 1:
         raise sure("--list, --cancel, --short and the terms of a new code are different wishes: one at a time")
     if list_all:
@@ -110,11 +116,11 @@ def invite(
     elif short:
         finish(invites.make_short(chosen, as_json=as_json))
     else:
-        finish(invites.make(chosen, uses=uses, life_s=life, with_qr=with_qr, as_json=as_json))
+        finish(invites.make(chosen, uses=uses, life_s=life, role=role, with_qr=with_qr, as_json=as_json))
 
 
 def join(
-    code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member, or a multiaddr.")],
+    code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member; or a multiaddr.")],
     *,
     at: At = None,
     url: Url = None,

@@ -158,6 +158,10 @@ class NetworkSettings:
         "", "Public address of this node behind a router that forwards a port to it; empty: none.",
         live=False, form=ENDPOINT,
     )
+    admission: str = setting(
+        "invite", "Who gets in: `invite`: invited nodes alone; `open`: whoever states the network's id, in both directions.",
+        live=False, choices=("invite", "open"),
+    )
     enable_mdns: bool = setting(
         True, "Find members in the local network, and be found there; what is announced: docs/architecture.md, Security.",
         live=False,

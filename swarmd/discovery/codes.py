@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from swarmd.discovery.invites import FRESH_BYTES, LIFE_S, USES, make_invite
 from swarmd.discovery.short_text import WORD_BYTES, make_short
 from swarmd.domain.ids import NetworkId
-from swarmd.domain.membership import InviteRecord, InviteView, NetworkCode, NewInvite, Phase
+from swarmd.domain.membership import InviteRecord, InviteView, NetworkCode, NewInvite, Phase, RoleName
 from swarmd.domain.peers import Endpoint
 from swarmd.domain.refusals import Busy, Forbidden, Invalid, NotFound, Refusal
+from swarmd.identity.certificates import Role
 from swarmd.kit.world import World
 from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
@@ -76,7 +77,9 @@ class NetworkCodes:
                 return await self._hand_out()
             return self._shown(handed, network)
 
-    async def new_code(self, *, life_s: float = LIFE_S, uses: int = USES) -> NewInvite | Forbidden | Busy | Invalid:
+    async def new_code(
+        self, *, life_s: float = LIFE_S, uses: int = USES, role: RoleName = "member"
+    ) -> NewInvite | Forbidden | Busy | Invalid:
         """A fresh code on terms of its own, shown this once; `network_code` does not return it."""
         if not LEAST_LIFE_S <= life_s <= LIFE_LIMIT_S:
             return Invalid(
@@ -86,7 +89,7 @@ class NetworkCodes:
         if not 1 <= uses <= USES_LIMIT:
             return Invalid(what=f"a code admits 1 to {USES_LIMIT} nodes, not {uses}", param="uses")
         async with self._turn:
-            made = await self._make(self._announced(), life_s=life_s, uses=uses)
+            made = await self._make(self._announced(), life_s=life_s, uses=uses, role=role)
         if isinstance(made, Refusal):
             return made
         text, invite = made
@@ -140,7 +143,7 @@ class NetworkCodes:
         return self._shown(self._handed, network)
 
     async def _make(
-        self, endpoints: tuple[Endpoint, ...], *, life_s: float, uses: int
+        self, endpoints: tuple[Endpoint, ...], *, life_s: float, uses: int, role: RoleName = "member"
     ) -> tuple[str, InviteRecord] | Forbidden | Busy | Invalid:
         """The code, and what is stored of it by then."""
         if not endpoints:
@@ -148,6 +151,8 @@ class NetworkCodes:
         network = await self._membership.ensure_network()
         if isinstance(network, Forbidden):
             return network
+        if (refusal := self._membership.may_give(Role[role.upper()])) is not None:
+            return refusal  # now, and not to the guest
         text, invite = make_invite(
             network=network,
             inviter=self._membership.node,
@@ -157,6 +162,7 @@ class NetworkCodes:
             uses=uses,
             fresh=self._world.entropy.token(FRESH_BYTES),
         )
+        invite = replace(invite, role=role)
         if (busy := await self._invitations.add(invite)) is not None:
             return busy
         logger.info("made invite %s for %d node(s), valid for %.1f hours", invite.id, uses, life_s / 3600)

@@ -22,7 +22,7 @@ from swarmd.discovery.short_text import SAMPLE, ShortCode, looks_short, read_sho
 from swarmd.domain.events import NetworkJoined
 from swarmd.domain.ids import NetworkId, NodeId, short
 from swarmd.domain.peers import Endpoint, Purpose
-from swarmd.domain.refusals import BadCode, Expired, Forbidden, Invalid, NoAnswer, OtherNetwork, Refusal, UsedUp
+from swarmd.domain.refusals import BadCode, Expired, Forbidden, Invalid, NoAnswer, OpenNetwork, OtherNetwork, Refusal, UsedUp
 from swarmd.identity.certificates import Certificate
 from swarmd.identity.pake import Half, Side
 from swarmd.kit.bus import EventBus
@@ -32,6 +32,7 @@ from swarmd.peers.addresses import parse_multiaddr, refuse
 from swarmd.peers.gate import Gate
 from swarmd.peers.links import Dialler, Links
 from swarmd.peers.membership import Membership
+from swarmd.peers.renewal import is_due
 from swarmd.peers.short_codes import Compute, unhurried
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
@@ -117,8 +118,8 @@ class Joiner:
         self._turn = asyncio.Lock()
 
     async def join(self, text: str) -> Joined | JoinRefusal:
-        """`text`: an invite code, a short code, or the multiaddr of a member to dial (again). One at a time; takes up to
-        half a minute."""
+        """`text`: an invite code, a short code; or a multiaddr, of a member to dial (again) or of one in an open network to
+        enter. One at a time; takes up to half a minute."""
         async with self._turn:
             if text.strip().startswith("/"):
                 return await self._redial(text)
@@ -164,16 +165,19 @@ class Joiner:
             return Forbidden(what="this node is a member already, and the code names no address that may be dialled")
         return await self._link(invite.inviter, endpoints, network=invite.network, already=True, source=Source.INVITE)
 
-    async def _redial(self, text: str) -> Joined | NoAnswer | Forbidden | Invalid:
+    async def _redial(self, text: str) -> Joined | NoAnswer | Forbidden | Invalid | OtherNetwork:
         address = parse_multiaddr(text)
         if isinstance(address, Invalid):
             return address
         endpoint, node = address
         network = self._membership.network
-        if network is None:
+        if network is None and not self._membership.is_open:
             return Forbidden(
-                what="this node belongs to no network yet, and an address alone admits nobody: use an invite code"
+                what="this node belongs to no network yet, and an address alone admits nobody: use an invite code; to enter "
+                'an open network, set network.admission to "open" and start again'
             )
+        if network is None:
+            return await self._join_open(endpoint, node)
         if node == self._membership.node:
             return Forbidden(what="this is the address of this very node: enter that of another one")
         if node is None or self._links.link(node) is None:
@@ -183,6 +187,21 @@ class Joiner:
             node = result.node
             self._links.dialled(result, endpoint)
         return await self._link(node, (endpoint,), network=network, already=True, source=Source.MANUAL)
+
+    async def _join_open(self, endpoint: Endpoint, expected: NodeId | None) -> Joined | NoAnswer | Forbidden | OtherNetwork:
+        """Whoever answers says which open network it belongs to; from then on we say the same."""
+        offer = await self._dialler.dial(endpoint, expect=expected, purpose=Purpose.CONTROL)
+        assert not isinstance(offer, Connection), "the gate links to nobody while we belong to no network"
+        if not isinstance(offer, OpenNetwork):
+            return offer if isinstance(offer, NoAnswer | Forbidden) else Forbidden(what=offer.sentence)
+        if expected is not None and offer.node != expected:
+            return Forbidden(what=f"node {short(offer.node)} answered at {endpoint} in place of {short(expected)}")
+        refusal = await self._membership.adopt_open(offer.network, inviter=offer.node, endpoints=(endpoint,))
+        if refusal is not None:
+            return refusal
+        logger.info("joined the open network %s at node %s", offer.network[:16], short(offer.node))
+        self._bus.publish(NetworkJoined(network=offer.network, inviter=offer.node))
+        return await self._link(offer.node, (endpoint,), network=offer.network, already=False, source=Source.INVITE)
 
     async def _link(
         self, node: NodeId, endpoints: tuple[Endpoint, ...], *, network: NetworkId, already: bool, source: Source
@@ -194,8 +213,12 @@ class Joiner:
         return Joined(network=network, inviter=node, endpoint=endpoints[0], linked=linked, already=already)
 
     def _is_member(self, network: NetworkId) -> bool:
-        """Not of the same network with a certificate that has ended or was taken back: then a code renews it."""
-        return self._membership.network == network and self._membership.is_valid
+        """Not of the same network with a certificate that has ended, was taken back or should have been renewed (perhaps its
+        inviter is gone for good), or without one: then a code brings a new one."""
+        ours = self._membership.certificate
+        if ours is None or self._membership.network != network or not self._membership.has_valid_certificate:
+            return False
+        return self._membership.has_network_key or not is_due(ours, now=self._world.clock.now())
 
     # ---- short codes
 

@@ -77,7 +77,8 @@ class ShortCodeEnded(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRevoked(Fact):
-    """This node learned, from its own user or from a neighbour, that the founder put a node out of the network."""
+    """This node learned, from its own user or from a neighbour, that the founder put a node out of the network; or it has
+    cut one off that an inviter put out, or that went with its inviter."""
 
     node: NodeId
 

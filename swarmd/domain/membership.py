@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NewType
+from typing import Final, Literal, NewType
 
 from swarmd.domain.ids import NetworkId, NodeId
 
 InviteId = NewType("InviteId", str)
 """16 hex digits."""
+RoleName = Literal["member", "inviter"]
+"""What an invited node may do; `identity.certificates.Role`, as people write it."""
 INVITE_ID_BYTES: Final = 8  # of the tag's 16: among the few hundred invites a node keeps, two never share them
 
 
@@ -31,6 +33,7 @@ class InviteRecord:
     """A short code stands for it: nobody has its tag and psk, and it ends with the run of the node that made it."""
     burnt: bool = False
     """Somebody guessed the words of its short code wrong. It is cancelled as well."""
+    role: RoleName = "member"
 
     @property
     def id(self) -> InviteId:
@@ -55,6 +58,7 @@ class InviteRecord:
             uses_left=self.uses_left,
             state=self.state(now=now),
             short=self.short,
+            role=self.role,
         )
 
 
@@ -81,6 +85,7 @@ class InviteView:
     uses_left: int
     state: InviteState
     short: bool = False
+    role: RoleName = "member"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +122,19 @@ class MemberView:
     """A node that belongs to the network, or did, as far as this node knows."""
 
     node: NodeId
-    role: str | None
-    """`member` or `inviter`; None: its certificate is not known here, nor are the next two."""
+    role: RoleName | None
+    """None: its certificate is not known here, nor are the next three; or it has none, in an open network."""
     issued_at: int | None
     """Unix seconds."""
     expires_at: int | None
     """Unix seconds."""
+    admitted_by: NodeId | Literal["founder"] | None
+    """Who issued it; `founder`: the network key."""
+    below: int
+    """Members that this one invited, and those they did, as far as known here: they go when it is put out."""
     revoked_at: int | None
-    """Unix seconds; None also for one that was put out and admitted again."""
+    """Unix seconds; None also for one that was put out and admitted again. Of whoever above it was put out, where it went
+    with that."""
     connected: bool
     last_seen: float | None
     """Unix seconds."""

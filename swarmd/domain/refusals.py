@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from swarmd.domain.ids import ModelId, NodeId, short
+from swarmd.domain.ids import ModelId, NetworkId, NodeId, short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +195,39 @@ class Forbidden(Refusal):
     @property
     def sentence(self) -> str:
         return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked(Refusal):
+    """A membership was taken back."""
+
+    node: NodeId
+    above: NodeId | None = None
+    """Who was put out in truth, where `node` went with it."""
+
+    @property
+    def sentence(self) -> str:
+        if self.above is None:
+            return f"the membership of node {short(self.node)} was revoked"
+        return (
+            f"the membership of node {short(self.node)} went with that of node {short(self.above)}, which invited it and "
+            "was revoked: the founder can invite it again"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenNetwork(Refusal):
+    """Who answered belongs to an open network, and this node to none: there is no link yet, but it may join."""
+
+    node: NodeId
+    network: NetworkId
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"node {short(self.node)} belongs to the open network {self.network[:16]}, and this node does not: "
+            "join it with the address of that node (`swarmd join /ip4/...`)"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Final
 
 from swarmd.domain.ids import NetworkId, NodeId, short
-from swarmd.domain.refusals import Forbidden, Refusal
+from swarmd.domain.refusals import Forbidden, Refusal, Revoked
 from swarmd.identity.keys import SIGNATURE_BYTES, NetworkKey, NodeKey, Signed
 from swarmd.identity.keys import verify as verify_signature
 
@@ -170,7 +170,7 @@ def verify(
         if refusal is not None:
             return refusal
         if revoked(link):
-            return Forbidden(what=f"the membership of node {short(link.node)} was revoked")
+            return Revoked(node=certificate.node, above=None if link is certificate else link.node)
     return certificate
 
 

@@ -16,6 +16,7 @@ from swarmd.domain.ids import NodeId, short
 from swarmd.domain.membership import InviteRecord, InviteState, InviteView
 from swarmd.domain.refusals import Busy, Expired, Forbidden, NotFound, UsedUp
 from swarmd.identity import certificates
+from swarmd.identity.certificates import Role
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import Clock
 from swarmd.peers.membership import Membership
@@ -112,13 +113,12 @@ class Invitations:
         """`node` has proven that it has this invite: spend a use and issue its certificate. Publishes
         MemberAdmitted."""
         now = self._clock.now()
-        certificate = self._membership.issue_for(node)
-        if isinstance(certificate, Forbidden):
-            return certificate
-        data = certificates.encode(certificate)
         async with self._db.transaction() as tx:
             invite = await sql.read_invite(tx, tag)
-            revoked_at = self._membership.revocations.revoked_at(node)
+            certificate = self._membership.issue_for(node, role=_role_of(invite))
+            if isinstance(certificate, Forbidden):
+                return certificate
+            revoked_at = self._membership.revoked_at(node)
             if invite is not None and revoked_at is not None and invite.created_at <= revoked_at:
                 return _PUT_OUT
             before = await sql.read_issued(tx, tag=tag, node=node)
@@ -129,11 +129,17 @@ class Invitations:
             refusal = _spent(invite, now=now)
             if refusal is not None:
                 return refusal
+            data = certificates.encode(certificate)
             await sql.spend_invite(tx, tag)
             await sql.add_issued(tx, node=node, tag=tag, certificate=data, issued_at=now)
         logger.info("admitted node %s", short(node))
         self._bus.publish(MemberAdmitted(node=node))
         return Redeemed(certificate=data)
+
+
+def _role_of(invite: InviteRecord | None) -> Role:
+    """Of the certificate that the invite brings; without one, nobody gets any."""
+    return Role.MEMBER if invite is None else Role[invite.role.upper()]
 
 
 _WITHDRAWN: Final = Forbidden(what="this invite code was withdrawn: ask for a new one")

@@ -11,7 +11,7 @@ Nodes known from hearsay alone are dialled through turns of their own: however m
 here before waits for none of them.
 
 Nothing here decides who is a member: the doors let nobody else in. Their `on_connection` is `accepted`. Whoever is put
-out while it is linked is cut off by `enforce`.
+out while it is linked is cut off by `enforce`, and whose certificate ends by `_judge_again`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from swarmd.domain.events import PeerConnected, PeerDisconnected
+from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
-from swarmd.domain.refusals import Forbidden, Refusal
+from swarmd.domain.refusals import Refusal, Revoked
 from swarmd.identity import certificates
 from swarmd.identity.certificates import Certificate, Role
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
@@ -63,6 +64,7 @@ DRAIN_LIMIT_S: Final = 600.0  # for what still runs over a relayed link that gav
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
+JUDGE_AGAIN_S: Final = 20.0  # certificates live for months; a minute after its end a link is gone, with the goodbye
 RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 3 s, so a quarter of a minute of history
 
 logger = logging.getLogger(__name__)
@@ -176,6 +178,7 @@ class Links:
         self._open: set[Link] = set()
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
+        self._judged_at = 0.0
         self._turns = asyncio.Semaphore(DIALS)
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
@@ -202,6 +205,7 @@ class Links:
             while True:
                 await asyncio.sleep(SAMPLE_S)
                 self._sample()
+                self._judge_again()
                 for node in self._book.nodes():
                     self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
                 self._let_go()
@@ -331,24 +335,32 @@ class Links:
         await self._book.remove(node)
 
     async def enforce(self, *nodes: NodeId) -> None:
-        """These were put out of the network: cut them off now, forget them, and tell everybody else.
+        """These were put out of the network: cut them off now with whom they invited, forget them, and tell everybody else.
+        Publishes MemberRevoked for those whom an inviter put out, or who went with one.
 
         A link whose certificate was issued after the revocation stays: the node was admitted again.
         """
+        out = {node for node in nodes if self._revocations.of_founder(node) is not None}
+        fallen: set[NodeId] = set()
         for link in tuple(self._open):
-            shown = certificate_of(link.connection)
-            if shown is not None and any(self._revocations.covers(one) for one in shown.chain()):
-                self._talks.say_goodbye(link)
-        for node in nodes:
+            if (record := self._against(link)) is not None:
+                if record.proof is not None or record.node != link.node:
+                    fallen.add(link.node)
+                self._talks.say_goodbye(link, record)
+                out.add(link.node)
+        # Whom an inviter put out and we do not see is left in the book: its certificate decides, when it shows it.
+        for node in out:
             if self.link(node) is None:
                 await self.forget(node)
+        for node in sorted(fallen):
+            self._bus.publish(MemberRevoked(node=node))
         self._neighbours.refresh()
 
     def accepted(self, connection: Connection) -> None:
         """From the doors: somebody was let in."""
         hello = hellos.decode(connection.peer_hello)
         assert hello is not None, "the gate has read it"
-        if hello.certificate is None:
+        if hello.is_guest:
             # It joins: it has just been given its certificate, and comes back with it.
             guest = Link(connection, dispatcher=self._for_guests, spawn=self._spawn)
             self._open.add(guest)
@@ -455,8 +467,8 @@ class Links:
                     self.dialled(result, endpoint)
                     return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
-            if isinstance(result, Forbidden) and self._is_out(place.node):
-                # Somebody mentioned it, and it has no newer certificate. Who was admitted again would have shown it.
+            if isinstance(result, Revoked) and result.node == place.node:
+                # It, or somebody above it. Who was admitted again would have shown its newer certificate.
                 await self._book.remove(place.node)
                 return
             if not place.lacking.is_set():
@@ -625,6 +637,31 @@ class Links:
 
     # ---- inside
 
+    def _against(self, link: Link) -> Revocation | None:
+        """What takes back the membership that was shown on this link."""
+        hello = hellos.decode(link.connection.peer_hello)
+        assert hello is not None, "the gate has read it"
+        if hello.is_guest:
+            return None
+        shown = certificate_of(link.connection)
+        return self._revocations.of_founder(link.node) if shown is None else self._revocations.covering(shown)
+
+    def _judge_again(self) -> None:
+        """Now and then: close links on which a certificate was shown that is over now, or one above it. Who was renewed
+        meanwhile comes back with the new one. And those that were taken back between the gate's word and `accepted`."""
+        monotonic, now = self._world.clock.monotonic(), self._world.clock.now()
+        if monotonic - self._judged_at < JUDGE_AGAIN_S:
+            return
+        self._judged_at = monotonic
+        for link in tuple(self._open):
+            if (record := self._against(link)) is not None:
+                self._talks.say_goodbye(link, record)
+                continue
+            shown = certificate_of(link.connection)
+            if shown is not None and any(now >= one.expires_at for one in shown.chain()):
+                logger.info("the certificate that node %s showed has ended", short(link.node))
+                link.close("the certificate shown on this link has ended")
+
     async def _drop_revoked(self) -> None:
         """Out of the book with whoever was put out just before we were killed."""
         for node in self._book.nodes():
@@ -657,7 +694,8 @@ class Links:
 
 
 def certificate_of(connection: Connection) -> Certificate | None:
-    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining."""
+    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining, or is a
+    member of an open network without."""
     hello = hellos.decode(connection.peer_hello)
     assert hello is not None, "the gate has read it"
     if hello.certificate is None:

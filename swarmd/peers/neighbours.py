@@ -18,7 +18,7 @@ from math import isfinite
 from typing import Final
 
 from swarmd.domain.events import SummaryReceived, SummaryRejected
-from swarmd.domain.ids import NodeId, parse_model_id, parse_node_id, short
+from swarmd.domain.ids import NetworkId, NodeId, parse_model_id, parse_node_id, short
 from swarmd.domain.peers import MAX_DEMANDS, MAX_NAMEPLATE, MAX_NAMEPLATES, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
@@ -124,15 +124,17 @@ class Neighbours:
         self.refresh()  # the others hear of this one
         told_version: int | None = None
         told: dict[NodeId, tuple[Endpoint, ...]] = {}
-        told_revoked: dict[NodeId, int] = {}
+        told_revoked: dict[tuple[NodeId, NodeId | NetworkId], int] = {}
         try:
             while True:
                 news.clear()
                 # Before everything else: the sooner somebody is out everywhere, the better.
-                out = [one for one in self._revoked() if told_revoked.get(one.node) != one.revoked_at][:MAX_RECORDS]
+                out = [one for one in self._revoked() if told_revoked.get((one.node, one.issuer)) != one.revoked_at]
                 if out:
+                    # Not both kinds in one message: older programs refuse one with an inviter's in it.
+                    out = [one for one in out if (one.proof is None) == (out[0].proof is None)][:MAX_RECORDS]
                     await send(Revocations(records=tuple(revocations.encode(one) for one in out)))
-                    told_revoked.update((one.node, one.revoked_at) for one in out)
+                    told_revoked.update(((one.node, one.issuer), one.revoked_at) for one in out)
                     continue
                 ours = self._ours
                 if ours is not None and ours.version != told_version:

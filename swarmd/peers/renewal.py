@@ -1,7 +1,11 @@
-"""Certificates live 90 days; a member has a new one long before that, from any linked node that may issue.
+"""Certificates live 90 days; a member has a new one long before that, from the node that issued the one it has.
+
+From no other: one that got a new certificate elsewhere would not be below its inviter any more, who could not put it out,
+and it would stay when its inviter is put out. So whom an inviter admitted it renews, and the founder the others.
 
 Asking and answering are both here. The founder renews its own certificate when it starts (`peers.membership`). A member
-whose certificate is over has no links to ask over: it joins again, by a new code.
+whose certificate is over has no links to ask over: it joins again, by a new code. So does one whose inviter is gone for
+good: from half of its certificate's life on, a code is used although it is still a member (`discovery/join.py`).
 """
 
 from __future__ import annotations
@@ -75,9 +79,11 @@ class Renewal:
     async def look(self) -> bool:
         """Ask for a new certificate if ours is half over. True: we have one."""
         ours = self._membership.certificate
-        if ours is None or self._membership.may_invite or not is_due(ours, now=self._clock.now()):
+        if ours is None or self._membership.has_network_key or not is_due(ours, now=self._clock.now()):
             return False
         for node in self._lines.issuers():
+            if ours.parent is not None and node != ours.issuer:
+                continue  # which of the others is the founder, no certificate says: those without a parent ask them all
             fresh = await self._ask(node, ours)
             refusal = fresh if isinstance(fresh, Refusal) else await self._take(fresh, ours, issuer=node)
             if refusal is None:
@@ -119,6 +125,8 @@ class Renewal:
         good = self._verified(shown)
         if not isinstance(good, Certificate):
             return good
+        if not self._membership.issued(good):
+            return Forbidden(what="another node has issued this certificate, and renews it")
         fresh = self._membership.issue_for(peer.node, role=good.role)
         if not isinstance(fresh, Certificate):
             return fresh
@@ -129,6 +137,8 @@ class Renewal:
                 return good
             if before is not None and before.role is good.role and not is_due(before, now=now):
                 return Renewed(certificate=certificates.encode(before))
+            if fresh.expires_at <= good.expires_at:
+                return Forbidden(what="this node's own membership ends no later: once it is renewed, it renews others")
             data = certificates.encode(fresh)
             await sql.forget_renewals(tx, node=peer.node)
             await sql.add_issued(tx, node=peer.node, tag=None, certificate=data, issued_at=now)

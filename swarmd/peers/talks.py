@@ -13,6 +13,7 @@ from swarmd.domain.events import IdentityCloned, PeerCloned
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import PeerIdentity, Purpose
 from swarmd.identity import revocations
+from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.logs import Seldom
 from swarmd.kit.world import World
@@ -69,8 +70,8 @@ class Talks:
             try:
                 reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
             except StreamReset as error:
-                if isinstance(message, Revocations) and error.code == ResetCode.UNKNOWN_MESSAGE:
-                    return  # an older program; it should hear the rest nevertheless
+                if isinstance(message, Revocations) and error.code in (ResetCode.UNKNOWN_MESSAGE, ResetCode.BAD_MESSAGE):
+                    return  # an older program, perhaps one that knows no inviters' records; it should hear the rest
                 raise
             if isinstance(reply, Refused):
                 logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
@@ -84,13 +85,12 @@ class Talks:
                 logger.debug("%s did not hear us, once more: %s", short(link.node), error)
                 await asyncio.sleep(TELL_AGAIN_S)
 
-    def say_goodbye(self, link: Link) -> None:
+    def say_goodbye(self, link: Link, record: Revocation) -> None:
         """Tell a node that it is out, so that its user learns why, and hang up."""
-        if (record := self._revoked.record(link.node)) is not None:
-            try:
-                link.open(Revocations(records=(revocations.encode(record),)), last=True)
-            except (LinkLost, TooManyStreams) as error:
-                logger.debug("node %s was not told that it is out: %s", short(link.node), error)
+        try:
+            link.open(Revocations(records=(revocations.encode(record),)), last=True)
+        except (LinkLost, TooManyStreams) as error:
+            logger.debug("node %s was not told that it is out: %s", short(link.node), error)
         link.close("the membership was revoked")
 
     def say_twin(self, first: Link, second: Link) -> None:

@@ -13,7 +13,7 @@ from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.membership import InviteRecord
 from swarmd.store.database import Database, Row, Transaction
 
-_INVITE: Final = "tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt"
+_INVITE: Final = "tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt, role"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class MembershipRow:
     """Which network this node belongs to, and what proves it."""
 
     network: NetworkId
-    certificate: bytes
+    certificate: bytes | None
+    """None: an open network that was entered without one."""
     founded: bool
     """This node made the network."""
     joined_at: float
@@ -53,23 +54,27 @@ async def forget_invitations(tx: Transaction) -> None:
 
 async def read_revocations(db: Database) -> tuple[bytes, ...]:
     """The oldest first."""
-    return tuple(bytes(row[0]) for row in await db.fetch_all("SELECT record FROM revocations ORDER BY revoked_at, node"))
+    rows = await db.fetch_all("SELECT record FROM revocations ORDER BY revoked_at, node, issuer")
+    return tuple(bytes(row[0]) for row in rows)
 
 
-async def write_revocation(tx: Transaction, *, node: NodeId, revoked_at: int, record: bytes) -> None:
-    """Replaces an older one of the same node."""
+async def write_revocation(
+    tx: Transaction, *, node: NodeId, issuer: NodeId | NetworkId, revoked_at: int, record: bytes
+) -> None:
+    """Replaces an older one of the same node by the same issuer."""
     await tx.execute(
-        "INSERT OR REPLACE INTO revocations (node, revoked_at, record) VALUES (?, ?, ?)", (node, revoked_at, record)
+        "INSERT OR REPLACE INTO revocations (node, issuer, revoked_at, record) VALUES (?, ?, ?, ?)",
+        (node, issuer, revoked_at, record),
     )
 
 
-async def remove_revocation(tx: Transaction, node: NodeId) -> None:
-    await tx.execute("DELETE FROM revocations WHERE node = ?", (node,))
+async def remove_revocation(tx: Transaction, *, node: NodeId, issuer: NodeId | NetworkId) -> None:
+    await tx.execute("DELETE FROM revocations WHERE node = ? AND issuer = ?", (node, issuer))
 
 
 async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
     await tx.execute(
-        f"INSERT INTO invites ({_INVITE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO invites ({_INVITE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             invite.tag,
             invite.psk,
@@ -79,6 +84,7 @@ async def add_invite(tx: Transaction, invite: InviteRecord) -> None:
             int(invite.cancelled),
             int(invite.short),
             int(invite.burnt),
+            invite.role,
         ),
     )
 
@@ -95,7 +101,7 @@ async def read_invites(source: Database | Transaction) -> list[InviteRecord]:
 
 
 def _invite(row: Row) -> InviteRecord:
-    tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt = row
+    tag, psk, created_at, expires_at, uses_left, cancelled, short, burnt, role = row
     return InviteRecord(
         tag=tag,
         psk=psk,
@@ -105,6 +111,7 @@ def _invite(row: Row) -> InviteRecord:
         cancelled=bool(cancelled),
         short=bool(short),
         burnt=bool(burnt),
+        role=role,
     )
 
 

@@ -21,9 +21,9 @@ from swarmd.wire.noise import Buffer
 
 T = TypeVar("T")
 
-MAX_RECORD: Final = 256  # bytes; a revocation has 169 (`identity.revocations`), and a later version may have more
+MAX_RECORD: Final = 768  # bytes; a revocation has 169, an inviter's with its proof up to 703 (`identity.revocations`)
 MAX_CERTIFICATE: Final = 1024  # bytes; a chain of four has 712 (`identity.certificates`)
-MAX_RECORDS: Final = 64  # in one message: checking so many signatures takes 10 ms; the rest follows in the next one
+MAX_RECORDS: Final = 64  # in one message, 48 KiB at most; the rest follows in the next one
 
 CODES: Final[dict[type[Any], int]] = {}
 """Code of every message class; filled as the classes are made, never changed afterwards."""

@@ -22,6 +22,7 @@ async def test_members(rim: Rim) -> None:
     assert peer == {
         "node_id": PEER, "role": "member", "issued_at": "2023-11-14T22:13:20.000Z",
         "expires_at": "2024-02-12T22:13:20.000Z", "revoked_at": None, "connected": True,
+        "admitted_by": "founder", "members_below": 0,
         "last_seen": "2023-11-14T22:14:10.000Z", "is_self": False,
     }  # fmt: skip
 

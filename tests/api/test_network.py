@@ -91,10 +91,10 @@ async def test_an_invite_is_made_listed_and_cancelled(rim: Rim) -> None:
     assert made.pop("qr_svg").startswith("<svg ")
     assert made == {
         "code": "swarm://new1", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
-        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3, "short": False,
+        "expires_at": "2023-11-14T23:13:20.000Z", "uses": 3, "short": False, "role": "member",
     }  # fmt: skip
     row = {"id": "1" * 16, "created_at": made["created_at"], "expires_at": made["expires_at"], "uses_left": 3}
-    row["short"] = False
+    row |= {"short": False, "role": "member"}
     assert await fetch(rim, "GET", "/api/admin/invites") == (200, [{**row, "state": "live"}])
     assert await fetch(rim, "DELETE", f"/api/admin/invites/{'1' * 16}") == (200, {**row, "state": "cancelled"})
     assert (await fetch(rim, "DELETE", "/api/admin/invites/0"))[0] == 404
@@ -104,14 +104,14 @@ async def test_a_short_code_is_made_and_listed_as_such(rim: Rim) -> None:
     status, made = await fetch(rim, "POST", "/api/admin/invites", json={"short": True})
     assert (status, made) == (201, {
         "code": "7-crossover-clockwork", "id": "1" * 16, "created_at": "2023-11-14T22:13:20.000Z",
-        "expires_at": "2023-11-14T22:23:20.000Z", "uses": 1, "short": True, "qr_svg": None,
+        "expires_at": "2023-11-14T22:23:20.000Z", "uses": 1, "role": "member", "short": True, "qr_svg": None,
     })  # fmt: skip
     ((_, (row,)), wrong) = (
         await fetch(rim, "GET", "/api/admin/invites"),
         await fetch(rim, "POST", "/api/admin/invites", json={"short": True, "uses": 2}),
     )
     assert (row["short"], row["state"]) == (True, "live")
-    assert wrong[0] == 400 and "one node and ten minutes" in wrong[1]["error"]["message"]
+    assert wrong[0] == 400 and "one member within ten minutes" in wrong[1]["error"]["message"]
     assert len(rim.codes.rows) == 1
     rim.codes.says = Busy(what="all numbers are taken")
     assert (await fetch(rim, "POST", "/api/admin/invites", json={"short": True}))[0] == 503
@@ -121,8 +121,15 @@ async def test_an_invite_without_terms_is_for_one_node_and_a_day(rim: Rim) -> No
     assert (await fetch(rim, "POST", "/api/admin/invites", json={}))[0] == 200
     (row,) = rim.codes.rows
     assert (row.uses_left, row.expires_at - row.created_at) == (1, 86_400)
-    for wrong in ({"uses": 1.5}, {"uses": True}, {"life_seconds": "1d"}, {"life": 60}):
+    for wrong in ({"uses": 1.5}, {"uses": True}, {"life_seconds": "1d"}, {"life": 60}, {"role": "founder"}):
         assert (await fetch(rim, "POST", "/api/admin/invites", json=wrong))[0] == 400
+
+
+async def test_an_invite_may_admit_an_inviter(rim: Rim) -> None:
+    status, made = await fetch(rim, "POST", "/api/admin/invites", json={"role": "inviter"})
+    assert (status, made["role"]) == (200, "inviter")
+    _, rows = await fetch(rim, "GET", "/api/admin/invites")
+    assert [row["role"] for row in rows] == ["inviter"]
 
 
 async def test_invites_need_the_key_even_on_loopback(rim: Rim) -> None:

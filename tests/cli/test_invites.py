@@ -32,6 +32,18 @@ def test_a_short_code_stands_alone_and_says_what_to_type(cli: Cli) -> None:
     assert shown.count("short") == 2 and "clockwork" not in shown
 
 
+def test_a_role_makes_a_code_of_its_own(cli: Cli) -> None:
+    shown = cli("invite", "--role", "inviter").stdout
+    assert "swarm://new1" in shown and "may invite others" in shown
+    assert "may invite others" not in cli("invite", "--role", "member").stdout
+    assert [row.role for row in cli.rim.codes.rows] == ["member", "inviter"]
+    listed = cli("invite", "--list").stdout
+    assert "inviter" in listed and "member" in listed
+    wrong = cli("invite", "--role", "boss")
+    assert wrong.exit_code == 2
+    assert "'boss' is no role" in " ".join(wrong.stderr.replace("│", " ").split())
+
+
 def test_a_qr_code_stands_below_the_code(cli: Cli) -> None:
     lines = cli("invite", "--qr").stdout.splitlines()
     assert lines[0] == "swarm://abc", "the current code, as without --qr"
@@ -71,8 +83,11 @@ def test_the_nodes_refusal_is_its_sentence(cli: Cli) -> None:
 
 
 def test_two_wishes_at_once_are_refused(cli: Cli) -> None:
-    both = (("--list", "--cancel", "11"), ("--cancel", "11", "--qr"), ("--short", "--uses", "2"))
-    for wishes in (("--list", "--uses", "2"), *both):
+    together = (
+        ("--list", "--uses", "2"), ("--list", "--cancel", "11"), ("--cancel", "11", "--qr"), ("--list", "--role", "inviter"),
+        ("--short", "--uses", "2"),
+    )  # fmt: skip
+    for wishes in together:
         result = cli("invite", *wishes)
         assert (result.exit_code, "one at a time" in result.stderr) == (1, True)
 

@@ -67,6 +67,27 @@ def test_it_asks_on_a_terminal_and_only_there(cli: Cli, monkeypatch: pytest.Monk
         assert (cli.rim.members.rows[1].revoked_at is not None) is out
 
 
+def test_whom_it_invited_is_said_before_and_after(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = cli.rim.members.rows
+    rows[1] = replace(rows[1], role="inviter", below=3)
+    monkeypatch.setattr(members, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    asked: list[str] = []
+    monkeypatch.setattr(members.typer, "confirm", lambda question, *, abort: asked.append(question))
+    shown = " ".join(cli("revoke", PEER).stdout.split())
+    assert asked == [f"Put node {PEER[:16]} (linked) out of the swarm? 3 members it invited go with it."]
+    assert "3 members it invited went with it. Codes of the founder admit them again." in shown
+    rows[1] = replace(rows[1], below=1, revoked_at=None)
+    cli("revoke", PEER)
+    assert asked[1].endswith("1 member it invited goes with it.")
+
+
+def test_the_table_says_who_admitted_whom(cli: Cli) -> None:
+    cli.rim.members.rows[1] = replace(cli.rim.members.rows[1], admitted_by=OWN)
+    shown = cli("members").stdout
+    assert "founder" in shown and shown.count(OWN[:16]) == 2
+    assert [row["admitted_by"] for row in json.loads(cli("members", "--json").stdout)] == ["founder", OWN]
+
+
 def test_a_refusal_is_its_sentence(cli: Cli) -> None:
     cli.rim.members.says = Forbidden(what="do it at the founder")
     result = cli("revoke", PEER, "--yes")

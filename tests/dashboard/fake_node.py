@@ -116,10 +116,12 @@ def member(node: str, role: str | None = "member", **more: Any) -> dict[str, Any
     }
 
 
-def invite(identity: str, *, uses_left: int = 1, state: str = "live", short: bool = False) -> dict[str, Any]:
+def invite(
+    identity: str, *, uses_left: int = 1, state: str = "live", short: bool = False, role: str = "member"
+) -> dict[str, Any]:
     """One row of the list of invites."""
     times = {"created_at": "2099-01-01T00:00:00.000Z", "expires_at": "2099-01-02T00:00:00.000Z"}
-    return {"id": identity, **times, "uses_left": uses_left, "state": state, "short": short}
+    return {"id": identity, **times, "uses_left": uses_left, "state": state, "short": short, "role": role}
 
 
 class FakeNode:
@@ -313,7 +315,9 @@ class FakeNode:
         if self.invite_refusal:
             return _error(*self.invite_refusal)
         short = terms.get("short", False)
-        row = invite(f"{len(self.invites) + 1:016x}", uses_left=terms.get("uses", 1), short=short)
+        row = invite(
+            f"{len(self.invites) + 1:016x}", uses_left=terms.get("uses", 1), short=short, role=terms.get("role", "member")
+        )
         self.invites.insert(0, row)
         if short:
             row["expires_at"] = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
@@ -321,7 +325,7 @@ class FakeNode:
             return web.json_response(row, status=201)
         code = "swarm://" + "AQz7Kp3mXw9sTf2vLb8nRc4dYh6gJe1uQo5i" * 6
         about = {"id": row["id"], "created_at": row["created_at"], "expires_at": row["expires_at"], "uses": terms["uses"]}
-        about["short"] = False
+        about |= {"short": False, "role": terms["role"]}
         return web.json_response({"code": code, "qr_svg": self.qr_svg, **about})
 
     async def _cancel_invite(self, request: web.Request) -> web.Response:

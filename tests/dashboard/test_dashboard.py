@@ -261,18 +261,29 @@ async def test_an_invite_is_made_on_chosen_terms_and_shown_once(page: Page, url:
     await page.ask("document.querySelector('#invite-life').value = '604800'")
     await page.press("Enter")
     assert (await page.until("document.querySelector('.invite-shown textarea').value")).startswith("swarm://")
-    assert node.asked == [{"uses": 3, "life_seconds": 604_800}]
+    assert node.asked == [{"uses": 3, "life_seconds": 604_800, "role": "member"}]
     assert (await page.text(".invite-shown .hint")).startswith("For 3 machines")
     assert await page.ask("document.querySelector('.qr svg').getAttribute('viewBox')") == "0 0 29 29"
     assert await focused(page) == "Copy the code"
     await page.press("Enter")
     copied = "['Copied', 'Press Ctrl+C to copy'].includes(document.querySelector('.invite-text button').textContent)"
     await page.until(copied)
+    await page.until("document.querySelector('.invite .chip')")
     assert await all_text(page, ".invite .chip") == ["live"]
     await page.press("Escape")
     await page.until("!document.querySelector('dialog[open]')")
     assert await focused(page) == "Invite a node"
     assert page.complaints == []
+
+
+async def test_an_invite_may_admit_an_inviter(page: Page, url: str, node: FakeNode) -> None:
+    await open_invites(page, url)
+    await page.until("document.activeElement.id === 'invite-uses'")
+    await page.ask("document.querySelector('#invite-role').value = 'inviter'")
+    await page.press("Enter")
+    await page.until("document.querySelector('.invite-shown textarea').value")
+    assert [asked["role"] for asked in node.asked] == ["inviter"]
+    await page.until("document.querySelector('.invite-said')?.textContent.includes('inviter')")
 
 
 async def test_invites_are_listed_with_their_state_and_cancelled_after_a_question(

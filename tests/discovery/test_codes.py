@@ -160,3 +160,33 @@ async def test_after_a_restart_there_is_a_new_code_and_the_old_one_works(swarm: 
     assert new.code != old.code
     assert new.network == old.network
     assert isinstance(await b.joiner.join(old.code), Joined)
+
+
+async def test_inviters_make_codes_and_the_last_in_a_row_only_for_members(swarm: Swarm) -> None:
+    founder, first, second, third, member = [await swarm.start(seed) for seed in range(1, 6)]
+    for guest, host in ((first, founder), (second, first), (third, second)):
+        made = await host.codes.new_code(role="inviter")
+        assert isinstance(made, NewInvite) and made.invite.role == "inviter"
+        assert isinstance(await guest.joiner.join(made.code), Joined)
+        assert isinstance(await host.codes.new_code(role="inviter", uses=2), NewInvite)
+    refused = await third.codes.new_code(role="inviter")
+    assert isinstance(refused, Forbidden) and "inviters, only members" in refused.sentence
+    assert await third.codes.invites() == (), "said when it is asked for, not when somebody comes with it"
+    await joined(member, third)  # the code of every day
+    own = member.member.membership.certificate
+    assert own is not None and [link.node for link in own.chain()] == [member.id, third.id, second.id, first.id]
+    refused = await member.codes.new_code()
+    assert isinstance(refused, Forbidden) and "may not invite" in refused.sentence
+    assert [row.role for row in await first.codes.invites()] == ["inviter", "inviter"]
+
+
+async def test_a_code_of_an_inviter_that_was_put_out_admits_nobody(swarm: Swarm) -> None:
+    founder, first, guest = [await swarm.start(seed) for seed in range(1, 4)]
+    made = await founder.codes.new_code(role="inviter")
+    assert isinstance(made, NewInvite) and isinstance(await first.joiner.join(made.code), Joined)
+    code = (await shown(first)).code
+    assert await founder.member.membership.revoke(first.id)
+    await founder.links.enforce(first.id)
+    await asyncio.sleep(2)
+    assert isinstance(await guest.joiner.join(code), Forbidden)
+    assert guest.member.membership.network is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -135,7 +136,7 @@ async def test_somebody_else_in_the_inviters_place_gets_nowhere(swarm: Swarm) ->
     text = await a.code()
     for row in await a.member.db.fetch_all("SELECT * FROM invites"):
         async with thief.member.db.transaction() as tx:
-            await tx.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?, ?)", tuple(row))
+            await tx.execute("INSERT INTO invites VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tuple(row))
     admit = thief.member.gate.admit
 
     async def dishonest(hello: bytes, *, static_public: bytes, invite_tag: bytes | None) -> Admitted | TurnedAway:
@@ -231,3 +232,94 @@ async def test_nobody_answers_within_the_deadline(swarm: Swarm) -> None:
     began = asyncio.get_running_loop().time()
     assert isinstance(await b.joiner.join(text), NoAnswer)
     assert asyncio.get_running_loop().time() - began <= DEADLINE_S
+
+
+async def open_trio(swarm: Swarm) -> tuple[Node, Node, Node]:
+    """The second joined at the first, the third at the second, which has no certificate."""
+    a, b, c = [await swarm.start(seed, is_open=True) for seed in (1, 2, 3)]
+    await a.code()
+    for guest, host in ((b, a), (c, b)):
+        with guest.member.bus.spy() as spy:
+            outcome = await guest.joiner.join(host.at.multiaddr())
+            network = a.member.membership.network
+            assert network is not None
+            assert outcome == Joined(network=network, inviter=host.id, endpoint=host.at, linked=True, already=False)
+            assert spy.of(NetworkJoined) == [NetworkJoined(network=network, inviter=host.id)]
+    return a, b, c
+
+
+async def all_linked(*nodes: Node) -> None:
+    async with asyncio.timeout(60):
+        while not all(
+            one.links.link(other.id, purpose) for one in nodes for other in nodes if one is not other for purpose in Purpose
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def test_an_open_network_is_entered_by_an_address_and_again_after_a_restart(swarm: Swarm) -> None:
+    a, b, c = await open_trio(swarm)
+    await all_linked(a, b, c)
+    assert b.member.membership.certificate is c.member.membership.certificate is None
+    for seed in (2, 3):
+        await swarm.stop(seed)
+    b, c = [await swarm.start(seed, is_open=True) for seed in (2, 3)]
+    await all_linked(a, b, c)
+    await swarm.stop(1)
+    d = await swarm.start(4, is_open=True)
+    assert isinstance(await d.joiner.join(c.at.multiaddr()), Joined)
+    await all_linked(b, c, d)
+    again = await d.joiner.join(c.at.multiaddr())
+    assert isinstance(again, Joined) and again.already
+    refused = await b.codes.network_code()
+    assert isinstance(refused, Forbidden) and "no certificate" in refused.sentence
+
+
+async def test_nobody_enters_an_open_network_by_accident(swarm: Swarm) -> None:
+    a, b, c = await open_trio(swarm)
+    careful = await swarm.start(4)
+    refused = await careful.joiner.join(a.at.multiaddr())
+    assert isinstance(refused, Forbidden) and "network.admission" in refused.sentence
+    assert careful.member.membership.network is None
+    await joined(careful, a)  # by a code it may
+    await asyncio.sleep(20)
+    assert careful.links.connected() == (a.id,), "but nobody without a certificate is let in by it"
+    assert careful.id not in (*b.links.connected(), *c.links.connected())
+    assert {a.id, c.id} <= set(b.links.connected())
+
+
+async def test_an_address_without_an_open_network_is_refused(swarm: Swarm) -> None:
+    a = await swarm.start(1)
+    b, fresh = [await swarm.start(seed, is_open=True) for seed in (2, 3)]
+    none = await b.joiner.join(fresh.at.multiaddr())
+    assert isinstance(none, Forbidden) and "`swarmd invite`" in none.sentence
+    await a.code()
+    assert isinstance(await b.joiner.join(a.at.multiaddr()), NoAnswer), "a closed one says nothing"
+    await fresh.code()
+    other = await b.joiner.join(f"{fresh.at.multiaddr()}/p2p/{a.id}")
+    assert isinstance(other, Forbidden) and "in place of" in other.sentence
+    assert b.member.membership.network is None
+
+
+async def test_a_network_that_is_closed_lets_its_members_in_by_a_code(
+    swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b, c = await open_trio(swarm)
+    await all_linked(a, b, c)
+    await swarm.stop(1)
+    a = await swarm.start(1)
+    with caplog.at_level(logging.WARNING):
+        await asyncio.sleep(60)
+    assert a.links.connected() == ()
+    assert "ask for an invite code" in caplog.text
+    assert 1 <= caplog.text.count("invited nodes alone") <= 2, "once at each of the two"
+    redial = await b.joiner.join(a.at.multiaddr())
+    assert isinstance(redial, Forbidden) and "ask for an invite code" in redial.sentence
+    await joined(b, a)
+    await asyncio.sleep(10)
+    assert a.links.connected() == (b.id,) and b.member.membership.certificate is not None
+    await swarm.stop(3)
+    c = await swarm.start(3)
+    await asyncio.sleep(40)
+    assert c.links.connected() == ()
+    await joined(c, a)
+    await all_linked(a, b, c)

@@ -80,11 +80,12 @@ async def open_node(
     max_peers: int = 150,
     identity: int | None = None,
     segment: FakeSegment | None = None,
+    is_open: bool = False,
 ) -> AsyncIterator[Node]:
     """A running node. `identity`: the seed whose key it has, when not its own. `listen` None: it only dials. Its announced
     address is where it really listens. With a segment it takes part in the local network as `10.0.0.<seed>/24`."""
     async with (
-        open_member(identity or seed, world=world, folder=folder, database=database) as member,
+        open_member(identity or seed, world=world, folder=folder, database=database, is_open=is_open) as member,
         Supervisor(f"node {seed}", world=world) as supervisor,
     ):
         dispatcher = Dispatcher()
@@ -207,7 +208,8 @@ class Swarm:
         max_peers: int = 150,
         identity: int | None = None,
         lan: bool = False,
-        ) -> Node:
+        is_open: bool = False,
+    ) -> Node:
         if seed not in self.databases:
             self.databases[seed] = await self.stack.enter_async_context(inline_database())
         stack = self.running[seed] = AsyncExitStack()
@@ -222,6 +224,7 @@ class Swarm:
                 max_peers=max_peers,
                 identity=identity,
                 segment=self.segment if lan else None,
+                is_open=is_open,
             )
         )
 

@@ -53,7 +53,7 @@ class Member:
 
 @asynccontextmanager
 async def open_member(
-    seed: int, *, world: World, folder: Path, database: Path | Database | None = None
+    seed: int, *, world: World, folder: Path, database: Path | Database | None = None, is_open: bool = False
 ) -> AsyncIterator[Member]:
     """`seed` makes the key; `folder` holds the network key. `database`: a file, one that is open and stays so, or
     memory."""
@@ -75,6 +75,7 @@ async def open_member(
             world=world,
             bus=bus,
             book=book,
+            is_open=is_open,
         )
         invitations = Invitations(membership=membership, db=db, clock=world.clock, bus=bus)
         short_codes = ShortCodes(

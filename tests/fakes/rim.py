@@ -30,7 +30,16 @@ from swarmd.config.loading import Loaded
 from swarmd.config.settings import Settings, with_values
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef
-from swarmd.domain.membership import InviteId, InviteState, InviteView, MemberView, NetworkCode, NewInvite, Phase
+from swarmd.domain.membership import (
+    InviteId,
+    InviteState,
+    InviteView,
+    MemberView,
+    NetworkCode,
+    NewInvite,
+    Phase,
+    RoleName,
+)
 from swarmd.domain.models import Manifest, TrustLevel
 from swarmd.domain.peers import Endpoint, Holding, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.plans import PipelinePlan, Stage
@@ -310,13 +319,14 @@ class FakeCodes:
         self.says: Refusal | None = None
         self.rows: list[InviteView] = []
 
-    async def new_code(self, *, life_s: float, uses: int) -> NewInvite | Refusal:
+    async def new_code(self, *, life_s: float, uses: int, role: RoleName = "member") -> NewInvite | Refusal:
         if self.says:
             return self.says
         made_at, letter = 1_700_000_000.0, "123456789abcdef"[len(self.rows)]
         invite = InviteView(
-            id=InviteId(letter * 16), created_at=made_at, expires_at=made_at + life_s, uses_left=uses, state=InviteState.LIVE
-        )
+            id=InviteId(letter * 16), created_at=made_at, expires_at=made_at + life_s, uses_left=uses, role=role,
+            state=InviteState.LIVE,
+        )  # fmt: skip
         self.rows.insert(0, invite)
         return NewInvite(code=f"swarm://new{len(self.rows)}", invite=invite)
 
@@ -364,9 +374,10 @@ class FakeMembers:
         return NotFound(what=f"this node knows no member {node[:16]}")
 
     @staticmethod
-    def _row(node: NodeId, role: str) -> MemberView:
+    def _row(node: NodeId, role: RoleName) -> MemberView:
         return MemberView(
-            node=node, role=role, issued_at=1_700_000_000, expires_at=1_707_776_000, revoked_at=None,
+            node=node, role=role, issued_at=1_700_000_000, expires_at=1_707_776_000, admitted_by="founder", below=0,
+            revoked_at=None,
             connected=node == PEER, last_seen=1_700_000_050.0 if node == PEER else None, is_self=node == OWN,
         )  # fmt: skip
 

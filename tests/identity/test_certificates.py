@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmd.domain.refusals import Forbidden
+from swarmd.domain.refusals import Forbidden, Revoked
 from swarmd.identity.certificates import (
     LIFE_S,
     LINK_BYTES,
@@ -126,8 +126,9 @@ def test_somebody_elses_certificate_above_ours_does_not_help() -> None:
 def test_a_revoked_link_ends_everything_below_it() -> None:
     certificate = chain(3)
     verdict = verify(certificate, network=NETWORK.network, now=NOW, revoked=lambda link: link.node == NODES[0].node)
-    assert isinstance(verdict, Forbidden)
-    assert "revoked" in verdict.sentence
+    assert verdict == Revoked(node=certificate.node, above=NODES[0].node)
+    verdict = verify(certificate, network=NETWORK.network, now=NOW, revoked=lambda link: link is certificate)
+    assert verdict == Revoked(node=certificate.node)
 
 
 @given(st.integers(0, LINK_BYTES * 3 - 1), st.integers(1, 255))

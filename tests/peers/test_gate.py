@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from swarmd.discovery.invites import FRESH_BYTES, make_invite
 from swarmd.domain.ids import NetworkId, NodeId
 from swarmd.domain.membership import InviteRecord
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
-from swarmd.domain.refusals import Expired, Forbidden, Refusal, UsedUp
+from swarmd.domain.refusals import Expired, Forbidden, OpenNetwork, Refusal, Revoked, UsedUp
 from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import LIFE_S, Certificate
 from swarmd.identity.revocations import Revocation
@@ -237,7 +239,7 @@ async def test_a_revoked_node_is_refused_by_whoever_knows_until_a_newer_code_adm
         turned_away(await called(c, b), "was revoked")
         reply = c.gate.hello(purpose=Purpose.CONTROL, invited=False)
         told = await b.gate.check(reply, static_public=c.key.static_public, invited=False)
-        assert isinstance(told, Forbidden) and "was revoked" in told.sentence, "nor is it dialled with success"
+        assert told == Revoked(node=c.key.node), "nor is it dialled with success"
 
         turned_away(await admitted(c, a, old_code), "only a newer code", silent=False)
         assert isinstance(await admitted(b, a, old_code), Admitted), "the code is good for others"
@@ -266,3 +268,124 @@ async def test_a_code_is_not_spent_at_a_node_that_was_not_meant(world: World, tm
         answer = await a.gate.admit(hello, static_public=b.key.static_public, invite_tag=invite.tag)
         assert isinstance(answer, TurnedAway) and answer.reply is None
         assert isinstance(await admitted(b, a, invite), Admitted)
+
+
+async def test_an_invited_node_that_shows_more_is_let_in_as_nothing(world: World, tmp_path: Path) -> None:
+    """`links` takes whoever shows a certificate for a member, and this one was not judged."""
+    async with (
+        open_member(1, world=world, folder=tmp_path) as a,
+        open_member(2, world=world, folder=tmp_path) as b,
+    ):
+        invite = await invite_of(a)
+        guest = b.gate.hello(purpose=Purpose.CONTROL, invited=True)
+        assert a.membership.network is not None
+        own = a.membership.certificate
+        assert own is not None
+        for shown in ({"certificate": certificates.encode(own)}, {"network": bytes.fromhex(a.membership.network)}):
+            hello = changed(guest, **shown)
+            answer = await a.gate.admit(hello, static_public=b.key.static_public, invite_tag=invite.tag)
+            turned_away(answer, "joins and shows")
+        assert isinstance(await admitted(b, a, invite), Admitted), "no use was spent"
+
+
+async def test_an_open_network_lets_in_who_states_it(world: World, tmp_path: Path) -> None:
+    async with (
+        open_member(1, world=world, folder=tmp_path, is_open=True) as a,
+        open_member(2, world=world, folder=tmp_path, is_open=True) as b,
+        open_member(3, world=world, folder=tmp_path, is_open=True) as stranger,
+        open_member(4, world=world, folder=tmp_path) as closed,
+    ):
+        asked = await called(b, a)
+        turned_away(asked, "asks for our network", silent=False)
+        assert isinstance(asked, TurnedAway) and asked.reply is not None
+        told = await b.gate.check(asked.reply, static_public=a.key.static_public, invited=False)
+        assert isinstance(told, Forbidden) and "found one there" in told.sentence
+        network = await a.membership.ensure_network()
+        assert not isinstance(network, Forbidden)
+        asked = await called(b, a)
+        assert isinstance(asked, TurnedAway) and asked.reply is not None
+        told = await b.gate.check(asked.reply, static_public=a.key.static_public, invited=False)
+        assert told == OpenNetwork(node=a.key.node, network=network)
+        assert await b.membership.adopt_open(network, inviter=a.key.node, endpoints=()) is None
+        for caller, host in ((b, a), (a, b)):
+            answer = await called(caller, host)
+            assert isinstance(answer, Admitted) and answer.peer.node == caller.key.node
+            found = await caller.gate.check(answer.reply, static_public=host.key.static_public, invited=False)
+            assert isinstance(found, PeerIdentity) and found.node == host.key.node
+        await stranger.membership.adopt_open(NetworkId("77" * 32), inviter=a.key.node, endpoints=())
+        turned_away(await called(stranger, a), "belongs to network")
+        turned_away(await called(closed, a), "states no network")
+        # A lie about the network is cut short by nothing: that is what open means. One about the certificate is.
+        turned_away(await called(b, a, hello=changed(_hello(b), certificate=bytes(178))), "version 0")
+        record = await a.membership.revoke(b.key.node)
+        assert isinstance(record, Revocation)
+        turned_away(await called(b, a), "was revoked")
+        answer = b.gate.hello(purpose=Purpose.CONTROL, invited=False)
+        assert await a.gate.check(answer, static_public=b.key.static_public, invited=False) == Revoked(node=b.key.node)
+
+
+async def test_an_invite_makes_a_member_of_an_open_network_too(world: World, tmp_path: Path) -> None:
+    assert isinstance(world.clock, SeededClock)
+    async with (
+        open_member(1, world=world, folder=tmp_path, is_open=True) as a,
+        open_member(2, world=world, folder=tmp_path, is_open=True) as b,
+        open_member(3, world=world, folder=tmp_path) as careful,
+    ):
+        await join(b, a)
+        await join(careful, a)
+        for caller, host in ((b, a), (careful, a), (careful, b), (b, careful)):
+            assert isinstance(await called(caller, host), Admitted)
+        world.clock.shift(LIFE_S + 1)
+        assert isinstance(await called(b, a), Admitted), "it leaves its ended certificate at home"
+        turned_away(await called(b, careful), "no certificate", silent=False)
+
+
+async def test_a_network_that_was_closed_tells_its_former_members_what_to_do(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.db"
+    async with open_member(2, world=world, folder=tmp_path, is_open=True) as b:
+        async with open_member(1, world=world, folder=tmp_path, database=file, is_open=True) as a:
+            network = await a.membership.ensure_network()
+            assert not isinstance(network, Forbidden)
+            await b.membership.adopt_open(network, inviter=a.key.node, endpoints=())
+            assert isinstance(await called(b, a), Admitted)
+        async with open_member(1, world=world, folder=tmp_path, database=file) as a:
+            answer = await called(b, a)
+            turned_away(answer, "no certificate", silent=False)
+            assert isinstance(answer, TurnedAway) and answer.reply is not None
+            said = hellos.decode(answer.reply)
+            assert said is not None and (said.certificate, said.network, said.endpoints) == (None, None, ()), "and no more"
+            with caplog.at_level(logging.WARNING):
+                for _ in range(20):
+                    told = await b.gate.check(answer.reply, static_public=a.key.static_public, invited=False)
+                    assert isinstance(told, Forbidden) and "ask for an invite code" in told.sentence
+            assert caplog.text.count("invited nodes alone") == 1
+            turned_away(await called(b, a, hello=changed(_hello(b), network=bytes(32))), "no certificate")
+            silent = await a.gate.check(_hello(b), static_public=b.key.static_public, invited=False)
+            assert isinstance(silent, Forbidden) and 'admission is "invite"' in silent.sentence
+            await join(b, a)
+            assert isinstance(await called(b, a), Admitted)
+
+
+async def test_an_open_answer_with_a_false_certificate_is_no_offer(world: World, tmp_path: Path) -> None:
+    async with (
+        open_member(1, world=world, folder=tmp_path, is_open=True) as a,
+        open_member(2, world=world, folder=tmp_path, is_open=True) as b,
+        open_member(3, world=world, folder=tmp_path) as closed,
+    ):
+        await a.membership.ensure_network()
+        for shown, word in (
+            ({"network": bytes(32)}, "belongs to network"),
+            ({"certificate": bytes(178)}, "version 0"),
+            ({"is_open": False}, "no open network"),
+            ({"network": None}, "no open network"),
+        ):
+            told = await b.gate.check(changed(_hello(a), **shown), static_public=a.key.static_public, invited=False)
+            assert isinstance(told, Refusal) and word in told.sentence
+        told = await closed.gate.check(_hello(a), static_public=a.key.static_public, invited=False)
+        assert isinstance(told, Forbidden) and "no network yet" in told.sentence
+
+
+def _hello(member: Member) -> bytes:
+    return member.gate.hello(purpose=Purpose.CONTROL, invited=False)

@@ -40,6 +40,8 @@ def test_the_largest_hello_fits_into_the_handshake() -> None:
         admission=bytes(MAX_BYTES),
         declined=Declined.EXPIRED,
         declined_since=1e10,
+        network=bytes(32),
+        is_open=True,
     )
     data = encode(largest)
     assert decode(data) == largest
@@ -50,6 +52,19 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     fields = msgspec.msgpack.decode(encode(PLAIN))
     assert decode(msgspec.msgpack.encode([*fields, "new", {"more": 1}])) == PLAIN
     assert decode(msgspec.msgpack.encode(fields[:5])) == msgspec.structs.replace(PLAIN, endpoints=())
+
+
+def test_an_earlier_version_states_no_open_network() -> None:
+    fields = msgspec.msgpack.decode(encode(msgspec.structs.replace(PLAIN, network=b"n" * 32, is_open=True)))
+    heard = decode(msgspec.msgpack.encode(fields[:10]))
+    assert heard == PLAIN and heard is not None
+    assert (heard.network_id, heard.is_open, heard.is_guest) == (None, False, True)
+
+
+def test_a_guest_shows_neither_certificate_nor_network() -> None:
+    stating = msgspec.structs.replace(PLAIN, network=b"\xab" * 32)
+    assert stating.network_id == "ab" * 32 and not stating.is_guest
+    assert not msgspec.structs.replace(PLAIN, certificate=bytes(178)).is_guest
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ import pytest
 from swarmd.discovery.join import Joined
 from swarmd.domain.events import IdentityCloned, PeerCloned, PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId
+from swarmd.domain.membership import NewInvite
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
+from swarmd.identity.certificates import LIFE_S
 from swarmd.identity.revocations import Revocation
-from swarmd.kit.world import seeded_world
+from swarmd.kit.world import SeededClock, seeded_world
 from swarmd.peers import book as book_module
 from swarmd.peers.book import MAX_FAILURES
 from swarmd.peers.links import DIALS, HEARSAY_DIALS
@@ -550,3 +552,50 @@ async def test_a_copy_of_a_node_is_not_let_in_while_the_node_is_there_and_both_a
     assert sum("machine" in record.message for record in caplog.records) == 3, "each says it once"
     await swarm.stop(2)
     await until(lambda: both_up(a, copy))
+
+
+async def test_a_link_ends_with_the_certificate_that_was_shown_on_it(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    a, b, c = [await swarm.start(seed, world=world) for seed in (1, 2, 3)]
+    assert isinstance(world.clock, SeededClock)
+    for guest in (b, c):
+        await joined(guest, a)
+    await together(a, b, c)
+    await asyncio.sleep(30)
+    links = [a.links.link(one.id, purpose) for one in (b, c) for purpose in Purpose]
+    world.clock.shift(LIFE_S - 300)
+    assert await b.renewal.look(), "B has a new one now; C has not asked"
+    await asyncio.sleep(60)
+    assert all(link is not None and link.closed is None for link in links), "some minutes are left"
+    world.clock.shift(300)
+    with a.member.bus.spy() as spy:
+        await asyncio.sleep(60)
+        reasons = {fact.node: fact.reason for fact in spy.of(PeerDisconnected)}
+    assert "has ended" in reasons[b.id] and "has ended" in reasons[c.id]
+    assert all(link is not None and link.closed is not None for link in links)
+    assert both_up(a, b), "it came back with the new one"
+    assert a.links.link(c.id) is None and b.links.link(c.id) is None
+
+
+async def test_links_of_an_inviters_members_end_with_the_inviters_certificate(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    a, b, c = [await swarm.start(seed, world=world) for seed in (1, 2, 3)]
+    assert isinstance(world.clock, SeededClock)
+    for guest, host, role in ((b, a, "inviter"), (c, b, "member")):
+        made = await host.codes.new_code(role=role)
+        assert isinstance(made, NewInvite)
+        assert isinstance(await guest.joiner.join(made.code), Joined)
+    await together(a, b, c)
+    await swarm.stop(2)
+    shown = c.member.membership.certificate
+    assert shown is not None and shown.parent is not None
+    world.clock.shift(shown.parent.expires_at - world.clock.now() + 1)
+    await asyncio.sleep(60)
+    assert a.links.link(c.id) is None
+
+
+async def test_a_link_that_slipped_in_while_it_was_revoked_is_closed_at_the_next_look(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    assert isinstance(await a.member.membership.revoke(c.id), Revocation)  # and nobody calls `enforce`
+    await until(lambda: a.links.link(c.id) is None)
+    assert both_up(a, b)

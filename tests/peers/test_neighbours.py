@@ -23,8 +23,9 @@ from swarmd.domain.peers import (
     ModelDemand,
     NodeSummary,
 )
-from swarmd.identity import revocations
-from swarmd.identity.keys import NetworkKey
+from swarmd.identity import certificates, revocations
+from swarmd.identity.certificates import Role
+from swarmd.identity.keys import NetworkKey, NodeKey
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import SeededClock
@@ -370,3 +371,15 @@ async def test_a_neighbour_with_a_link_to_somebody_is_a_way_to_it_until_either_i
         assert scene.neighbours.linked_with(C) == ()
         await scene.neighbours.heard_introduction(NodeId("d" * 64), message, observed_host=LAN)
         assert scene.neighbours.linked_with(C) == (), "who has no link to us cannot relay"
+
+
+async def test_an_inviters_records_go_in_messages_of_their_own_after_the_founders() -> None:
+    key, inviter = NetworkKey(bytes([9]) * 32), NodeKey(bytes([31]) * 32)
+    proof = certificates.issue(key, node=inviter.node, role=Role.INVITER, now=1.0)
+    async with open_scene() as scene:
+        founders = [revocations.revoke(key, NodeId(f"{n:064x}"), now=5.0) for n in range(2)]
+        theirs = [revocations.revoke(inviter, NodeId(f"{n:064x}"), now=5.0, proof=proof) for n in range(2)]
+        scene.revoked += [*founders, *theirs]  # the same nodes, by two issuers
+        told = scene.talk(A)
+        await settle()
+        assert told == [Revocations(records=tuple(map(revocations.encode, ones))) for ones in (founders, theirs)]

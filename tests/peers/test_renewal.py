@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.discovery.join import Joined
 from swarmd.domain.ids import NodeId
+from swarmd.domain.membership import NewInvite
 from swarmd.identity import certificates
 from swarmd.identity.certificates import LIFE_S, Certificate, Role
 from swarmd.identity.keys import NetworkKey, NodeKey
@@ -115,7 +117,7 @@ async def test_two_members_do_not_ask_each_other(swarm: Swarm) -> None:
     assert b.links.issuers() == (a.id,)
     assert a.links.issuers() == ()
     refused = await asked(b, c, certificate(b))
-    assert isinstance(refused, Refused) and "no network key" in refused.sentence
+    assert isinstance(refused, Refused) and "another node has issued" in refused.sentence
 
 
 async def test_asking_again_brings_the_same_one_and_fills_no_table(swarm: Swarm) -> None:
@@ -192,3 +194,63 @@ def _key(node: Node) -> NetworkKey:
     key = node.member.membership._network_key
     assert key is not None
     return key
+
+
+async def branch(swarm: Swarm, world: World) -> tuple[Node, Node, Node]:
+    """Founder, its inviter, and that one's member."""
+    a, b, c = [await swarm.start(seed, world=world) for seed in (1, 2, 3)]
+    for guest, host, role in ((b, a, "inviter"), (c, b, "member")):
+        made = await host.codes.new_code(role=role)
+        assert isinstance(made, NewInvite), made
+        assert isinstance(await guest.joiner.join(made.code), Joined)
+    await until(lambda: set(c.links.issuers()) == {a.id, b.id})
+    return a, b, c
+
+
+async def test_the_founder_renews_an_inviter_and_the_inviter_its_member(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    a, b, c = await branch(swarm, world)
+    inviters, members = certificate(b), certificate(c)
+    shift(world, HALF_S + 60)
+    await asyncio.sleep(CHECKED_S * 3)
+    assert certificate(b).expires_at > inviters.expires_at and certificate(b).role is Role.INVITER
+    fresh = certificate(c)
+    assert fresh.expires_at > members.expires_at and fresh.parent == certificate(b)
+    assert fresh.expires_at <= certificate(b).expires_at
+    assert len(await a.member.db.fetch_all("SELECT id FROM issued_certificates WHERE node = ?", (c.id,))) == 0
+
+
+async def test_nobody_else_renews_it_for_then_it_would_have_left_its_inviter(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    a, b, c = await branch(swarm, world)
+    shift(world, HALF_S + 60)
+    refused = await asked(c, a, certificate(c))
+    assert isinstance(refused, Refused) and "another node has issued" in refused.sentence
+    assert isinstance(await asked(b, a, certificate(b)), Renewed)
+
+
+async def test_an_inviter_that_ends_as_soon_renews_nobody(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    _, b, c = await branch(swarm, world)
+    await swarm.stop(1)
+    shift(world, HALF_S + 60)
+    await asyncio.sleep(5)
+    before = await rows(b)
+    refused = await asked(c, b, certificate(c))
+    assert isinstance(refused, Refused) and "ends no later" in refused.sentence
+    assert await rows(b) == before
+
+
+async def test_a_member_whose_inviter_is_gone_for_good_uses_a_code_of_the_founder(swarm: Swarm) -> None:
+    world = seeded_world(7)
+    a, _, c = await branch(swarm, world)
+    first = certificate(c)
+    again = await c.joiner.join(await a.code())
+    assert isinstance(again, Joined) and again.already and certificate(c) == first, "nothing is spent while all is well"
+    await swarm.stop(2)
+    shift(world, HALF_S + 60)
+    await asyncio.sleep(CHECKED_S * 2)
+    assert certificate(c) == first
+    outcome = await c.joiner.join(await a.code())
+    assert isinstance(outcome, Joined) and not outcome.already
+    assert certificate(c).parent is None and certificate(c).expires_at > first.expires_at

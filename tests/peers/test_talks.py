@@ -95,7 +95,7 @@ async def test_a_program_that_knows_no_revocations_hears_the_rest(world):
 async def test_who_is_out_is_told_so_with_the_record_and_cut_even_when_it_does_not_listen(world):
     link, deaf = FakeLink([]), FakeLink([LinkLost("over")])
     told = talks(world, revoked=(RECORD,))
-    told.say_goodbye(link)
-    told.say_goodbye(deaf)
+    told.say_goodbye(link, RECORD)
+    told.say_goodbye(deaf, RECORD)
     assert link.opened == [Revocations(records=(revocations.encode(RECORD),))]
     assert link.closed_with == deaf.closed_with == "the membership was revoked"

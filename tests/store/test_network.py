@@ -98,16 +98,18 @@ async def test_an_issued_certificate_is_found_by_invite_and_node() -> None:
         assert not await sql.has_admitted(db, own=NodeId("00" * 32))
 
 
-async def test_the_newest_revocation_of_a_node_is_kept() -> None:
+async def test_the_newest_revocation_of_a_node_by_each_issuer_is_kept() -> None:
+    founder, inviter = NetworkId("ee" * 32), NodeId("dd" * 32)
     async with await Database.open(None) as db:
         async with db.transaction() as tx:
-            await sql.write_revocation(tx, node=NODE, revoked_at=5, record=b"old")
-            await sql.write_revocation(tx, node=NODE, revoked_at=7, record=b"new")
-            await sql.write_revocation(tx, node=NodeId("00" * 32), revoked_at=6, record=b"other")
-        assert await sql.read_revocations(db) == (b"other", b"new")
+            await sql.write_revocation(tx, node=NODE, issuer=founder, revoked_at=5, record=b"old")
+            await sql.write_revocation(tx, node=NODE, issuer=founder, revoked_at=7, record=b"new")
+            await sql.write_revocation(tx, node=NODE, issuer=inviter, revoked_at=8, record=b"inviter's")
+            await sql.write_revocation(tx, node=NodeId("00" * 32), issuer=founder, revoked_at=6, record=b"other")
+        assert await sql.read_revocations(db) == (b"other", b"new", b"inviter's")
         async with db.transaction() as tx:
-            await sql.remove_revocation(tx, NODE)
-        assert await sql.read_revocations(db) == (b"other",)
+            await sql.remove_revocation(tx, node=NODE, issuer=founder)
+        assert await sql.read_revocations(db) == (b"other", b"inviter's")
         async with db.transaction() as tx:
             await sql.forget_invitations(tx)
         assert await sql.read_revocations(db) == ()

@@ -25,6 +25,7 @@ function inviteDialog() {
   const trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   const uses = h("input", { id: "invite-uses", type: "number", min: 1, max: 1000, step: 1, value: 1, required: true, inputmode: "numeric", autofocus: true });
   const life = h("select", { id: "invite-life" }, LIVES.map(([seconds, text]) => h("option", { value: seconds, selected: seconds === 86400 }, text)));
+  const role = h("select", { id: "invite-role" }, [["member", "Member"], ["inviter", "Inviter"]].map(([value, text]) => h("option", { value, title: value === "inviter" ? "May invite others, and put those out again" : null }, text)));
   const button = h("button", { type: "submit", class: "primary" }, "Make a code");
   const short = h("button", { type: "button", class: "invite-short", on: { click: () => make({ short: true }) } }, "Short code, for a machine in this room");
   async function make(body) {
@@ -43,10 +44,11 @@ function inviteDialog() {
   }
   const form = h("form", { class: "invite-terms", on: { submit: (event) => {
     event.preventDefault();
-    make({ uses: Number(uses.value), life_seconds: Number(life.value) });
+    make({ uses: Number(uses.value), life_seconds: Number(life.value), role: role.value });
   } } },
     h("div", { class: "field" }, h("label", { for: "invite-uses" }, "How many machines"), uses),
-    h("div", { class: "field" }, h("label", { for: "invite-life" }, "Valid for"), life), button, short);
+    h("div", { class: "field" }, h("label", { for: "invite-life" }, "Valid for"), life),
+    h("div", { class: "field" }, h("label", { for: "invite-role" }, "Joins as"), role), button, short);
   const close = h("button", { type: "button", class: "quiet icon", "aria-label": "Close", on: { click: () => dialog.close() } }, "×");
   const dialog = h("dialog", { class: "dialog invite-dialog", "aria-labelledby": "invite-title" },
     h("div", { class: "invite-head" }, h("h2", { id: "invite-title" }, "Invite nodes"), close), form, trouble, made.element, list.element);
@@ -216,11 +218,12 @@ function listPart({ changed }) {
 }
 
 function said(row) {
+  const role = row.role === "inviter" ? " · inviter" : "";
   const made = format.moment(row.created_at);
   const since = made ? ` · made ${format.ago(made)}` : "";
   const left = ((format.moment(row.expires_at)?.getTime() ?? Infinity) - Date.now()) / 1000;
   if (row.short && row.state === "live") return `short code, ${format.duration(left)} left${since}`;
   if (row.state === "burnt") return `short code, tried with wrong words${since}`;
-  if (row.state === "live") return `${format.plural(row.uses_left, "machine")}, ${format.duration(left)} left${since}`;
-  return `${row.state === "used" ? "every use is spent" : `${format.plural(row.uses_left, "use")} left over`}${since}`;
+  if (row.state === "live") return `${format.plural(row.uses_left, "machine")}, ${format.duration(left)} left${role}${since}`;
+  return `${row.state === "used" ? "every use is spent" : `${format.plural(row.uses_left, "use")} left over`}${role}${since}`;
 }
