@@ -108,6 +108,8 @@ def member(node: str, role: str | None = "member", **more: Any) -> dict[str, Any
         "role": role,
         "issued_at": "2026-03-01T10:00:00.000Z",
         "expires_at": "2099-03-01T10:00:00.000Z",
+        "admitted_by": None,
+        "members_below": 0,
         "revoked_at": None,
         "connected": True,
         "last_seen": "2026-04-01T10:00:00.000Z",

@@ -30,7 +30,8 @@ def node() -> FakeNode:
     made.links = [link(ANNA, 1.84), link(BERT, 23.4, via=ANNA), link(ANNA, 1.9, purpose="bulk", bytes_in=800_000_000)]
     made.members = [
         member(BERT, None, issued_at=None, expires_at=None), member(SELF, "inviter", is_self=True),
-        member(CARL, revoked_at="2026-04-01T10:00:00.000Z", connected=False), member(ANNA, admitted_by=SELF),
+        member(CARL, revoked_at="2026-04-01T10:00:00.000Z", connected=False),
+        member(ANNA, "inviter", admitted_by=SELF.ljust(64, "0"), members_below=2),
     ]  # fmt: skip
     return made
 
@@ -161,7 +162,7 @@ async def test_the_card_says_what_is_known_of_a_node(page: Page, url: str, node:
     assert shown["Holds"] == "Mid-7B: shards 1\u20133 of 5"
     assert shown["Trust"] == "0.90 of 1"
     assert shown["Software"] == "swarmd 0.1.0 · up 1\u202fh 6\u202fmin"
-    assert shown["Member"] == "member · until 1 Mar 2099"
+    assert shown["Member"] == "may invite · until 1 Mar 2099"
     await page.point(*await middle(page, BERT), click=True)
     await page.point(5, 5)
     assert await page.text(".card-name") == BERT[:8], "a click stays"
@@ -230,7 +231,9 @@ async def test_the_same_as_a_table(page: Page, url: str, node: FakeNode) -> None
 async def test_members_with_role_and_state_the_revoked_ones_last(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
     assert await all_text(page, ".member .code") == ["this node", "anna", BERT[:8], CARL[:8]]
-    assert await all_text(page, ".member .chip") == ["may invite", "connected", "member", "connected", "revoked", "member"]
+    assert await all_text(page, ".member .chip") == [
+        "may invite", "connected", "may invite", "connected", "revoked", "member",
+    ]  # fmt: skip
     assert await all_text(page, ".member button") == ["Revoke", "Revoke"], "neither this node nor one that is out"
     first = (await all_text(page, ".member .hint"))[1]
     assert first == "joined 1 Mar 2026 · admitted by this node · until 1 Mar 2099"
@@ -247,6 +250,7 @@ async def test_a_member_is_put_out_after_a_question_that_says_what_it_means(page
     assert await page.until("document.querySelector('dialog[open] h2')?.textContent") == "Put anna out of the network?"
     said = await page.text("dialog p")
     assert "comes back only with a new invite code" in said
+    assert "2 members it invited go with it" in said
     assert "Shards of Mid-7B are on that node alone" in said
     await page.press("Escape")
     await page.until("!document.querySelector('dialog')")
@@ -258,7 +262,7 @@ async def test_a_member_is_put_out_after_a_question_that_says_what_it_means(page
     await page.press("Enter")
     await page.until("document.querySelectorAll('.chip-bad').length === 2")
     assert node.writes == [("POST", f"/api/admin/members/{ANNA.ljust(64, '0')}/revoke")]
-    assert await page.text(".toast-text") == "anna was put out of the network."
+    assert await page.text(".toast-text") == "anna was put out of the network, and 2 members with it."
     assert await page.ask("document.activeElement.className") == "members"
     assert page.complaints == []
 

@@ -18,7 +18,7 @@ export function membersPanel() {
   const list = h("ul", { class: "members", tabindex: "0", "aria-label": "Members of the network" });
   const empty = h("p", { class: "empty", hidden: true }, "This node belongs to no network yet. Inviting a node founds one; a code from somebody else enters theirs.");
   const waiting = h("div", { class: "waiting members-waiting", "aria-hidden": "true" });
-  const note = h("p", { class: "hint", hidden: true }, "Only the founder of the network can put a node out: do it on its dashboard.");
+  const note = h("p", { class: "hint", hidden: true }, "Only the founder of the network and inviters can put a node out, inviters those they let in: do it on their dashboards.");
   const trouble = h("p", { class: "trouble", role: "alert" });
   const again = h("button", { type: "button", class: "small", on: { click: () => readMembers() } }, "Try again");
   const problem = h("div", { class: "row", hidden: true }, trouble, again);
@@ -68,15 +68,17 @@ export function membersPanel() {
     const id = shortId(row.node_id);
     const alone = onlyThere(id);
     const text = `Every node stops accepting ${nodeName(id)} as soon as it hears of it: connections to it are closed, its certificate is void, and it comes back only with a new invite code.`
+      + (row.members_below ? ` ${format.plural(row.members_below, "member")} it invited ${row.members_below === 1 ? "goes" : "go"} with it.` : "")
       + (alone.length ? ` Shards of ${alone.join(", ")} are on that node alone: without it they cannot run.` : "");
     if (!(await confirmDanger({ title: `Put ${nodeName(id)} out of the network?`, text, danger: "Revoke" }))) return;
     rowTrouble.delete(row.node_id);
     leaving.add(row.node_id);
     draw();
     try {
-      await request(`/api/admin/members/${encodeURIComponent(row.node_id)}/revoke`, { method: "POST" });
-      announce(`${nodeName(id)} was put out of the network.`);
-      toast(`${nodeName(id)} was put out of the network.`, "success");
+      const answer = await request(`/api/admin/members/${encodeURIComponent(row.node_id)}/revoke`, { method: "POST" });
+      const said = `${nodeName(id)} was put out of the network${answer?.members_below ? `, and ${format.plural(answer.members_below, "member")} with it` : ""}.`;
+      announce(said);
+      toast(said, "success");
     } catch (error) {
       rowTrouble.set(row.node_id, error.message);
     }
@@ -107,7 +109,7 @@ function facts(row, out) {
   const left = end ? (end.getTime() - Date.now()) / 1000 : null;
   const parts = [
     row.issued_at && `joined ${day(row.issued_at)}`,
-    row.admitted_by && !out && `admitted by ${nodeName(row.admitted_by)}`,
+    row.admitted_by && !out && `admitted by ${row.admitted_by === "founder" ? "the founder" : nodeName(shortId(row.admitted_by))}`,
     out ? `out since ${day(row.revoked_at)}` : left !== null && (left <= 0 ? `expired ${day(row.expires_at)}` : `${left < SOON_S ? "expires in " : "until "}${left < SOON_S ? format.duration(left) : day(row.expires_at)}`),
     !row.connected && !row.is_self && seen && `last seen ${format.ago(seen)}`,
   ];
