@@ -25,7 +25,7 @@ from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Fatal, Ready
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
-from swarmd.transport.greeting import Greeting
+from swarmd.transport.greeting import HUNG_UP, Greeting
 from swarmd.wire.handshake import ElementReceived, Handshake, HandshakeFailed, InviteTag, PeerProven, ResponderSeen
 
 logger = logging.getLogger(__name__)
@@ -510,7 +510,11 @@ class Doors:
                         tag = event.invite_tag if exchange is None else exchange.tag
                         return await self._judged(greeting, event, tag) or False
                     case HandshakeFailed(reason=reason):
-                        logger.debug("%s is no peer: %s", greeting.remote, reason)
+                        # Whoever only looks who lives here hangs up (`reaches`); the rest is worth a line, once: of each
+                        # kind, for the numbers in it are the caller's.
+                        kind = "".join(letter for letter in reason if not letter.isdigit())
+                        loud = reason != HUNG_UP and self._seldom.due(f"{greeting.remote.host} {kind}")
+                        logger.log(logging.INFO if loud else logging.DEBUG, "%s is no peer: %s", greeting.remote, reason)
                         return False
                     case ResponderSeen():
                         raise AssertionError("only a probe sees no more than the responder")

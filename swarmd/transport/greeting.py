@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from swarmd.domain.peers import Endpoint, PeerIdentity
 from swarmd.kit.world import World
 from swarmd.transport.connection import Connection
 from swarmd.wire.handshake import Handshake, HandshakeEvent, HandshakeFailed
+
+HUNG_UP: Final = "the peer hung up during the handshake"
 
 
 class Greeting(asyncio.Protocol):
@@ -42,7 +44,7 @@ class Greeting(asyncio.Protocol):
         """The machine's next event. A lost socket is a failed handshake."""
         while not self._events:
             if self._lost:
-                return HandshakeFailed(reason="the peer hung up during the handshake")
+                return HandshakeFailed(reason=HUNG_UP)
             if not self.transport.is_closing():
                 self.transport.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()

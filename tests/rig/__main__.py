@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.rig.lab import Unavailable, two_homes
 from tests.rig.nodes import Node, Unmet
-from tests.rig.scenarios import SCENARIOS, Swarm
+from tests.rig.scenarios import PLACES, SCENARIOS, Swarm
+from tests.rig.strangers import STRANGERS
 
 
 def main() -> int:
@@ -30,11 +31,11 @@ def main() -> int:
         folder = options.keep or Path(scratch)
         try:
             with two_homes() as lab:
-                nodes = {place: Node(lab, place, folder) for place in ("a1", "a2", "b1", "b2", "c", "x")}
+                nodes = {place: Node(lab, place, folder) for place in PLACES}
                 nodes["a1"].settings["SWARMD_UI_BUILTIN_MODEL"] = "true"  # it is alone when it starts, and gets the model
                 swarm = Swarm(nodes, lab)
                 try:
-                    for scenario in SCENARIOS:
+                    for scenario in (*SCENARIOS, *STRANGERS):
                         failed += not _play(scenario.__name__, scenario, swarm)
                         if options.only and scenario.__name__ == options.only[-1]:
                             break

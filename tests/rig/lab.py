@@ -4,9 +4,9 @@ Everything is in network namespaces that are made here and removed at the end, n
 machine's own network is touched. Both homes use the same private addresses, as homes do: an address that is passed on
 without thought leads to the wrong machine.
 
-    a1, a2 (192.168.1.11, .12) - home a - NAT (198.18.0.2) -+                +- c (198.18.0.10), the common member
+    a1, a2, a3 (192.168.1.11 to .13) - home a - NAT (198.18.0.2) -+                +- c (198.18.0.10), the common member
                                                             +- open network -+
-    b1, b2 (192.168.1.11, .12) - home b - NAT (198.18.0.3) -+                +- x (198.18.0.66), a stranger
+    b1, b2, b3 (192.168.1.11 to .13) - home b - NAT (198.18.0.3) -+                +- x (198.18.0.66), a stranger
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run(*command: str) -> str:
 
 @dataclass
 class Lab:
-    """The namespaces by name: `a1`, `a2`, `b1`, `b2`, `c`, `x`; routers `na`, `nb`; switches `ha`, `hb`, `open`."""
+    """The namespaces by name: `a1` to `a3`, `b1` to `b3`, `c`, `x`; routers `na`, `nb`; switches `ha`, `hb`, `open`."""
 
     prefix: str
     made: list[str] = field(default_factory=list)
@@ -80,6 +80,15 @@ class Lab:
         self.ip(place, "address", "add", f"{new}/24", "dev", "eth0")
         self.route(place, f"{HOME_NET}.1")
 
+    def move(self, address: str, old: str | None, new: str | None) -> None:
+        """An address of the open network, from one place to another; everybody forgets where it was."""
+        if old is not None:
+            self.ip(old, "address", "del", f"{address}/24", "dev", "eth0")
+        if new is not None:
+            self.ip(new, "address", "add", f"{address}/24", "dev", "eth0")
+        for place in ("na", "nb", "c", "x"):
+            self.ip(place, "neigh", "flush", "all")
+
     def nat(self, router: str, switch: str, outside: str) -> None:
         """A home router: what leaves gets its address, what comes in by itself is dropped."""
         self.make(router)
@@ -113,7 +122,7 @@ def two_homes() -> Iterator[Lab]:
         for home, outside in (("a", f"{OPEN_NET}.2"), ("b", f"{OPEN_NET}.3")):
             lab.switch(f"h{home}")
             lab.nat(f"n{home}", f"h{home}", outside)
-            for number in (1, 2):
+            for number in (1, 2, 3):
                 lab.make(f"{home}{number}")
                 lab.plug(f"{home}{number}", "eth0", f"h{home}", f"{HOME_NET}.{10 + number}")
                 lab.route(f"{home}{number}", f"{HOME_NET}.1")

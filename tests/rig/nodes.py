@@ -84,7 +84,16 @@ class Node:
         if number is signal.SIGKILL:
             self.process.wait()
 
+    def restart(self) -> None:
+        self.end()
+        self.start()
+
     def stop(self) -> None:
+        """For good."""
+        self.end()
+        self._inside.shutdown()
+
+    def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -92,7 +101,6 @@ class Node:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self._inside.shutdown()
 
     def inside(self, work: Callable[[], Any]) -> Any:
         """Runs a function with sockets of this place."""
@@ -113,6 +121,16 @@ class Node:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             raise OSError(f"{method} {path}: {error.code} {error.read()[:300]!r}") from error
+
+    def path(self, other: Node) -> str | None:
+        """How the control link to it goes: `direct`, `relay`, or None without one."""
+        rows = self.call("GET", "/api/admin/links")
+        found = [row["path"] for row in rows if row["purpose"] == "control" and row["node_id"][:16] == other.id[:16]]
+        return found[0] if found else None
+
+    def grown(self, since: int) -> int:
+        """Bytes of log since then."""
+        return self.log.stat().st_size - since
 
     def linked(self) -> set[str]:
         """Ids (shown form) of the peers with a live link."""
