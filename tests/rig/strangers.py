@@ -93,6 +93,7 @@ def a_replayed_handshake_leads_nowhere(swarm: Swarm) -> str:
     outside = socket.inet_aton(f"{OPEN_NET}.3")
     taken = [data for caller in recorder.streams if caller[0] == outside and len(data := recorder.whole(caller)) > 500]
     assert taken, f"no handshake was recorded, only {[len(one) for one in streams]} bytes"
+    time.sleep(2.0)  # so that a link that was made anew would be a younger one
     before, standing = c.log.stat().st_size, _since(c, b2)
 
     def replay() -> list[int]:
@@ -111,7 +112,7 @@ def a_replayed_handshake_leads_nowhere(swarm: Swarm) -> str:
     # Message 2 answers whoever begins well, and has no secret in it. Message 3 was made for another ephemeral key.
     assert set(heard) <= {0, _MESSAGE_2}, f"answered were {heard} bytes"
     assert max(heard) == _MESSAGE_2, "not one replay came as far as message 2"
-    assert _since(c, b2) > standing, "b2's link did not outlive the replays"
+    assert _since(c, b2) >= standing >= 1, "b2's link did not outlive the replays"
     text = c.log.read_text()[before:]
     assert text.count(f"{OPEN_NET}.66") == 1 and "is no peer" in text, f"the log says {text!r}"
     return f"{REPLAYS} replays of {len(taken[0])} recorded bytes: no frame accepted, refused once in the log with its reason"
