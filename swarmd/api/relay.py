@@ -93,7 +93,9 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     events.IdentityCloned: Row(
         kind="identity_cloned", category="security",
         say=lambda fact: Said(
-            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?",
+            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?"
+            if fact.at is not None
+            else "another machine has this node's key: is its data folder a copy?",
             toast=WARNING, node=fact.node,
         ),
     ),
@@ -107,6 +109,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     ),
     events.SummaryReceived: SILENT,
     events.SummaryRejected: SILENT,
+    events.SummaryForgotten: SILENT,
     events.ModelDiscovered: Row(
         kind="model_discovered", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{fact.name} is known now", model=fact.model),

@@ -32,6 +32,7 @@ from swarmd.kit.world import World
 from swarmd.peers import hello as hellos
 from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
@@ -122,6 +123,7 @@ class Links:
         bus: EventBus,
         gauges: Gauges,
         revocations: RevocationList,
+        gossip: Gossip,
         max_peers: int = MAX_PEERS,
     ) -> None:
         """`spawn`: of the supervisor that runs this service. Registers its messages with `dispatcher`.
@@ -146,11 +148,13 @@ class Links:
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
         self._neighbours = Neighbours(
-            own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, revoked=revocations.records
+            own=own, book=book, clock=world.clock, hear=self._hear, revoked=revocations.records
         )
+        self._gossip = gossip
         self._talks = Talks(
-            own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn
-        )
+            own=own, lines=self, neighbours=self._neighbours, gossip=gossip, revoked=revocations, dispatcher=dispatcher,
+            spawn=spawn,
+        )  # fmt: skip
 
     async def run(self, ready: Ready) -> None:
         """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
@@ -187,16 +191,23 @@ class Links:
         return tuple(sorted(node for node, purpose in self._places if purpose is Purpose.CONTROL and self._is_up(node)))
 
     def views(self) -> tuple[PeerView, ...]:
-        """Everybody in the book or connected, in the order of their ids."""
-        nodes = sorted({*self._book.nodes(), *self.connected()})
+        """Everybody in the book, connected, or heard of by gossip, in the order of their ids."""
+        nodes = sorted({*self._book.nodes(), *self.connected(), *self._gossip.known()})
         return tuple(view for node in nodes if (view := self.view(node)) is not None)
 
     def view(self, node: NodeId) -> PeerView | None:
         record = self._book.record(node)
         place = self._places.get((node, Purpose.CONTROL))
         leg = None if place is None else place.slot.current
+        summary, heard_at = self._gossip.summary(node), self._gossip.heard_at(node)
         if leg is None:
-            return None if record is None else PeerView(record=record, connected=False, addresses=record.endpoints)
+            if record is None and summary is None:
+                return None
+            record = record or PeerRecord(node=node, endpoints=(), last_seen=None)
+            return PeerView(
+                record=record, connected=False, addresses=record.endpoints, summary=summary, heard_at=heard_at,
+                heard_lately=self._gossip.is_present(node),
+            )  # fmt: skip
         connection = leg.link.connection
         if record is None:  # not in the book yet, or it is full
             record = PeerRecord(node=node, endpoints=_stated(connection), last_seen=self._world.clock.now())
@@ -207,8 +218,9 @@ class Links:
             rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
             min_rtt_ms=_ms(connection.min_rtt_s),
             rtt_samples=connection.rtt_samples,
-            summary=self._neighbours.summary(node),
+            summary=summary,
             addresses=self._book.proven_endpoints(node),
+            heard_at=heard_at,
         )
 
     def lines(self) -> tuple[LinkView, ...]:
@@ -242,8 +254,12 @@ class Links:
     # ---- told by others
 
     def announce(self, summary: NodeSummary) -> None:
-        """What this node says about itself from now on; a growing `version` makes it news."""
-        self._neighbours.announce(summary)
+        """What this node says about itself from now on."""
+        self._gossip.announce(summary)
+
+    def summary(self, node: NodeId) -> NodeSummary | None:
+        """What `node`, linked or not, last said about itself."""
+        return self._gossip.summary(node)
 
     async def offer(
         self, node: NodeId, endpoints: tuple[Endpoint, ...], *, source: Source, teller: NodeId | None = None
@@ -303,6 +319,7 @@ class Links:
         for node in nodes:
             if self.link(node) is None:
                 await self.forget(node)
+        self._gossip.forget()
         self._neighbours.refresh()
 
     def accepted(self, connection: Connection) -> None:
@@ -470,7 +487,7 @@ class Links:
         if place.purpose is not Purpose.CONTROL:
             return
         logger.info("link to %s is gone: %s", short(place.node), reason)
-        self._neighbours.gone(place.node)
+        self._gossip.gone(place.node)
         self._gauges.remove(f"peers.{place.node}")
         self._gauges.set("peers.connected", len(self.connected()))
         self._bus.publish(PeerDisconnected(node=place.node, reason=reason))

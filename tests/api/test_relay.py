@@ -20,6 +20,7 @@ SAMPLES: list[Fact] = [
     events.MemberAdmitted(node=PEER),
     events.MemberRevoked(node=PEER),
     events.IdentityCloned(node=PEER, at=Endpoint("10.0.0.7", 8810)),
+    events.IdentityCloned(node=PEER, at=None),
     events.PeerConnected(node=PEER),
     events.PeerDisconnected(node=PEER, reason="timeout"),
     events.ModelDiscovered(model=MODEL, name="Tiny"),
@@ -90,4 +91,4 @@ def test_a_fact_that_is_not_ours_is_silent() -> None:
 
 def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
-    assert silent == [events.SummaryReceived, events.SummaryRejected]
+    assert silent == [events.SummaryReceived, events.SummaryRejected, events.SummaryForgotten]

@@ -15,6 +15,7 @@ from swarmd.domain.peers import Endpoint
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.links import Links
 from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
@@ -32,6 +33,7 @@ ANY_PORT = Endpoint("127.0.0.1", 0)
 class Node:
     member: Member
     doors: Doors
+    gossip: Gossip
     links: Links
     renewal: Renewal
     joiner: Joiner
@@ -86,6 +88,14 @@ async def open_node(
             world=world,
             network=network,
         )
+        gossip = Gossip(
+            key=member.key,
+            network=lambda: member.membership.network,
+            certificate=lambda: member.membership.certificate,
+            revoked=member.membership.revocations.covers,
+            world=world,
+            bus=member.bus,
+        )
         links = Links(
             own=member.key.node,
             book=member.book,
@@ -96,6 +106,7 @@ async def open_node(
             bus=member.bus,
             gauges=gauges,
             revocations=member.membership.revocations,
+            gossip=gossip,
             max_peers=max_peers,
         )
         renewal = Renewal(
@@ -126,6 +137,7 @@ async def open_node(
         yield Node(
             member=member,
             doors=doors,
+            gossip=gossip,
             links=links,
             renewal=renewal,
             joiner=joiner,
