@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -27,7 +27,6 @@ from swarmd.domain.peers import NodeSummary
 from swarmd.domain.refusals import Forbidden, Refusal
 from swarmd.identity import certificates
 from swarmd.identity.certificates import SKEW_S, Certificate
-from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import Clock
 from swarmd.peers import facts
 from swarmd.peers.facts import FactRecord
@@ -69,7 +68,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Known:
-    """One node's newest record."""
+    """One node's newest record. A thousand of these should stay small: no set, no bucket in each."""
 
     record: FactRecord
     summary: NodeSummary
@@ -77,11 +76,17 @@ class Known:
     made_at: float
     """Monotonic: when the record was made, as it was told."""
     mark: int
-    patience: TokenBucket
+    credit: float
+    """How many more records of this node are taken now; as of `credit_at`."""
+    credit_at: float
     doubted: bool = False
     """Our link to the node went since."""
-    had_by: set[NodeId] = field(default_factory=set[NodeId])
+    had_by: tuple[NodeId, ...] = ()
     """Neighbours that told us this version or were told of it; at most as many as there are links."""
+
+    def add_had(self, neighbour: NodeId) -> None:
+        if neighbour not in self.had_by:
+            self.had_by += (neighbour,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ class FactTable:
             return Outcome(Verdict.REFUSED, record, why=why)
         if not facts.is_signed(record, network=network):
             return _forged(record)
-        if known is not None and not known.patience.try_take():
+        if known is not None and not self._take(known):
             return Outcome(Verdict.LATER, record)
         certificate = self._membership(record, known, network=network)
         if isinstance(certificate, Refusal):
@@ -317,16 +322,26 @@ class FactTable:
         age_s: float,
         known: Known | None,
     ) -> Known:
-        number = bytes.fromhex(record.node) + record.version.to_bytes(8)
-        patience = TokenBucket(RECORDS_PER_S, RECORDS_BURST, clock=self._clock) if known is None else known.patience
+        number, now = bytes.fromhex(record.node) + record.version.to_bytes(8), self._clock.monotonic()
         return Known(
             record=record,
             summary=summary,
             certificate=certificate,
-            made_at=self._clock.monotonic() - age_s,
+            made_at=now - age_s,
             mark=int.from_bytes(blake3(number).digest(MARK_BYTES)),
-            patience=patience,
+            credit=RECORDS_BURST if known is None else known.credit,
+            credit_at=now if known is None else known.credit_at,
         )
+
+    def _take(self, known: Known) -> bool:
+        """One more record of the same node: whether it is due."""
+        now = self._clock.monotonic()
+        known.credit = min(RECORDS_BURST, known.credit + (now - known.credit_at) * RECORDS_PER_S)
+        known.credit_at = now
+        if known.credit < 1:
+            return False
+        known.credit -= 1
+        return True
 
     def _make_room(self, newcomer: NodeId) -> bool:
         """Somebody overdue gives way, never somebody linked or heard of lately: inventing nodes pushes out nobody."""

@@ -1,9 +1,11 @@
 """Gossip: what a node says about itself reaches everybody, not only its direct neighbours.
 
 A record (`peers.facts`) travels in two ways. *Pushed*: its node sends it to all its neighbours at once, and whoever hears it
-for the first time sends it to FANOUT more, drawn by lot among those not known to have it. *Compared*: on a new link, and
-every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and what one side lacks
-is fetched or sent. The first is quick, the second finds what the first has lost; either alone would do in the end.
+for the first time sends it to FANOUT more, drawn by lot among those not known to have it. A moment later HINTED others, if
+they have not shown meanwhile that they have it too, are told that it is there: 40 bytes for 900. *Compared*: on a new link,
+after a failure, and every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and
+what one side lacks is fetched or sent. The first is quick, the second finds what the first has lost; it alone would do in
+the end.
 
 What is believed and kept is `peers.fact_table`'s to decide; this module keeps what is to be told to whom. One coroutine for
 each control link says one thing at a time and waits for the answer, and only the ids of what is to be told are kept: a peer
@@ -14,9 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from swarmd.domain.events import IdentityCloned, SummaryForgotten, SummaryReceived, SummaryRejected
@@ -34,10 +38,12 @@ from swarmd.peers import facts
 from swarmd.peers.fact_table import MAX_NODES, FactTable, Known, Outcome, Verdict
 from swarmd.peers.facts import BOOT_BYTES, NO_RIVAL, FactRecord
 from swarmd.wire.gossip import (
+    MAX_HINTS,
     MAX_TOLD,
     Compare,
     Facts,
     Given,
+    Pair,
     Told,
     Versions,
     Want,
@@ -50,8 +56,13 @@ from swarmd.wire.gossip import (
 )
 from swarmd.wire.messages import Heard
 
-FANOUT: Final = 4
-"""With 4 a record is at 1,000 nodes of 8 links each after five steps. Fewer leave more to comparisons, which are slower."""
+FANOUT: Final = 2
+"""Measured with 1,000 nodes of 8 links each (docs/performance.md)."""
+HINTED: Final = 5
+"""With FANOUT and the teller all of 8 neighbours. Of more, so many are enough for a record to get everywhere."""
+HINT_FROM_S: Final = 0.8
+HINT_TO_S: Final = 1.2
+"""By then nearly everybody has it, and one neighbour in two has shown it: few hints are left, for the few it passed by."""
 BATCH_FROM_S: Final = 0.1
 BATCH_TO_S: Final = 0.25
 """How long what others said waits for company; with five steps everybody knows within about a second."""
@@ -86,6 +97,12 @@ class _Neighbour:
 
     pending: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
     """Whose records it is to be told, in this order; at most one for each node in the table."""
+    hints: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
+    """Whose newest version is only to be mentioned; at most one for each node in the table."""
+    hints_at: float = math.inf
+    """Monotonic: when the hints are due."""
+    wanted: dict[NodeId, None] = field(default_factory=dict[NodeId, None])
+    """Whose newer version it has mentioned; at most one for each node that there is room for."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set together with `news` for what does not wait for company."""
@@ -132,6 +149,10 @@ class Gossip:
         self._jumps = TokenBucket(JUMPS_PER_S, JUMPS_BURST, clock=world.clock)
         self._patience: OrderedDict[NodeId, _Patience] = OrderedDict()
         """By node, not by link: dialling again does not renew it. The one heard longest ago goes first."""
+        self._wanted: dict[NodeId, int] = {}
+        """Versions that we are about to ask one neighbour for, so that we do not ask all; at most MAX_NODES."""
+        self._broken: set[NodeId] = set()
+        """Neighbours whom something did not reach; each is compared with as soon as it can be talked to again."""
         self._liars: set[NodeId] = set()
         """Tellers of forged records: not listened to again until the next start. At most one for each certificate of our
         network that ever linked."""
@@ -184,24 +205,36 @@ class Gossip:
         if not self._publish():  # perhaps we belong to a network only now
             self._queue(neighbour, self._key.node, hurry=True)
         # Both ends know which of them compares first.
-        compare_at = self._world.clock.monotonic() + (0.0 if self._key.node < node else self._pause_s())
+        first = self._key.node < node or node in self._broken
+        self._broken.discard(node)
+        compare_at = self._world.clock.monotonic() + (0.0 if first else self._pause_s())
         try:
             while True:
-                if neighbour.pending:
+                now = self._world.clock.monotonic()
+                if neighbour.pending or now >= neighbour.hints_at:
                     await self._tell(node, neighbour, ask)
-                elif (wait_s := compare_at - self._world.clock.monotonic()) <= 0:
+                elif neighbour.wanted:
+                    await self._fetch_wanted(node, neighbour, ask)
+                elif now >= compare_at:
                     await self._compare(node, neighbour, ask)
                     compare_at = self._world.clock.monotonic() + self._pause_s()
                 else:
                     neighbour.news.clear()
-                    await _wait(neighbour.news, timeout_s=wait_s)
+                    await _wait(neighbour.news, timeout_s=min(compare_at, neighbour.hints_at) - now)
+        except Exception:
+            self._broken.add(node)
+            raise
         finally:
+            for one in neighbour.wanted:
+                self._wanted.pop(one, None)
             if self._neighbours.get(node) is neighbour:  # else a newer link to the same node has taken over
                 del self._neighbours[node]
 
-    async def heard(self, teller: NodeId, told: Sequence[Told]) -> None:
+    async def heard(self, teller: NodeId, told: Sequence[Told], hints: bytes = b"") -> None:
         """Records from a linked neighbour, pushed or asked for. One message at a time and a few records at once, so that
         a flood of them holds up neither tokens nor those who listen to the facts that come of it."""
+        if hints:
+            self._take_hints(teller, hints)
         async with self._reading:
             for number, one in enumerate(told, start=1):
                 if teller in self._liars:
@@ -315,38 +348,52 @@ class Gossip:
         """First heard from `teller`: to a few of those who may not know."""
         known = self._table.known(node)
         assert known is not None, "it was just kept"
-        known.had_by.add(teller)
+        known.add_had(teller)
         others = [one for one in self._neighbours if one not in known.had_by and one != node]
         chosen: list[NodeId] = []
-        while others and len(chosen) < FANOUT:
+        while others and len(chosen) < FANOUT + HINTED:
             at = min(int(self._world.entropy.uniform(0, len(others))), len(others) - 1)
             others[at], others[-1] = others[-1], others[at]
             chosen.append(others.pop())
         if teller != node and node in self._neighbours:
-            chosen.append(node)  # linked to us, and yet we hear it from elsewhere: if it has a double, it learns so
-        for one in chosen:
+            chosen.insert(0, node)  # linked to us, and yet we hear it from elsewhere: if it has a double, it learns so
+        for one in chosen[:FANOUT]:
             self._queue(self._neighbours[one], node)
+        for one in chosen[FANOUT:]:
+            self._hint(self._neighbours[one], node)
         if (theirs := self._neighbours.get(teller)) is not None:
             theirs.pending.pop(node, None)
+            theirs.hints.pop(node, None)
 
     def _has_it(self, teller: NodeId, known: Known, version: int) -> None:
         """It told us what we know: we need not tell it."""
         if version == known.record.version:
-            known.had_by.add(teller)
+            known.add_had(teller)
             if (neighbour := self._neighbours.get(teller)) is not None:
                 neighbour.pending.pop(known.record.node, None)
+                neighbour.hints.pop(known.record.node, None)
+
+    def _hint(self, neighbour: _Neighbour, node: NodeId) -> None:
+        if node in neighbour.pending:
+            return
+        if not neighbour.hints:
+            neighbour.hints_at = self._world.clock.monotonic() + self._world.entropy.uniform(HINT_FROM_S, HINT_TO_S)
+            neighbour.news.set()
+        neighbour.hints[node] = None
 
     def _queue(self, neighbour: _Neighbour, node: NodeId, *, hurry: bool = False) -> None:
         if node not in self._table:
             return
+        neighbour.hints.pop(node, None)
         neighbour.pending[node] = None
         neighbour.news.set()
         if hurry:
             neighbour.hurry.set()
 
     async def _tell(self, node: NodeId, neighbour: _Neighbour, ask: Ask) -> None:
-        """One message of what is pending, after a short wait for more unless it is our own."""
-        if not neighbour.hurry.is_set():
+        """One message of what is pending, after a short wait for more unless it is our own; and of the hints that are
+        due."""
+        if neighbour.pending and not neighbour.hurry.is_set():
             await _wait(neighbour.hurry, timeout_s=self._world.entropy.uniform(BATCH_FROM_S, BATCH_TO_S))
         neighbour.hurry.clear()
         pending = list(neighbour.pending)
@@ -354,9 +401,50 @@ class Gossip:
         for one in pending[:answered]:
             del neighbour.pending[one]
             if (known := self._table.known(one)) is not None:
-                known.had_by.add(node)
-        if told:
-            await ask(Facts(told=told), Heard)
+                known.add_had(node)
+        hints: list[Pair] = []
+        if self._world.clock.monotonic() >= neighbour.hints_at:
+            hinted = list(islice(neighbour.hints, MAX_HINTS))
+            hints += [Pair(one, known.record.version) for one in hinted if (known := self._table.known(one)) is not None]
+            for one in hinted:
+                del neighbour.hints[one]
+            if not neighbour.hints:
+                neighbour.hints_at = math.inf
+        if told or hints:
+            await ask(Facts(told=told, hints=pack_pairs(hints)), Heard)
+
+    def _take_hints(self, teller: NodeId, hints: bytes) -> None:
+        """What the teller has; of what we lack, only one neighbour is asked."""
+        pairs, neighbour = unpack_pairs(hints), self._neighbours.get(teller)
+        if pairs is None or neighbour is None or not self._patience_with(teller).records.try_take(len(pairs)):
+            return
+        for pair in pairs:
+            if (known := self._table.known(pair.node)) is not None:
+                self._has_it(teller, known, pair.version)
+        versions = {pair.node: pair.version for pair in pairs}
+        for node in self._table.lacking(pairs):
+            if self._wanted.get(node, -1) < versions[node] and len(self._wanted) < MAX_NODES:
+                self._wanted[node] = versions[node]
+                neighbour.wanted[node] = None
+                neighbour.news.set()
+
+    async def _fetch_wanted(self, node: NodeId, neighbour: _Neighbour, ask: Ask) -> None:
+        wanted = list(neighbour.wanted)
+        pairs = [Pair(one, version) for one in wanted if (version := self._wanted.get(one)) is not None]
+        try:
+            await self._fetch(node, self._table.lacking(pairs), ask)
+        finally:
+            for one in wanted:
+                neighbour.wanted.pop(one, None)
+                self._wanted.pop(one, None)
+
+    async def _fetch(self, node: NodeId, left: Sequence[NodeId], ask: Ask) -> None:
+        while left:
+            given = await ask(Want(nodes=pack_nodes(left[:MAX_TOLD])), Given)
+            if given is None or not 0 < given.answered <= len(left):
+                return
+            left = left[given.answered :]
+            await self.heard(node, given.told)
 
     async def _compare(self, node: NodeId, neighbour: _Neighbour, ask: Ask) -> None:
         """Find out what either side lacks; ours is fetched, theirs queued."""
@@ -369,13 +457,7 @@ class Gossip:
         differing = [bucket for bucket in reply.differing if bucket < buckets]
         for one in self._table.ahead(pairs, differing, buckets=buckets):
             self._queue(neighbour, one, hurry=True)
-        left = self._table.lacking(pairs)
-        while left:
-            given = await ask(Want(nodes=pack_nodes(left[:MAX_TOLD])), Given)
-            if given is None or not 0 < given.answered <= len(left):
-                return
-            left = left[given.answered :]
-            await self.heard(node, given.told)
+        await self._fetch(node, self._table.lacking(pairs), ask)
 
     # ---- inside
 

@@ -115,7 +115,7 @@ class Talks:
 
     async def _heard_facts(self, message: Facts, payload: memoryview, peer: PeerIdentity) -> Heard:
         if self._lines.link(peer.node) is not None:
-            await self._gossip.heard(peer.node, message.told)
+            await self._gossip.heard(peer.node, message.told, message.hints)
         return Heard()
 
     async def _compared(self, message: Compare, payload: memoryview, peer: PeerIdentity) -> Versions | Refusal:

@@ -25,6 +25,7 @@ BATCH_BYTES: Final = 64 * 1024
 NODE_BYTES: Final = 32
 MARK_BYTES: Final = 8
 MAX_BUCKETS: Final = 256
+MAX_HINTS: Final = 256  # pairs in one message, 10 KB
 MAX_PAIRS: Final = 5000  # two tables of `peers.fact_table.MAX_NODES`, one of them of the dismissed, and room to grow
 _PAIR: Final = struct.Struct(">32sQ")
 _DISMISSED: Final = 1 << 63
@@ -43,6 +44,8 @@ class Facts:
     """What nodes say about themselves, the teller or others. Answered with Heard when it was read."""
 
     told: Annotated[tuple[Told, ...], msgspec.Meta(max_length=MAX_TOLD)]
+    hints: Annotated[bytes, msgspec.Meta(max_length=MAX_HINTS * 40)] = b""
+    """Further news that the teller has, as `pack_pairs`; whoever lacks it asks for it."""
 
 
 @message(81)

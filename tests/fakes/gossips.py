@@ -136,7 +136,7 @@ class Wire:
             raise LinkLost("lost")
         match arrived:
             case Facts():
-                await there.gossip.heard(here.id, arrived.told)
+                await there.gossip.heard(here.id, arrived.told, arrived.hints)
                 answer: object = Heard()
             case Compare():
                 answer = there.gossip.compared(here.id, arrived)

@@ -18,11 +18,33 @@ from swarmd.domain.refusals import Busy, Forbidden
 from swarmd.identity import certificates
 from swarmd.kit.world import World
 from swarmd.peers import facts
-from swarmd.peers.fact_table import FORGET_S, PRESENT_S, TOLD_S
-from swarmd.peers.gossip import BATCH_TO_S, COMPARE_S, COMPARES_BURST, FANOUT, JUMPS_BURST, LISTEN_BURST, SLICE
+from swarmd.peers.fact_table import FORGET_S, MAX_NODES, PRESENT_S, TOLD_S
+from swarmd.peers.gossip import (
+    BATCH_TO_S,
+    COMPARE_S,
+    COMPARES_BURST,
+    FANOUT,
+    HINT_TO_S,
+    HINTED,
+    JUMPS_BURST,
+    LISTEN_BURST,
+    SLICE,
+)
 from swarmd.transport.rpc import LinkLost
-from swarmd.wire.gossip import MAX_TOLD, Compare, Facts, Given, Versions, Want, pack_nodes, unpack_nodes
-from tests.fakes.gossips import NETWORK, Station, Wire, certificate_of, key_of, open_wire, summary_of, told
+from swarmd.wire.gossip import (
+    MAX_TOLD,
+    Compare,
+    Facts,
+    Given,
+    Pair,
+    Versions,
+    Want,
+    pack_nodes,
+    pack_pairs,
+    unpack_nodes,
+)
+from swarmd.wire.messages import encode
+from tests.fakes.gossips import NETWORK, Station, Wire, certificate_of, cost, key_of, open_wire, summary_of, told
 from tests.fakes.linked import Node, Swarm, joined, open_swarm
 
 pytestmark = pytest.mark.looptime
@@ -109,6 +131,96 @@ async def test_what_others_said_goes_to_a_few_and_waits_for_company(wire: Wire) 
     assert sum(knows(one, teller, version) for one in rest) == FANOUT
     await until(lambda: all(knows(one, teller, version) for one in rest), within_s=COMPARE_S * 3)
     assert wire.by_type["Given"] > 0, "found by comparing"
+
+
+async def test_those_passed_by_are_told_that_there_is_something(wire: Wire) -> None:
+    hub, teller, *rest = (wire.add(number) for number in range(1, 2 + FANOUT + HINTED + 1))
+    for one in (teller, *rest):
+        wire.link(hub, one)
+    await asyncio.sleep(5)
+    version = announce(teller)
+    await asyncio.sleep(0.1 + BATCH_TO_S)
+    assert sum(knows(one, teller, version) for one in rest) == FANOUT
+    await asyncio.sleep(HINT_TO_S)
+    assert all(knows(one, teller, version) for one in rest), "long before anything is compared"
+
+
+async def test_only_one_neighbour_is_asked_for_what_several_hint_at(wire: Wire) -> None:
+    one, *tellers = (wire.add(number) for number in range(1, 5))
+    asked: list[NodeId] = []
+
+    def ask_of(teller: NodeId):
+        async def ask(message: object, reply: type) -> Any:
+            if isinstance(message, Want):
+                asked.append(teller)
+                await asyncio.sleep(0.1)
+                return Given(answered=1, told=told(record))
+            return None
+
+        return ask
+
+    record = record_of(9, version=int(wire.world.clock.now() * 1000))
+    talks = [asyncio.ensure_future(one.gossip.converse(teller.id, ask_of(teller.id))) for teller in tellers]
+    await asyncio.sleep(5)
+    hints = pack_pairs([Pair(key_of(9).node, int.from_bytes(record[33:41]))])
+    for teller in tellers:
+        await one.gossip.heard(teller.id, (), hints)
+    await asyncio.sleep(1)
+    assert asked == [tellers[0].id] and one.gossip.known() == (key_of(9).node,)
+    for teller in tellers:
+        await one.gossip.heard(teller.id, (), hints)
+    await asyncio.sleep(1)
+    assert len(asked) == 1, "known by now"
+    assert one.gossip._wanted == {}
+    for talk in talks:
+        talk.cancel()
+    await asyncio.gather(*talks, return_exceptions=True)
+
+
+async def test_hints_that_lead_nowhere_are_forgotten_and_bounded(wire: Wire) -> None:
+    one, teller = wire.add(1), wire.add(2)
+    wanted = 0
+
+    async def ask(message: object, reply: type) -> Any:
+        nonlocal wanted
+        if isinstance(message, Want):
+            wanted += 1
+            return Given(answered=len(message.nodes) // 32, told=())
+        return None
+
+    talk = asyncio.ensure_future(one.gossip.converse(teller.id, ask))
+    await asyncio.sleep(1)
+    await one.gossip.heard(teller.id, (), b"not whole pairs")
+    for number in range(100):
+        invented = [Pair(NodeId(f"{number * 1000 + at:064x}"), 1) for at in range(250)]
+        await one.gossip.heard(teller.id, (), pack_pairs(invented))
+        assert len(one.gossip._wanted) <= MAX_NODES
+    await asyncio.sleep(5)
+    assert one.gossip._wanted == {} and one.gossip.known() == ()
+    assert 0 < wanted <= LISTEN_BURST / MAX_TOLD + 2
+    talk.cancel()
+    await asyncio.gather(talk, return_exceptions=True)
+
+
+async def test_after_a_failure_the_two_compare_at_once(wire: Wire) -> None:
+    """The one with the greater id, who waits for the other to begin on a new link."""
+    one, two = sorted((wire.add(1), wire.add(2)), key=lambda station: station.id)
+    asked: list[type] = []
+
+    async def broken(message: object, reply: type) -> Any:
+        raise LinkLost("broken")
+
+    async def ask(message: object, reply: type) -> Any:
+        asked.append(type(message))
+
+    announce(two)
+    with pytest.raises(LinkLost):
+        await two.gossip.converse(one.id, broken)
+    talk = asyncio.ensure_future(two.gossip.converse(one.id, ask))
+    await asyncio.sleep(1)
+    assert asked == [Facts, Compare]
+    talk.cancel()
+    await asyncio.gather(talk, return_exceptions=True)
 
 
 async def test_nobody_is_told_what_it_told_us(wire: Wire) -> None:
@@ -435,7 +547,20 @@ async def test_a_node_put_out_is_forgotten_everywhere_at_once(swarm: Swarm) -> N
     await until(lambda: second.links.summary(last.id) is None, within_s=5)
 
 
-async def test_wishes_reach_only_linked_nodes(swarm: Swarm) -> None:
+async def test_the_light_wire_counts_what_a_real_link_sends(swarm: Swarm) -> None:
+    first, second = await chained(swarm, 2)
+    link = first.links.link(second.id)
+    assert link is not None
+    say(second, "Z")
+    await asyncio.sleep(2)
+    connection, wish = link.connection, Want(nodes=pack_nodes([second.id]))
+    before = connection.bytes_out, connection.bytes_in
+    reply = await link.call(wish, Given, timeout_s=5)
+    sent, got = connection.bytes_out - before[0], connection.bytes_in - before[1]
+    assert (sent, got) == (cost(encode(wish)[1]), cost(encode(reply.message)[1]))
+
+
+async def test_what_is_asked_for_is_given_over_a_real_link(swarm: Swarm) -> None:
     first, second = await chained(swarm, 2)
     link = first.links.link(second.id)
     assert link is not None
