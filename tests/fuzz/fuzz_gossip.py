@@ -3,8 +3,8 @@
     python -m tests.fuzz.fuzz_gossip --seconds 60 --seed 1
 
 Half of the mutated records are signed anew, so that what lies behind the signature is reached as well. Whatever comes in,
-the table answers with a verdict, a message is decoded or refused, and what was kept can be told on and is believed by another
-node. The seed and the number of the case are printed with a failure.
+the table answers with a verdict, a message is decoded or refused, and what was kept can be told on and is believed by
+another node. The seed and the number of the case are printed with a failure.
 """
 
 from __future__ import annotations
