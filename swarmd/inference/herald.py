@@ -19,6 +19,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
+from swarmd.peers.fact_table import AHEAD_S
 
 COALESCE_S: Final = 0.2  # a model that is loaded or deleted makes a fact for every shard within milliseconds
 TELLS_BURST: Final = 8
@@ -27,6 +28,7 @@ LOOK_S: Final = 30.0  # how often the numbers that drift are looked at
 DRIFT_S: Final = 60.0  # plans are made with these numbers, and every node checks again before it loads anything
 HEARTBEAT_S: Final = 180.0  # of 1,000 nodes some six a second, 700 bytes each; see docs/performance.md
 JITTER: Final = 0.15  # of the heartbeat, so that nodes that start together do not speak together
+BELIEVED_AHEAD_MS: Final = int(AHEAD_S * 1000)
 RAM_STEP: Final = 16 * 1024 * 1024  # free memory in steps of 16 MiB: its flicker is no news
 RAM_DRIFT: Final = 1 / 32  # of all memory: 512 MiB of 16 GiB, about a shard
 SPEED_DRIFT: Final = 0.1  # of the measured time of a layer: measurements scatter by half as much
@@ -102,9 +104,10 @@ class Herald:
         return True
 
     def summary(self) -> NodeSummary:
-        """A version is the time in milliseconds, and more than the last one: a clock set back must not silence us."""
+        """A version is the time in milliseconds, and more than the last one: a clock set back must not silence us. One set
+        back by more than a day must not either: what was dated so far ahead, nobody has believed."""
         version = int(self._world.clock.now() * 1000)
-        if self._told is not None:
+        if self._told is not None and self._told.version <= version + BELIEVED_AHEAD_MS:
             version = max(version, self._told.version + 1)
         free = max(0, min(self._free_ram(), self._total_ram_bytes))
         return NodeSummary(

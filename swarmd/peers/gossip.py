@@ -35,7 +35,7 @@ from swarmd.kit.flow import TokenBucket
 from swarmd.kit.logs import Seldom
 from swarmd.kit.world import World
 from swarmd.peers import facts
-from swarmd.peers.fact_table import MAX_NODES, FactTable, Known, Outcome, Verdict
+from swarmd.peers.fact_table import AHEAD_S, MAX_NODES, FactTable, Known, Outcome, Verdict
 from swarmd.peers.facts import BOOT_BYTES, NO_RIVAL, FactRecord
 from swarmd.wire.gossip import (
     MAX_HINTS,
@@ -189,6 +189,7 @@ class Gossip:
         self._ours = summary
         self._made_for = None
         self._publish()
+        self.forget()  # a node without links compares nothing
 
     def gone(self, node: NodeId) -> None:
         """The last control link to `node` is over."""
@@ -276,7 +277,10 @@ class Gossip:
         network, certificate, ours = self._network(), self._certificate(), self._ours
         if network is None or ours is None or self._made_for == (network, certificate):
             return False
-        version = max(ours.version, self._version + 1, self._above + 1)
+        floor = max(self._version, self._above)
+        if floor > (self._world.clock.now() + AHEAD_S) * 1000:
+            floor = 0  # our clock was far ahead: nobody believed that, and nobody would believe what is above it
+        version = max(ours.version, floor + 1)
         summary = facts.fitted(replace(ours, version=version))
         if (left_out := len(ours.holdings) - len(summary.holdings)) and self._seldom.due("holdings left out"):
             told = len(summary.holdings)

@@ -94,6 +94,10 @@ def test_a_clock_set_back_does_not_silence_the_node(world: World) -> None:
     scene.shards = (1,)
     herald.tell()
     assert scene.told[1].version == scene.told[0].version + 1
+    world.clock.shift(-3 * 24 * 3600)
+    scene.shards = (2,)
+    herald.tell()
+    assert scene.told[2].version < scene.told[0].version, "it was days ahead, and nobody believed it"
 
 
 def test_flickering_memory_is_no_news(world: World) -> None:

@@ -331,6 +331,28 @@ async def test_a_restarted_node_is_known_anew_though_its_clock_was_set_back(wire
     assert again.gossip._clone_known is False, "our last run is no clone"
 
 
+async def test_a_clock_that_was_days_ahead_and_is_set_right_silences_nobody(wire: Wire, world: World) -> None:
+    one, two = line(wire, 2)
+    days = 3 * 24 * 3600 * 1000
+    now_ms = int(world.clock.now() * 1000)
+    one.gossip.announce(summary_of(one.id, version=now_ms + days))
+    await asyncio.sleep(1)
+    assert two.gossip.summary(one.id) is None
+    announce(one)
+    await asyncio.sleep(1)
+    assert two.gossip.summary(one.id) is not None
+
+
+async def test_a_node_without_links_forgets_too(wire: Wire) -> None:
+    one, two = line(wire, 2)
+    announce(two)
+    await asyncio.sleep(1)
+    wire.unlink(one, two)
+    await asyncio.sleep(FORGET_S)
+    announce(one)
+    assert one.gossip.known() == ()
+
+
 async def test_a_network_that_comes_later_is_told_then(world: World) -> None:
     async with open_wire(world) as wire:
         one, two = wire.add(1), wire.add(2)
