@@ -152,7 +152,8 @@ class Gossip:
         self._wanted: dict[NodeId, int] = {}
         """Versions that we are about to ask one neighbour for, so that we do not ask all; at most MAX_NODES."""
         self._broken: set[NodeId] = set()
-        """Neighbours whom something did not reach; each is compared with as soon as it can be talked to again."""
+        """Neighbours whom something did not reach; each is compared with as soon as it can be talked to again. At most one
+        for each node that ever linked."""
         self._liars: set[NodeId] = set()
         """Tellers of forged records: not listened to again until the next start. At most one for each certificate of our
         network that ever linked."""
@@ -342,7 +343,9 @@ class Gossip:
                 self._bus.publish(SummaryRejected(node=record.node, reason=outcome.why))
             case Verdict.REFUSED:
                 if self._seldom.due(outcome.why):
-                    logger.info("facts from node %s are not kept: %s", short(teller), outcome.why)
+                    # A neighbour whose own facts are refused is of no use here, and somebody can see to it.
+                    level = logging.WARNING if record is not None and record.node == teller else logging.DEBUG
+                    logger.log(level, "facts from node %s are not kept: %s", short(teller), outcome.why)
             case Verdict.LATER:
                 assert record is not None, "it was signed"
                 if self._seldom.due(f"chatters {record.node}"):

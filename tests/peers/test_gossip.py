@@ -14,9 +14,10 @@ import pytest
 
 from swarmd.domain.events import IdentityCloned, SummaryForgotten, SummaryReceived, SummaryRejected
 from swarmd.domain.ids import NodeId
+from swarmd.domain.peers import Endpoint
 from swarmd.domain.refusals import Busy, Forbidden
 from swarmd.identity import certificates
-from swarmd.kit.world import World
+from swarmd.kit.world import World, seeded_world
 from swarmd.peers import facts
 from swarmd.peers.fact_table import FORGET_S, MAX_NODES, PRESENT_S, TOLD_S
 from swarmd.peers.gossip import (
@@ -45,7 +46,7 @@ from swarmd.wire.gossip import (
 )
 from swarmd.wire.messages import encode
 from tests.fakes.gossips import NETWORK, Station, Wire, certificate_of, cost, key_of, open_wire, summary_of, told
-from tests.fakes.linked import Node, Swarm, joined, open_swarm
+from tests.fakes.linked import Node, Swarm, joined, open_node, open_swarm
 
 pytestmark = pytest.mark.looptime
 
@@ -555,6 +556,27 @@ async def test_whole_nodes_in_a_line_know_each_other_without_a_link(swarm: Swarm
     assert region_at(first, last) == "B" and region_at(last, first) == "A"
     swarm.hub.heal(swarm.host(2), swarm.host(3))
     await until(lambda: region_at(first, last) == region_at(last, first) == "C", within_s=30)
+
+
+async def test_a_copied_data_folder_is_reported_on_both_sides_over_links(swarm: Swarm) -> None:
+    nodes = [await swarm.start(seed) for seed in (1, 2, 3)]
+    for node in nodes[1:]:
+        await joined(node, nodes[0])
+    for node in nodes:
+        say(node, "A")
+    await asyncio.sleep(30)
+    original = nodes[2]
+    copy = open_node(
+        3, world=seeded_world(99), folder=swarm.folder, network=swarm.hub.network("10.0.0.99"),
+        listen=Endpoint("0.0.0.0", 8810), database=swarm.databases[3],
+    )  # fmt: skip
+    async with copy as double:
+        with original.member.bus.spy() as at_original, double.member.bus.spy() as at_double:
+            say(double, "B")
+            proof = IdentityCloned(node=original.id, at=None)
+            await at_original.wait_for(IdentityCloned, timeout_s=120)
+            await at_double.wait_for(IdentityCloned, timeout_s=120)
+            assert at_original.of(IdentityCloned) == at_double.of(IdentityCloned) == [proof]
 
 
 async def test_a_node_put_out_is_forgotten_everywhere_at_once(swarm: Swarm) -> None:
