@@ -48,11 +48,18 @@ class FactRecord:
     version: int
     boot: bytes
     rival: bytes
-    certificate: bytes
-    """As `identity.certificates` encodes it. Empty: none, as in a network that asks for none."""
-    summary: bytes
+    certificate_bytes: int
     data: bytes
-    """The whole record."""
+    """The whole record; kept once, for a table has many."""
+
+    @property
+    def certificate(self) -> bytes:
+        """As `identity.certificates` encodes it. Empty: none, as in a network that asks for none."""
+        return self.data[_HEAD.size : _HEAD.size + self.certificate_bytes]
+
+    @property
+    def summary(self) -> bytes:
+        return self.data[_HEAD.size + self.certificate_bytes : -SIGNATURE_BYTES]
 
 
 def make(
@@ -96,8 +103,7 @@ def decode(data: bytes) -> FactRecord | Forbidden:
         version=version,
         boot=boot,
         rival=rival,
-        certificate=data[_HEAD.size : _HEAD.size + length],
-        summary=data[_HEAD.size + length : -SIGNATURE_BYTES],
+        certificate_bytes=length,
         data=data,
     )
 

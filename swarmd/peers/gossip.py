@@ -1,11 +1,10 @@
 """Gossip: what a node says about itself reaches everybody, not only its direct neighbours.
 
 A record (`peers.facts`) travels in two ways. *Pushed*: its node sends it to all its neighbours at once, and whoever hears it
-for the first time sends it to FANOUT more, drawn by lot among those not known to have it. A moment later HINTED others, if
-they have not shown meanwhile that they have it too, are told that it is there: 40 bytes for 900. *Compared*: on a new link,
-after a failure, and every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and
-what one side lacks is fetched or sent. The first is quick, the second finds what the first has lost; it alone would do in
-the end.
+for the first time sends it to FANOUT more, drawn by lot among those not known to have it. A moment later the others, if they
+have not shown meanwhile that they have it too, are told that it is there: 40 bytes for 900. *Compared*: on a new link, after a
+failure, and every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and what one
+side lacks is fetched or sent. The first is quick, the second finds what the first has lost; it alone would do in the end.
 
 What is believed and kept is `peers.fact_table`'s to decide; this module keeps what is to be told to whom. One coroutine for
 each control link says one thing at a time and waits for the answer, and only the ids of what is to be told are kept: a peer
@@ -57,22 +56,25 @@ from swarmd.wire.gossip import (
 from swarmd.wire.messages import Heard
 
 FANOUT: Final = 2
-"""Measured with 1,000 nodes of 8 links each (docs/performance.md)."""
+"""One fewer takes a fifth off the bytes and adds half to the time, one more the reverse (docs/performance.md)."""
 HINTED: Final = 5
-"""With FANOUT and the teller all of 8 neighbours. Of more, so many are enough for a record to get everywhere."""
+HINT_ALL: Final = 16
+"""Who has no more links than this passes nobody by: a neighbour with two or three links may hear it from nobody else. Of
+more links HINTED are told, for where links are many each hint costs most; what that leaves out is found by comparing."""
 HINT_FROM_S: Final = 0.8
 HINT_TO_S: Final = 1.2
 """By then nearly everybody has it, and one neighbour in two has shown it: few hints are left, for the few it passed by."""
 BATCH_FROM_S: Final = 0.1
 BATCH_TO_S: Final = 0.25
-"""How long what others said waits for company; with five steps everybody knows within about a second."""
-COMPARE_S: Final = 30.0
-"""How often a node compares its table with that of a neighbour. What a push has lost is found within one or two."""
+"""How long what others said waits for company. A change then takes one to three seconds to everybody among 1,000 nodes."""
+COMPARE_S: Final = 15.0
+"""How often a node compares its table with that of a neighbour. What a push has lost is found within two or three; with
+1,000 nodes the marks take 2 KB, a hundredth of what the records take meanwhile."""
 
 LISTEN_BURST: Final = 2.0 * MAX_NODES  # records: a whole table on a new link, and as much news meanwhile
 LISTEN_PER_S: Final = 100.0  # reading a new one takes a third of a millisecond; 1,000 busy nodes make some 15 a second
 COMPARES_BURST: Final = 6
-COMPARES_PER_S: Final = 0.1  # one costs us some milliseconds and up to 160 KB; an honest neighbour asks twice a minute
+COMPARES_PER_S: Final = 0.2  # one costs us a millisecond and up to 160 KB; an honest neighbour asks four times a minute
 SLICE: Final = 16  # records read before others have a turn: 5 ms, less than tokens notice
 JUMPS_BURST: Final = 3
 JUMPS_PER_S: Final = 1 / 30  # two nodes with one key number each other up for as long as both run; this is their pace
@@ -358,7 +360,8 @@ class Gossip:
         known.add_had(teller)
         others = [one for one in self._neighbours if one not in known.had_by and one != node]
         chosen: list[NodeId] = []
-        while others and len(chosen) < FANOUT + HINTED:
+        wanted = len(others) if len(self._neighbours) <= HINT_ALL else FANOUT + HINTED
+        while others and len(chosen) < wanted:
             at = min(int(self._world.entropy.uniform(0, len(others))), len(others) - 1)
             others[at], others[-1] = others[-1], others[at]
             chosen.append(others.pop())
