@@ -2,8 +2,8 @@
 
 A record (`peers.facts`) travels in two ways. *Pushed*: its node sends it to all its neighbours at once, and whoever hears it
 for the first time sends it to FANOUT more, drawn by lot among those not known to have it. A moment later the others, if they
-have not shown meanwhile that they have it too, are told that it is there: 40 bytes for 900. *Compared*: on a new link, after a
-failure, and every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and what one
+have not shown meanwhile that they have it too, are told that it is there: 40 bytes for 900. *Compared*: on a new link, after
+a failure, and every COMPARE_S with one neighbour or other, two tables are compared by marks, bucket by bucket, and what one
 side lacks is fetched or sent. The first is quick, the second finds what the first has lost; it alone would do in the end.
 
 What is believed and kept is `peers.fact_table`'s to decide; this module keeps what is to be told to whom. One coroutine for
