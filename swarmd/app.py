@@ -63,6 +63,7 @@ from swarmd.models.catalog import Catalog
 from swarmd.peers.addresses import announced
 from swarmd.peers.book import PeerBook
 from swarmd.peers.gate import Gate
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.invitations import Invitations
 from swarmd.peers.links import Links
 from swarmd.peers.members import Members
@@ -215,10 +216,14 @@ class _Built:
             listen=Endpoint(settings.network.listen_address, settings.node.listen_port + PEER_PORT_OFFSET),
             authority=gate, on_connection=self._accepted, spawn=spawn, world=world, forward=self._forward,
         )  # fmt: skip
+        gossip = Gossip(
+            key=key, network=lambda: self._membership.network, certificate=self._membership.shown_certificate,
+            revoked=self._membership.revocations.covers, bare=self._membership.takes_bare, world=world, bus=bus,
+        )  # fmt: skip
         self._links = Links(
             own=key.node, book=self._book, dialler=self._doors, dispatcher=dispatcher, spawn=spawn, world=world, bus=bus,
-            gauges=gauges, revocations=self._membership.revocations, max_peers=settings.network.max_peers,
-            relay_bytes_per_s=self._relay_bytes_per_s,
+            gauges=gauges, revocations=self._membership.revocations, gossip=gossip,
+            max_peers=settings.network.max_peers, relay_bytes_per_s=self._relay_bytes_per_s,
         )  # fmt: skip
         self._members = Members(membership=self._membership, lines=self._links, db=database)
         self._renewal = Renewal(
@@ -388,7 +393,8 @@ class _Built:
         await self._links.relay.forward(greeting, node, first)
 
     def _summaries(self) -> dict[NodeId, NodeSummary]:
-        return {view.record.node: view.summary for view in self._links.views() if view.connected and view.summary}
+        """Of linked nodes: nobody else can be asked to do anything."""
+        return {node: summary for node in self._links.connected() if (summary := self._links.summary(node)) is not None}
 
     def _heard_nameplates(self) -> frozenset[int]:
         return self._lan.heard_nameplates()

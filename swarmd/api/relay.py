@@ -128,6 +128,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     ),
     events.SummaryReceived: SILENT,
     events.SummaryRejected: SILENT,
+    events.SummaryForgotten: SILENT,
     events.ModelDiscovered: Row(
         kind="model_discovered", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{fact.name} is known now", model=fact.model),

@@ -135,7 +135,7 @@ def live_stats(
 ) -> live_shapes.LiveStats:
     connected = [peer for peer in peers if peer.connected]
     regions: dict[str, int] = {}
-    for peer in connected:
+    for peer in (peer for peer in peers if peer.present):
         theirs = as_region(peer.summary.region) if peer.summary else UNKNOWN
         regions[theirs] = regions.get(theirs, 0) + 1
     rows = [download_row(one, name=names.get(one.model, one.model)) for one in acquisitions]
@@ -171,18 +171,19 @@ def live_shards(view: ModelView) -> list[live_shapes.LiveShard]:
 
 def peer_row(peer: PeerView, *, trust: float, now: float, whole: bool) -> shapes.PeerRow:
     """`whole`: with addresses and last contact; the WebSocket's rows go without."""
-    summary, seen = peer.summary, peer.record.last_seen
+    summary = peer.summary
+    seen = max((at for at in (peer.record.last_seen, peer.heard_at) if at is not None), default=None)
     return shapes.PeerRow(
         node_id=short(peer.record.node),
         nickname=None,
         latency_ms=None if peer.rtt_ms is None else round(peer.rtt_ms),
         trust_score=round(trust, 3),
-        healthy=peer.connected or (seen is not None and now - seen <= HEALTHY_S),
+        healthy=peer.present or (seen is not None and now - seen <= HEALTHY_S),
         gpu=summary.gpu if summary else None,
         hosted_models=sorted({holding.model for holding in summary.holdings}) if summary else [],
         is_lan_peer=is_lan(peer),
         version=summary.software.partition("/")[2] or summary.software if summary else None,
-        uptime_seconds=max(0, int(now - summary.started_at)) if summary and peer.connected else None,
+        uptime_seconds=max(0, int(now - summary.started_at)) if summary and peer.present else None,
         hosted_shards=sum(len(holding.shards) for holding in summary.holdings) if summary else 0,
         connected=peer.connected,
         region=as_region(summary.region) if summary else UNKNOWN,

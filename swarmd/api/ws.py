@@ -22,7 +22,7 @@ from aiohttp import WSCloseCode, web
 from swarmd.api import live_shapes, relay, views
 from swarmd.api.calls import Call
 from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
-from swarmd.domain.events import Fact, SummaryReceived
+from swarmd.domain.events import Fact, SummaryForgotten, SummaryReceived
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Channel
@@ -166,8 +166,8 @@ class LiveFeed:
             self._peers_changed = False
             if self._sockets:
                 self._tell(self._peer_list())
-        elif isinstance(fact, SummaryReceived):
-            self._peers_changed = True  # neighbours say much; the next tick is soon enough
+        elif isinstance(fact, (SummaryReceived, SummaryForgotten)):
+            self._peers_changed = True  # nodes say much; the next tick is soon enough
         if self._models_changed and not more:
             self._models_changed = False
             self._tell(_text(live_shapes.Envelope(type="models_changed")))

@@ -89,7 +89,7 @@ class IdentityCloned(Fact):
 
     node: NodeId
     at: Endpoint | None
-    """None: other members met it."""
+    """None: it was heard of through other members, who met it or have a record that only our key can have signed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,17 +116,24 @@ class PeerDisconnected(Fact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryReceived(Fact):
-    """A direct neighbour told us something newer about itself."""
+    """A node, linked to us or not, says something else about itself than before; a mere sign of life is no fact."""
 
     summary: NodeSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryRejected(Fact):
-    """A direct neighbour said about itself what cannot be; it was not believed."""
+    """A node said about itself what cannot be, or told of another what that one did not sign; it was not believed."""
 
     node: NodeId
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryForgotten(Fact):
+    """Nothing was heard of a node for long, or it was put out: what it said about itself is not known any more."""
+
+    node: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

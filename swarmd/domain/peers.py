@@ -97,11 +97,11 @@ class ModelDemand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSummary:
-    """What a node tells its direct neighbours about itself, newest `version` wins."""
+    """What a node says about itself, to everybody (`peers.gossip`); the newest `version` wins."""
 
     node: NodeId
     version: int
-    """Grows with every change; a restarted node starts above its last one (it is stamped with the clock)."""
+    """Grows with every record; a restarted node starts above its last one (it is stamped with the clock, milliseconds)."""
     software: str
     started_at: float
     """Unix seconds."""
@@ -156,7 +156,10 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerView:
-    """One peer as shown to people and planners: the record, the link and the newest summary together."""
+    """One peer as shown to people and planners: the record, the link and the newest summary together.
+
+    Work goes to connected ones only. A peer that is not may be known by what others tell of it.
+    """
 
     record: PeerRecord
     connected: bool
@@ -167,3 +170,12 @@ class PeerView:
     rtt_samples: int = 0
     summary: NodeSummary | None = None
     addresses: tuple[Endpoint, ...] = field(default=())
+    heard_at: float | None = None
+    """Unix seconds: when `summary` was made, as far as can be told; None without one."""
+    heard_lately: bool = False
+    """So lately that it is there even if no link of ours says so."""
+
+    @property
+    def present(self) -> bool:
+        """What is counted as a part of the swarm now."""
+        return self.connected or self.heard_lately

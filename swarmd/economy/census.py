@@ -1,8 +1,10 @@
 """The swarm by region: who is where, what is held, asked for and missing. Derived from the newest summaries at every call.
 
-Connected nodes and this one count: a node that is away serves nobody. Two readings are ours. A peer that has not said
-where it is counts under `??`: were it counted in our region, as elsewhere, its shards would hide a gap here. And demand in
-the target of a model is that of the region, not that of whoever looks, so that two nodes see the same target.
+Who is there counts: this node, those linked to it, and those heard of by gossip within `peers.fact_table.PRESENT_S`. So a
+node that vanishes stops counting at once where it was linked, and within five minutes elsewhere. Two readings are ours. A
+peer that has not said where it is counts under `??`: were it counted in our region, as elsewhere, its shards would hide a
+gap here. And demand in the target of a model is that of the region, not that of whoever looks, so that two nodes see the
+same target.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Census:
 
     def regions(self) -> dict[str, RegionView]:
         """By region, sorted."""
-        theirs = (peer.summary for peer in self._peers() if peer.connected)
+        theirs = (peer.summary for peer in self._peers() if peer.present)
         return by_region((self._ours(), *theirs), models=self._models(), min_replicas=self._min_replicas())
 
 

@@ -51,6 +51,7 @@ class Signed(Enum):
     CERTIFICATE = b"swarmd/1/certificate"
     MANIFEST = b"swarmd/1/manifest"
     REVOCATION = b"swarmd/1/revocation"
+    NODE_FACTS = b"swarmd/1/node-facts"
 
     def text(self, message: bytes) -> bytes:
         return self.value + b"\x00" + message

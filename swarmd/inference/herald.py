@@ -1,7 +1,8 @@
-"""Tells the neighbours what this node holds and has free: one summary, renewed when something changed.
+"""Says to everybody what this node holds and has free: one summary, which `peers.gossip` spreads.
 
 Facts about shards, workers and short codes are told within COALESCE_S; what drifts (free memory, speeds, demand) every
-EVERY_S.
+DRIFT_S at most, and only when it has gone far: whatever is told here, every node of the swarm has to hear. And every
+HEARTBEAT_S what is so is told anew as a sign of life, for nodes that have no link to this one.
 """
 
 from __future__ import annotations
@@ -24,12 +25,24 @@ from swarmd.domain.events import (
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary
 from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import TokenBucket
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
+from swarmd.peers.fact_table import AHEAD_S
 
 COALESCE_S: Final = 0.2  # a model that is loaded or deleted makes a fact for every shard within milliseconds
-EVERY_S: Final = 30.0  # plans are made with these numbers, and every node checks again before it loads anything
+TELLS_BURST: Final = 8
+TELLS_PER_S: Final = 0.15  # others take 10, then one in 5 s (`peers.fact_table`): one who keeps to this is never held back
+LOOK_S: Final = 30.0  # how often the numbers that drift are looked at
+DRIFT_S: Final = 60.0  # plans are made with these numbers, and every node checks again before it loads anything
+HEARTBEAT_S: Final = 180.0  # of 1,000 nodes some six a second, 700 bytes each; see docs/performance.md
+JITTER: Final = 0.15  # of the heartbeat, so that nodes that start together do not speak together
+BELIEVED_AHEAD_MS: Final = int(AHEAD_S * 1000)
 RAM_STEP: Final = 16 * 1024 * 1024  # free memory in steps of 16 MiB: its flicker is no news
+RAM_DRIFT: Final = 1 / 32  # of all memory: 512 MiB of 16 GiB, about a shard
+SPEED_DRIFT: Final = 0.1  # of the measured time of a layer: measurements scatter by half as much
+DEMAND_DRIFT: Final = 0.25
+DEMAND_STEP: Final = 2  # requests: one more or less within ten minutes changes no plan
 
 
 class Holdings(Protocol):
@@ -68,6 +81,7 @@ class Herald:
         self._nameplates = nameplates
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
+        self._pace = TokenBucket(TELLS_PER_S, TELLS_BURST, clock=world.clock)
 
     async def run(self, ready: Ready) -> None:
         codes = (ShortCodeMade, ShortCodeEnded)
@@ -75,30 +89,37 @@ class Herald:
         with self._bus.subscribe(*facts) as inbox:
             self.tell()
             ready()
+            clock = self._world.clock
+            told_at, heartbeat_s = clock.monotonic(), self._heartbeat_s()
             while True:
                 try:
-                    async with asyncio.timeout(EVERY_S):
+                    async with asyncio.timeout(LOOK_S):
                         await anext(inbox)
                 except TimeoutError:
-                    self.tell()
-                    continue
-                await asyncio.sleep(COALESCE_S)
-                inbox.drain()
-                self.tell()
+                    pass
+                else:
+                    await asyncio.sleep(COALESCE_S)
+                    await self._pace.take()
+                    inbox.drain()
+                silent_s = clock.monotonic() - told_at + LOOK_S / 2  # the nearest look counts
+                if self.tell(drift=silent_s >= DRIFT_S, again=silent_s >= heartbeat_s):
+                    told_at, heartbeat_s = clock.monotonic(), self._heartbeat_s()
 
-    def tell(self) -> None:
-        """Announce what is so now, if it differs from what was announced."""
-        summary = self.summary()
-        told = self._told
-        if told is not None and replace(summary, version=told.version) == told:
-            return
+    def tell(self, *, drift: bool = False, again: bool = False) -> bool:
+        """Announce what is so now, if it differs from what was announced in what matters at once. `drift`: or in numbers
+        that have gone far; `again`: in any case. False: there was nothing to announce."""
+        summary, told = self.summary(), self._told
+        if told is not None and not again and _steady(summary) == _steady(told) and not (drift and drifted(summary, told)):
+            return False
         self._told = summary
         self._announce(summary)
+        return True
 
     def summary(self) -> NodeSummary:
-        """A version is the time in milliseconds, and more than the last one: a clock set back must not silence us."""
+        """A version is the time in milliseconds, and more than the last one: a clock set back must not silence us. One set
+        back by more than a day must not either: what was dated so far ahead, nobody has believed."""
         version = int(self._world.clock.now() * 1000)
-        if self._told is not None:
+        if self._told is not None and self._told.version <= version + BELIEVED_AHEAD_MS:
             version = max(version, self._told.version + 1)
         free = max(0, min(self._free_ram(), self._total_ram_bytes))
         return NodeSummary(
@@ -117,3 +138,31 @@ class Herald:
                 for holding in self._holdings.holdings()
             ),
         )
+
+    def _heartbeat_s(self) -> float:
+        return HEARTBEAT_S * self._world.entropy.uniform(1 - JITTER, 1 + JITTER)
+
+
+def drifted(now: NodeSummary, told: NodeSummary) -> bool:
+    """Whether numbers that change all the time have gone so far that it is worth telling everybody."""
+    if abs(now.ram_free_bytes - told.ram_free_bytes) > max(4 * RAM_STEP, now.ram_total_bytes * RAM_DRIFT):
+        return True
+    asked = {one.model: one.requests for one in told.demand}
+    if {one.model for one in now.demand} != set(asked):
+        return True
+    if any(abs(one.requests - asked[one.model]) > max(DEMAND_STEP, asked[one.model] * DEMAND_DRIFT) for one in now.demand):
+        return True
+    speeds = {holding.model: holding.layer_ms for holding in told.holdings}
+    return any(_is_other_speed(holding.layer_ms, speeds.get(holding.model)) for holding in now.holdings)
+
+
+def _is_other_speed(now: float | None, told: float | None) -> bool:
+    if now is None or told is None:
+        return now is not told
+    return abs(now - told) > told * SPEED_DRIFT
+
+
+def _steady(summary: NodeSummary) -> NodeSummary:
+    """Without the numbers that drift."""
+    holdings = tuple(replace(holding, layer_ms=None) for holding in summary.holdings)
+    return replace(summary, version=0, ram_free_bytes=0, demand=(), holdings=holdings)

@@ -1,11 +1,11 @@
 """Other nodes of our network: who may be one, where they are, the links to them, what they say about themselves.
 
 Publishes `NetworkFounded`, `MemberAdmitted`, `MemberRevoked`, `PeerConnected`, `PeerDisconnected`, `SummaryReceived`,
-`SummaryRejected`. Listens (`reputation`) to what peers did for us: `GenerationStarted`, `GenerationFinished`,
-`ShardRejected`. Work arrives through calls from above and over the wire. It never chooses peers for a task and never
-looks for strangers.
+`SummaryRejected`, `SummaryForgotten`, `IdentityCloned`. Listens (`reputation`) to what peers did for us:
+`GenerationStarted`, `GenerationFinished`, `ShardRejected`. Work arrives through calls from above and over the wire. It never
+chooses peers for a task and never looks for strangers.
 
-Why there is no gossip yet: while every member can reach every other, each node tells its direct neighbours about itself
-and about who else is there, and that is everybody. Forwarding what others said begins with relays; signed revocations alone
-are passed on, for they must arrive.
+Why gossip beside links: members need not be linked to each other (behind NAT, or because there are too many), and what
+the swarm holds is asked about as a whole. So what a node says about itself is signed by it and told on by everybody
+(`gossip`, `fact_table`, `facts`). Nobody works with a node for what is told of it: work goes over links.
 """

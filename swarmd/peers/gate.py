@@ -120,11 +120,11 @@ class Gate:
         return certificate
 
     def _own_hello(self, purpose: Purpose) -> Hello:
-        """As the member that we are. A certificate that does not hold is left out where one can be a member without."""
+        """As the member that we are."""
         ours = self._membership
+        hello = self._hello(purpose, certificate=ours.shown_certificate())
         if not ours.is_open:
-            return self._hello(purpose, certificate=ours.certificate)
-        hello = self._hello(purpose, certificate=ours.certificate if ours.has_valid_certificate else None)
+            return hello
         network = None if ours.network is None else bytes.fromhex(ours.network)
         return msgspec.structs.replace(hello, network=network, is_open=True)
 

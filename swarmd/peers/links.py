@@ -38,6 +38,7 @@ from swarmd.kit.world import World
 from swarmd.peers import hello as hellos
 from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.relay import Relay
 from swarmd.peers.revocation_list import RevocationList
@@ -156,6 +157,7 @@ class Links:
         bus: EventBus,
         gauges: Gauges,
         revocations: RevocationList,
+        gossip: Gossip,
         max_peers: int = MAX_PEERS,
         relay_bytes_per_s: Callable[[], float] = lambda: RELAY_BYTES_PER_S,
     ) -> None:
@@ -183,15 +185,16 @@ class Links:
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
         self._neighbours = Neighbours(
-            own=own, book=book, bus=bus, clock=world.clock, hear=self._hear, direct=self._is_direct,
-            wake=self.wake, revoked=revocations.records,
+            own=own, book=book, clock=world.clock, hear=self._hear, direct=self._is_direct, wake=self.wake,
+            revoked=revocations.records,
         )  # fmt: skip
         self.relay = Relay(
             own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s
         )
+        self._gossip = gossip
         self._talks = Talks(
-            own=own, lines=self, neighbours=self._neighbours, revoked=revocations, dispatcher=dispatcher, spawn=spawn,
-            world=world, bus=bus,
+            own=own, lines=self, neighbours=self._neighbours, gossip=gossip, revoked=revocations, dispatcher=dispatcher,
+            spawn=spawn, world=world, bus=bus,
         )  # fmt: skip
 
     async def run(self, ready: Ready) -> None:
@@ -230,16 +233,23 @@ class Links:
         return tuple(sorted(node for node, purpose in self._places if purpose is Purpose.CONTROL and self._is_up(node)))
 
     def views(self) -> tuple[PeerView, ...]:
-        """Everybody in the book or connected, in the order of their ids."""
-        nodes = sorted({*self._book.nodes(), *self.connected()})
+        """Everybody in the book, connected, or heard of by gossip, in the order of their ids."""
+        nodes = sorted({*self._book.nodes(), *self.connected(), *self._gossip.known()})
         return tuple(view for node in nodes if (view := self.view(node)) is not None)
 
     def view(self, node: NodeId) -> PeerView | None:
         record = self._book.record(node)
         place = self._places.get((node, Purpose.CONTROL))
         leg = None if place is None else place.slot.current
+        summary, heard_at = self._gossip.summary(node), self._gossip.heard_at(node)
         if leg is None:
-            return None if record is None else PeerView(record=record, connected=False, addresses=record.endpoints)
+            if record is None and summary is None:
+                return None
+            record = record or PeerRecord(node=node, endpoints=(), last_seen=None)
+            return PeerView(
+                record=record, connected=False, addresses=record.endpoints, summary=summary, heard_at=heard_at,
+                heard_lately=self._gossip.is_present(node),
+            )  # fmt: skip
         connection = leg.link.connection
         if record is None:  # not in the book yet, or it is full
             record = PeerRecord(node=node, endpoints=_stated(connection), last_seen=self._world.clock.now())
@@ -250,8 +260,9 @@ class Links:
             rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
             min_rtt_ms=_ms(connection.min_rtt_s),
             rtt_samples=connection.rtt_samples,
-            summary=self._neighbours.summary(node),
+            summary=summary,
             addresses=self._book.proven_endpoints(node) or record.endpoints,
+            heard_at=heard_at,
         )
 
     def lines(self) -> tuple[LinkView, ...]:
@@ -285,8 +296,12 @@ class Links:
     # ---- told by others
 
     def announce(self, summary: NodeSummary) -> None:
-        """What this node says about itself from now on; a growing `version` makes it news."""
-        self._neighbours.announce(summary)
+        """What this node says about itself from now on."""
+        self._gossip.announce(summary)
+
+    def summary(self, node: NodeId) -> NodeSummary | None:
+        """What `node`, linked or not, last said about itself."""
+        return self._gossip.summary(node)
 
     async def offer(
         self, node: NodeId, endpoints: tuple[Endpoint, ...], *, source: Source, teller: NodeId | None = None
@@ -354,6 +369,7 @@ class Links:
                 await self.forget(node)
         for node in sorted(fallen):
             self._bus.publish(MemberRevoked(node=node))
+        self._gossip.forget()
         self._neighbours.refresh()
 
     def accepted(self, connection: Connection) -> None:
@@ -607,6 +623,7 @@ class Links:
             return
         logger.info("link to %s is gone: %s", short(place.node), reason)
         self._neighbours.gone(place.node)
+        self._gossip.gone(place.node)
         self._gauges.remove(f"peers.{place.node}")
         self._gauges.set("peers.connected", len(self.connected()))
         self._bus.publish(PeerDisconnected(node=place.node, reason=reason))

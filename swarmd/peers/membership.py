@@ -146,6 +146,14 @@ class Membership:
             return True
         return self.is_open and self._network is not None and self.revocations.of_founder(self.node) is None
 
+    def shown_certificate(self) -> Certificate | None:
+        """What we show of ourselves. One that does not hold stays at home where one can be a member without."""
+        return self._certificate if not self.is_open or self.has_valid_certificate else None
+
+    def takes_bare(self, node: NodeId) -> bool:
+        """Whether `node` is a member for us without a certificate: in an open network, unless the founder put it out."""
+        return self.is_open and self.revocations.of_founder(node) is None
+
     @property
     def has_network_key(self) -> bool:
         """This is the founder's node: it issues and revokes for the whole network."""

@@ -1,9 +1,9 @@
-"""What neighbours tell each other: themselves, and whom else they are linked to.
+"""What neighbours tell each other: whom else they are linked to, and who was put out.
 
 One coroutine per control connection says what is new since it last spoke, and sleeps until there is something. So news
-never queue up: a peer that reads slowly gets the newest state, not every state. Nothing here is forwarded: what a node
-says about itself goes to its direct neighbours only (gossip comes with relays). Revocations alone reach everybody: they
-are signed, kept by each node that hears one, and so told on by it to its own neighbours, once.
+never queue up: a peer that reads slowly gets the newest state, not every state. Introductions go to direct neighbours only.
+Revocations reach everybody: they are signed, kept by each node that hears one, and so told on by it to its own neighbours,
+once. What a node says about itself is the business of `gossip`; what may be in it, `unsound` here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
-from swarmd.domain.events import SummaryReceived, SummaryRejected
 from swarmd.domain.ids import NetworkId, NodeId, parse_model_id, parse_node_id, short
 from swarmd.domain.peers import MAX_DEMANDS, MAX_NAMEPLATE, MAX_NAMEPLATES, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
-from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import Clock
 from swarmd.peers.addresses import MAX_ENDPOINTS, as_seen_from, is_loopback, is_unspecified
 from swarmd.peers.book import MAX_PEERS, PeerBook
-from swarmd.wire.messages import MAX_RECORDS, Introduced, Introduction, Revocations, Summary
+from swarmd.wire.messages import MAX_RECORDS, Introduced, Introduction, Revocations
 
 MAX_INTRODUCED: Final = 64  # members in one message: more than a private network has; the rest follows in the next one
 
@@ -41,7 +39,7 @@ MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the me
 MAX_SHARDS: Final = 4096  # a shard has at least one layer, and no model has a tenth of this
 LAYOUT: Final = re.compile(r"[0-9a-f]{32}")  # `domain.models.Manifest.layout`
 
-Send = Callable[[Summary | Introduction | Revocations], Awaitable[None]]
+Send = Callable[[Introduction | Revocations], Awaitable[None]]
 """Returns when the message is on its way. Raises when the link is gone."""
 
 Hear = Callable[[NodeId, tuple[Endpoint, ...], NodeId], Awaitable[bool]]
@@ -59,14 +57,13 @@ class _Patience:
 
 
 class Neighbours:
-    """The owner of the newest summaries. Used by `links`, which knows the connections."""
+    """Used by `links`, which knows the connections."""
 
     def __init__(
         self,
         *,
         own: NodeId,
         book: PeerBook,
-        bus: EventBus,
         clock: Clock,
         hear: Hear,
         direct: Callable[[NodeId], bool],
@@ -79,7 +76,6 @@ class Neighbours:
         """
         self._own = own
         self._book = book
-        self._bus = bus
         self._clock = clock
         self._hear = hear
         self._direct = direct
@@ -87,26 +83,13 @@ class Neighbours:
         self._revoked = revoked
         self._patience: OrderedDict[NodeId, _Patience] = OrderedDict()
         """By node, not by connection: dialling again does not renew it. The one heard longest ago goes first."""
-        self._ours: NodeSummary | None = None
-        self._theirs: dict[NodeId, NodeSummary] = {}
         self._news: dict[NodeId, asyncio.Event] = {}
         """One for each neighbour with a control link; its keys are the connected nodes."""
         self._introduced: dict[NodeId, set[NodeId]] = {}
         """By neighbour: to whom it has a direct link, as it said since its own link is up. At most MAX_PEERS of each."""
 
-    def summary(self, node: NodeId) -> NodeSummary | None:
-        """What a connected neighbour last said about itself."""
-        return self._theirs.get(node)
-
-    def announce(self, summary: NodeSummary) -> None:
-        """From now on this is what we say about ourselves, to every neighbour and to each new one."""
-        assert summary.node == self._own, "a node speaks about itself only"
-        self._ours = summary
-        self.refresh()
-
     def gone(self, node: NodeId) -> None:
-        """The last control connection to `node` is over: what it said is void."""
-        self._theirs.pop(node, None)
+        """The last control connection to `node` is over: it relays nothing."""
         self._introduced.pop(node, None)
 
     def linked_with(self, node: NodeId) -> tuple[NodeId, ...]:
@@ -122,7 +105,6 @@ class Neighbours:
         `send`."""
         news = self._news[node] = asyncio.Event()
         self.refresh()  # the others hear of this one
-        told_version: int | None = None
         told: dict[NodeId, tuple[Endpoint, ...]] = {}
         told_revoked: dict[tuple[NodeId, NodeId | NetworkId], int] = {}
         try:
@@ -136,10 +118,6 @@ class Neighbours:
                     await send(Revocations(records=tuple(revocations.encode(one) for one in out)))
                     told_revoked.update(((one.node, one.issuer), one.revoked_at) for one in out)
                     continue
-                ours = self._ours
-                if ours is not None and ours.version != told_version:
-                    await send(Summary(summary=ours))
-                    told_version = ours.version
                 fresh = self._introductions(node, observed_host=observed_host, told=told)
                 if fresh:
                     await send(Introduction(members=fresh))
@@ -149,19 +127,6 @@ class Neighbours:
         finally:
             if self._news.get(node) is news:  # else a newer connection to the same node has taken over
                 del self._news[node]
-
-    def heard_summary(self, node: NodeId, message: Summary) -> None:
-        """From a connected neighbour. Older than what we have, or about somebody else: ignored."""
-        summary = message.summary
-        known = self._theirs.get(node)
-        if summary.node != node:
-            logger.warning("node %s speaks for another node, ignored", short(node))
-        elif (why := unsound(summary)) is not None:
-            logger.warning("node %s says %s about itself, ignored", short(node), why)
-            self._bus.publish(SummaryRejected(node=node, reason=why))
-        elif known is None or summary.version > known.version:
-            self._theirs[node] = summary
-            self._bus.publish(SummaryReceived(summary=summary))
 
     async def heard_introduction(self, node: NodeId, message: Introduction, *, observed_host: str) -> None:
         """From a connected neighbour: whom it is linked to. They go into the book and are dialled; they prove

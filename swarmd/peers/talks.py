@@ -1,30 +1,37 @@
 """What is said on control links besides work: who we are, whom else we know, who was put out. Used by `links`, which knows
-the connections; what to say and what to make of it is the business of `neighbours` and `revocation_list`.
+the connections; what to say and what to make of it is the business of `gossip`, `neighbours` and `revocation_list`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from swarmd.domain.events import IdentityCloned, PeerCloned
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.domain.refusals import Forbidden, Refusal
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.logs import Seldom
 from swarmd.kit.world import World
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Spawn, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
-from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Summary, Twin
+from swarmd.wire.gossip import Compare, Facts, Given, Versions, Want
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Twin
 
 TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
 TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
+
+_UNLINKED: Final = Forbidden(what="there is no control link between us any more")
+
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ class Talks:
         own: NodeId,
         lines: Lines,
         neighbours: Neighbours,
+        gossip: Gossip,
         revoked: RevocationList,
         dispatcher: Dispatcher,
         spawn: Spawn,
@@ -54,11 +62,14 @@ class Talks:
         self._own = own
         self._lines = lines
         self._neighbours = neighbours
+        self._gossip = gossip
         self._revoked = revoked
         self._spawn = spawn
         self._bus = bus
         self._seldom = Seldom(clock=world.clock)
-        dispatcher.answer(Summary, self._heard_summary)
+        dispatcher.answer(Facts, self._heard_facts)
+        dispatcher.answer(Compare, self._compared)
+        dispatcher.answer(Want, self._given)
         dispatcher.answer(Introduction, self._heard_introduction)
         dispatcher.accept(Revocations, self._told_revocations)
         dispatcher.accept(Twin, self._told_twin)
@@ -66,7 +77,21 @@ class Talks:
     async def talk(self, link: Link) -> None:
         """Tells the peer what is new for it, until the link is gone."""
 
-        async def send(message: Summary | Introduction | Revocations) -> None:
+        async def ask(message: object, reply: type[R]) -> R | None:
+            answer = await link.call(message, reply, timeout_s=TELL_TIMEOUT_S)
+            if isinstance(answer, Refused):
+                logger.debug("node %s does not take part in gossip now: %s", short(link.node), answer.sentence)
+                return None
+            return answer.message
+
+        # Apart: whoever is overloaded with the one hears the other.
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._tell(link), name=f"news for {short(link.node)}")
+            gossip = self._again(link, lambda: self._gossip.converse(link.node, ask))
+            both.create_task(gossip, name=f"gossip with {short(link.node)}")
+
+    async def _tell(self, link: Link) -> None:
+        async def send(message: Introduction | Revocations) -> None:
             try:
                 reply = await link.call(message, Heard, timeout_s=TELL_TIMEOUT_S)
             except StreamReset as error:
@@ -76,9 +101,13 @@ class Talks:
             if isinstance(reply, Refused):
                 logger.warning("node %s does not want to hear it: %s", short(link.node), reply.sentence)
 
+        host = link.connection.remote.host
+        await self._again(link, lambda: self._neighbours.converse(link.node, observed_host=host, send=send))
+
+    async def _again(self, link: Link, converse: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await self._neighbours.converse(link.node, observed_host=link.connection.remote.host, send=send)
+                await converse()
             except LinkLost:
                 return
             except (StreamReset, TooManyStreams, TimeoutError) as error:
@@ -119,10 +148,16 @@ class Talks:
             )  # fmt: skip
             self._bus.publish(IdentityCloned(node=self._own, at=None))
 
-    async def _heard_summary(self, message: Summary, payload: memoryview, peer: PeerIdentity) -> Heard:
+    async def _heard_facts(self, message: Facts, payload: memoryview, peer: PeerIdentity) -> Heard:
         if self._lines.link(peer.node) is not None:
-            self._neighbours.heard_summary(peer.node, message)
+            await self._gossip.heard(peer.node, message.told, message.hints)
         return Heard()
+
+    async def _compared(self, message: Compare, payload: memoryview, peer: PeerIdentity) -> Versions | Refusal:
+        return self._gossip.compared(peer.node, message) if self._lines.link(peer.node) is not None else _UNLINKED
+
+    async def _given(self, message: Want, payload: memoryview, peer: PeerIdentity) -> Given | Refusal:
+        return self._gossip.given(peer.node, message) if self._lines.link(peer.node) is not None else _UNLINKED
 
     async def _heard_introduction(self, message: Introduction, payload: memoryview, peer: PeerIdentity) -> Heard:
         if (link := self._lines.link(peer.node)) is not None:

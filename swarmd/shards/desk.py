@@ -114,6 +114,8 @@ class ShardDesk:
                         self._fetcher.wake()
                         if isinstance(fact, SummaryReceived):
                             self._learner.heard(fact.summary.node, supervisor.spawn)
+                        elif isinstance(fact, PeerConnected):  # gossip may have told long before what it holds
+                            self._learner.heard(fact.node, supervisor.spawn)
         finally:
             self._supervisor = None
 

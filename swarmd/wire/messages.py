@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from swarmd.domain.ids import NodeId
-from swarmd.domain.peers import Endpoint, NodeSummary
+from swarmd.domain.peers import Endpoint
 from swarmd.wire.frames import MAX_META
 from swarmd.wire.noise import Buffer
 
@@ -24,6 +24,9 @@ T = TypeVar("T")
 MAX_RECORD: Final = 768  # bytes; a revocation has 169, an inviter's with its proof up to 703 (`identity.revocations`)
 MAX_CERTIFICATE: Final = 1024  # bytes; a chain of four has 712 (`identity.certificates`)
 MAX_RECORDS: Final = 64  # in one message, 48 KiB at most; the rest follows in the next one
+
+RETIRED: Final = frozenset({10})
+"""Codes of messages that are gone, for ever theirs: 10 was a node about itself, unsigned; see `wire.gossip`."""
 
 CODES: Final[dict[type[Any], int]] = {}
 """Code of every message class; filled as the classes are made, never changed afterwards."""
@@ -40,6 +43,7 @@ class MessageError(Exception):
 def message(code: int) -> Callable[[type[T]], type[T]]:
     """Class decorator: registers a message class under `code` (1..65535). The class must be decodable by msgspec."""
     assert 0 < code < 2**16, f"a code has 16 bits: {code}"
+    assert code not in RETIRED, f"code {code} was another message's"
 
     def register(cls: type[T]) -> type[T]:
         assert code not in _CLASSES, f"code {code} belongs to {_CLASSES[code].__name__}"
@@ -89,15 +93,6 @@ class Refused:
     """Class name of the refusal on the side that refused, or `failed` for its bugs and failures."""
     sentence: str
     """For people."""
-
-
-@message(10)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """A node about itself, to each direct neighbour when the link is new and whenever it changes. Answered with
-    Heard."""
-
-    summary: NodeSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

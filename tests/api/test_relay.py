@@ -98,4 +98,6 @@ def test_a_fact_that_is_not_ours_is_silent() -> None:
 
 def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
-    assert silent == [events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected]
+    assert silent == [
+        events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected, events.SummaryForgotten,
+    ]  # fmt: skip

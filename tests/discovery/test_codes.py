@@ -75,8 +75,10 @@ async def test_a_code_on_other_terms(swarm: Swarm) -> None:
 
 async def test_a_short_code_is_one_more_invite_and_the_only_short_one(swarm: Swarm) -> None:
     a, b = await swarm.start(1), await swarm.start(2)
-    made = [await a.codes.short_code() for _ in range(2)]
-    first, second = (one for one in made if isinstance(one, NewInvite))
+    first = await a.codes.short_code()
+    await asyncio.sleep(1.0)  # the list is in the order of time
+    second = await a.codes.short_code()
+    assert isinstance(first, NewInvite) and isinstance(second, NewInvite)
     assert first.code != second.code
     numbers = [int(one.code.split("-")[0]) for one in (first, second)]
     assert a.member.short_codes.nameplates() == (numbers[1],)

@@ -19,9 +19,9 @@ def node(number: int, region: str, *holds: ModelId, **asked: int) -> NodeSummary
     )  # fmt: skip
 
 
-def peer(summary: NodeSummary | None, *, connected: bool = True) -> PeerView:
+def peer(summary: NodeSummary | None, *, connected: bool = True, heard_lately: bool = False) -> PeerView:
     record = PeerRecord(node=NodeId("f" * 64), endpoints=(), last_seen=None)
-    return PeerView(record=record, connected=connected, summary=summary)
+    return PeerView(record=record, connected=connected, summary=summary, heard_lately=heard_lately)
 
 
 def test_the_contracts_sample() -> None:
@@ -49,12 +49,17 @@ def test_whoever_says_no_region_is_in_none_of_ours() -> None:
     assert found["US"].nodes == 1 and found["??"].nodes == 2 and found["??"].holders == {A: 1}
 
 
-def test_the_census_counts_itself_and_who_is_connected() -> None:
-    census = Census(
-        ours=lambda: node(1, "US", A), peers=lambda: (peer(node(2, "US", A)), peer(None), peer(None, connected=False)),
-        models=lambda: (A, B), min_replicas=lambda: 2,
+def test_the_census_counts_itself_and_who_is_there_with_or_without_a_link() -> None:
+    peers = (
+        peer(node(2, "US", A)), peer(None), peer(None, connected=False), peer(node(3, "FR", A), connected=False),
+        peer(node(4, "DE", B), connected=False, heard_lately=True),
     )  # fmt: skip
-    assert {region: view.nodes for region, view in census.regions().items()} == {"US": 2, "??": 1}
+    census = Census(
+        ours=lambda: node(1, "US", A), peers=lambda: peers, models=lambda: (A, B), min_replicas=lambda: 2
+    )
+    regions = census.regions()
+    assert {region: view.nodes for region, view in regions.items()} == {"US": 2, "??": 1, "DE": 1}
+    assert regions["DE"].holders == {B: 1}, "what is told of a node without a link counts"
     assert census.here() == "US"
 
 

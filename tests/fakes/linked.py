@@ -17,6 +17,7 @@ from swarmd.domain.peers import Endpoint
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from swarmd.peers.gossip import Gossip
 from swarmd.peers.links import RELAY_BYTES_PER_S, Links
 from swarmd.peers.renewal import Renewal
 from swarmd.store.database import Database
@@ -36,6 +37,7 @@ ANY_PORT = Endpoint("127.0.0.1", 0)
 class Node:
     member: Member
     doors: Doors
+    gossip: Gossip
     links: Links
     renewal: Renewal
     joiner: Joiner
@@ -108,6 +110,15 @@ async def open_node(
             network=network,
             forward=passed_on,
         )
+        gossip = Gossip(
+            key=member.key,
+            network=lambda: member.membership.network,
+            certificate=member.membership.shown_certificate,
+            revoked=member.membership.revocations.covers,
+            bare=member.membership.takes_bare,
+            world=world,
+            bus=member.bus,
+        )
         links = Links(
             own=member.key.node,
             book=member.book,
@@ -118,6 +129,7 @@ async def open_node(
             bus=member.bus,
             gauges=gauges,
             revocations=member.membership.revocations,
+            gossip=gossip,
             max_peers=max_peers,
             relay_bytes_per_s=lambda: relaying[-1],
         )
@@ -170,6 +182,7 @@ async def open_node(
         yield Node(
             member=member,
             doors=doors,
+            gossip=gossip,
             links=links,
             renewal=renewal,
             joiner=joiner,

@@ -1,19 +1,32 @@
-"""What neighbours are told, and how often."""
+"""What everybody is told, and how often."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 
 from swarmd.domain.events import ShardDropped, ShardStored, ShortCodeEnded, ShortCodeMade, WorkerReady
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary
-from swarmd.inference.herald import COALESCE_S, EVERY_S, RAM_STEP, Herald
+from swarmd.inference.herald import (
+    COALESCE_S,
+    DRIFT_S,
+    HEARTBEAT_S,
+    JITTER,
+    LOOK_S,
+    RAM_STEP,
+    TELLS_BURST,
+    TELLS_PER_S,
+    Herald,
+    drifted,
+)
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import SeededClock, World
+from swarmd.peers.fact_table import PRESENT_S, RECORDS_BURST, RECORDS_PER_S
 
 NODE, MODEL = NodeId("a" * 64), ModelId("tiny")
 
@@ -43,7 +56,7 @@ class Scene:
 
 
 @pytest.mark.looptime
-async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) -> None:
+async def test_facts_are_told_together_and_drift_once_a_minute(world: World) -> None:
     scene = Scene(world)
     async with Supervisor("test", world=world) as supervisor:
         await supervisor.start(scene.herald())
@@ -56,13 +69,15 @@ async def test_facts_are_told_together_and_drift_twice_a_minute(world: World) ->
         await asyncio.sleep(COALESCE_S)
         assert len(scene.told) == 2 and scene.told[1].holdings[0].shards == (0, 1)
         scene.bus.publish(WorkerReady(model=MODEL, shards=(0,)))  # changes nothing that is told
-        await asyncio.sleep(EVERY_S * 3)
+        await asyncio.sleep(DRIFT_S + 1)
         assert len(scene.told) == 2
         scene.speed = 1.23456
-        await asyncio.sleep(EVERY_S + 1)
+        await asyncio.sleep(LOOK_S + 1)
         assert len(scene.told) == 3 and scene.told[2].holdings[0].layer_ms == 1.235
         scene.demand = (ModelDemand(model=MODEL, requests=1),)
-        await asyncio.sleep(EVERY_S + 1)
+        await asyncio.sleep(LOOK_S)
+        assert len(scene.told) == 3, "within a minute of the last"
+        await asyncio.sleep(LOOK_S)
         assert len(scene.told) == 4 and scene.told[3].demand == scene.demand
         scene.shards = ()
         scene.bus.publish(ShardDropped(shard=ShardRef(MODEL, 0)))
@@ -86,15 +101,71 @@ def test_a_clock_set_back_does_not_silence_the_node(world: World) -> None:
     scene.shards = (1,)
     herald.tell()
     assert scene.told[1].version == scene.told[0].version + 1
+    world.clock.shift(-3 * 24 * 3600)
+    scene.shards = (2,)
+    herald.tell()
+    assert scene.told[2].version < scene.told[0].version, "it was days ahead, and nobody believed it"
 
 
 def test_flickering_memory_is_no_news(world: World) -> None:
     scene = Scene(world, free=100 * RAM_STEP + 5)
     herald = scene.herald()
-    for free in (100 * RAM_STEP + 5, 100 * RAM_STEP, 101 * RAM_STEP - 1):
+    for free in (100 * RAM_STEP + 5, 100 * RAM_STEP, 110 * RAM_STEP):
         scene.free = free
-        herald.tell()
+        herald.tell(drift=True)
     assert len(scene.told) == 1 and scene.told[0].ram_free_bytes == 100 * RAM_STEP
     scene.free = 10**15
-    herald.tell()
+    assert not herald.tell()
+    assert herald.tell(drift=True)
     assert scene.told[1].ram_free_bytes == 1000 * RAM_STEP, "never more than there is"
+
+
+def test_what_is_worth_telling_everybody(world: World) -> None:
+    held = (Holding(model=MODEL, layout="0" * 32, shards=(0,), layer_ms=1.0),)
+    base = replace(Scene(world).herald().summary(), holdings=held, demand=(ModelDemand(model=MODEL, requests=40),))
+
+    def with_speed(layer_ms: float | None) -> NodeSummary:
+        return replace(base, holdings=(replace(held[0], layer_ms=layer_ms),))
+
+    def asked(requests: int) -> NodeSummary:
+        return replace(base, demand=(ModelDemand(model=MODEL, requests=requests),))
+
+    assert not drifted(base, base)
+    assert not drifted(with_speed(1.09), base) and drifted(with_speed(1.2), base) and drifted(with_speed(0.8), base)
+    assert drifted(with_speed(None), base) and drifted(base, with_speed(None))
+    assert not drifted(asked(50), base) and drifted(asked(51), base)
+    assert not drifted(asked(3), asked(1)) and drifted(asked(4), asked(1))
+    assert drifted(replace(base, demand=()), base)
+
+
+@pytest.mark.looptime
+async def test_a_node_without_news_gives_a_sign_of_life(world: World) -> None:
+    scene = Scene(world)
+    async with Supervisor("test", world=world) as supervisor:
+        await supervisor.start(scene.herald())
+        at = [asyncio.get_running_loop().time()]
+        while len(at) < 8:
+            count = len(scene.told)
+            async with asyncio.timeout(PRESENT_S):
+                while len(scene.told) == count:
+                    await asyncio.sleep(1)
+            at.append(asyncio.get_running_loop().time())
+    pauses = [later - earlier for earlier, later in pairwise(at)]
+    slack = LOOK_S / 2 + 2
+    assert all(HEARTBEAT_S * (1 - JITTER) - slack <= pause <= HEARTBEAT_S * (1 + JITTER) + slack for pause in pauses)
+    assert len({round(pause) for pause in pauses}) > 1, "jittered"
+
+
+@pytest.mark.looptime
+async def test_a_storm_of_changes_stays_below_what_others_take(world: World) -> None:
+    assert TELLS_PER_S < RECORDS_PER_S and TELLS_BURST < RECORDS_BURST
+    scene = Scene(world)
+    async with Supervisor("test", world=world) as supervisor:
+        await supervisor.start(scene.herald())
+        for index in range(300):
+            scene.shards = (index,)
+            scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
+            await asyncio.sleep(0.5)
+        assert len(scene.told) <= TELLS_BURST + 150 * TELLS_PER_S + 2
+        await asyncio.sleep(1 / TELLS_PER_S + 1)
+        assert scene.told[-1].holdings[0].shards == (299,), "the newest state is told"

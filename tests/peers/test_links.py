@@ -259,9 +259,9 @@ async def test_a_peer_that_lost_power_is_replaced_when_it_is_back(swarm: Swarm) 
     assert sockets(a) == sockets(b) == 2
 
 
-def summary_of(node: Node, version: int) -> NodeSummary:
+def summary_of(node: Node, version: int, *, free: int = 1) -> NodeSummary:
     return NodeSummary(
-        node=node.id, version=version, software="swarmd/test", started_at=1.0, ram_free_bytes=1, ram_total_bytes=2
+        node=node.id, version=version, software="swarmd/test", started_at=1.0, ram_free_bytes=free, ram_total_bytes=99
     )
 
 
@@ -272,19 +272,21 @@ async def test_neighbours_know_the_newest_summary_of_each_other(swarm: Swarm) ->
         await joined(b, a)
         await at_b.wait_for(SummaryReceived, lambda fact: fact.summary == summary_of(a, 1))
         for version in range(2, 50):
-            a.links.announce(summary_of(a, version))
+            a.links.announce(summary_of(a, version, free=version))
         await at_b.wait_for(SummaryReceived, lambda fact: fact.summary.version == 49)
         assert len(at_b.of(SummaryReceived)) <= 4  # the newest state, not every state
         view = b.links.view(a.id)
         assert view is not None
-        assert view.summary == summary_of(a, 49)
+        assert view.summary == b.links.summary(a.id) == summary_of(a, 49, free=49)
         swarm.hub.cut(swarm.host(1), swarm.host(2))
         await at_b.wait_for(PeerDisconnected)
         view = b.links.view(a.id)
         assert view is not None
-        assert view.summary is None
+        assert (view.connected, view.present) == (False, False), "for work and for counting it is gone at once"
+        assert view.summary is not None and view.heard_at is not None, "for display it is not"
         at_b.clear()
-        await at_b.wait_for(SummaryReceived, lambda fact: fact.summary.version == 49, timeout_s=20)
+        await until(lambda: both_up(a, b), within_s=20)
+        assert (view := b.links.view(a.id)) is not None and view.present
 
 
 async def test_a_forgotten_peer_is_dialled_no_more(swarm: Swarm) -> None:

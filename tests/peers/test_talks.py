@@ -1,6 +1,7 @@
 """What is said on a link besides work: told again after a failure, with respect for older programs, and a goodbye with a
 reason."""
 
+import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 import pytest
 
 from swarmd.domain.ids import NodeId
-from swarmd.domain.peers import Endpoint, NodeSummary
+from swarmd.domain.peers import Endpoint
 from swarmd.identity import revocations
 from swarmd.identity.keys import NetworkKey
 from swarmd.kit.bus import EventBus
 from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.talks import TELL_AGAIN_S, Talks
 from swarmd.transport.rpc import Dispatcher, LinkLost, ResetCode, StreamReset
-from swarmd.wire.messages import Heard, Revocations, Summary
+from swarmd.wire.gossip import Compare, Versions
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations
 
-OWN, PEER = NodeId("01" * 32), NodeId("02" * 32)
+OWN, PEER, OTHER = NodeId("01" * 32), NodeId("02" * 32), NodeId("03" * 32)
 RECORD = revocations.revoke(NetworkKey(bytes(range(32))), PEER, now=1000.0)
 
 
@@ -25,7 +27,7 @@ RECORD = revocations.revoke(NetworkKey(bytes(range(32))), PEER, now=1000.0)
 class FakeLink:
     """Answers as told, and then hangs up."""
 
-    answers: list[Exception | Heard]
+    answers: list[Exception | Heard | Refused]
     node: NodeId = PEER
     connection: Any = field(default_factory=lambda: SimpleNamespace(remote=Endpoint("10.0.0.2", 1)))
     told: list[object] = field(default_factory=list)
@@ -37,6 +39,8 @@ class FakeLink:
         answer = self.answers.pop(0) if self.answers else LinkLost("over")
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, Refused):
+            return answer
         return SimpleNamespace(message=answer)
 
     def open(self, message: object, *, last: bool) -> None:
@@ -48,28 +52,35 @@ class FakeLink:
         self.closed_with = reason
 
 
-def talks(world, *, revoked=()):
+async def silent(node, ask):
+    """A gossip that has nothing to say on a link that breaks."""
+    raise LinkLost("over")
+
+
+def talks(world, *, revoked=(), converse=silent, introduces=True):
     async def hear(*_):
         return False
 
+    endpoint = Endpoint("10.0.0.3", 1)
+    book = SimpleNamespace(proven_endpoints=lambda node: (endpoint,))
     neighbours = Neighbours(
         own=OWN,
-        book=SimpleNamespace(proven_endpoints=lambda node: ()),
-        bus=EventBus(),
+        book=book,
         clock=world.clock,
         hear=hear,
         direct=lambda node: True,
         wake=lambda node: None,
         revoked=lambda: revoked,
     )
-    neighbours.announce(
-        NodeSummary(node=OWN, version=1, software="s/1", started_at=0.0, ram_free_bytes=1, ram_total_bytes=2)
-    )
+    if introduces:
+        neighbours._news[OTHER] = asyncio.Event()
+    gossip = SimpleNamespace(converse=converse)
     listed = SimpleNamespace(record=lambda node: next((one for one in revoked if one.node == node), None))
     return Talks(
         own=OWN,
         lines=SimpleNamespace(),
         neighbours=neighbours,
+        gossip=gossip,
         revoked=listed,
         dispatcher=Dispatcher(),
         spawn=lambda *_: None,
@@ -82,14 +93,37 @@ def talks(world, *, revoked=()):
 async def test_news_that_did_not_arrive_are_told_again(world, looptime):
     link = FakeLink([TimeoutError(), StreamReset(ResetCode.FAILED, "the handler failed"), LinkLost("over")])
     await talks(world).talk(link)
-    assert [type(one) for one in link.told] == [Summary] * 3
+    assert [type(one) for one in link.told] == [Introduction] * 3
     assert looptime == 2 * TELL_AGAIN_S
+
+
+@pytest.mark.looptime
+async def test_gossip_goes_on_after_what_the_link_survives_and_hears_refusals_as_none(world, looptime):
+    answers = []
+
+    async def converse(node, ask):
+        assert node == PEER
+        answers.append(await ask(Compare(marks=bytes(8)), Versions))
+
+    async def three_times(node, ask):
+        await converse(node, ask)
+        await converse(node, ask)
+        await converse(node, ask)
+
+    given = Versions(differing=b"", pairs=b"")
+    link = FakeLink([Refused(kind="Busy", sentence="not now"), TimeoutError(), given, StreamReset(ResetCode.FAILED, "x")])
+    talk = asyncio.ensure_future(talks(world, converse=three_times, introduces=False).talk(link))
+    await asyncio.sleep(TELL_AGAIN_S * 3)
+    talk.cancel()
+    await asyncio.gather(talk, return_exceptions=True)
+    assert answers == [None, given]
+    assert len(link.told) == 5, "the fifth found the link gone"
 
 
 async def test_a_program_that_knows_no_revocations_hears_the_rest(world):
     link = FakeLink([StreamReset(ResetCode.UNKNOWN_MESSAGE, "nobody handles code 13 here"), LinkLost("over")])
     await talks(world, revoked=(RECORD,)).talk(link)
-    assert [type(one) for one in link.told] == [Revocations, Summary]
+    assert [type(one) for one in link.told] == [Revocations, Introduction]
 
 
 async def test_who_is_out_is_told_so_with_the_record_and_cut_even_when_it_does_not_listen(world):

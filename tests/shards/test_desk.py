@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from swarmd.domain.events import ModelDiscovered, ModelRemoved, ShardDropped, ShardRejected, ShardStored
+from swarmd.domain.events import ModelDiscovered, ModelRemoved, PeerConnected, ShardDropped, ShardRejected, ShardStored
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import ShardState, TrustLevel
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NoSpace, NotFound
@@ -181,6 +181,19 @@ async def test_a_name_that_was_only_heard_can_be_asked_for(folks: Folks, tiny: P
     assert isinstance(started, Acquisition) and started.state == "awaiting_manifest" and started.transfers == ()
     done = await ended(two)
     assert done.state == "complete" and done.transfers, done
+
+
+async def test_what_gossip_told_before_there_was_a_link_is_learned_with_the_link(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    monkeypatch.setattr(Holder, "hear", lambda self, other: None)
+    await two.connect(one)
+    two.store.wire.summaries[one.id] = one.summary()
+    await asyncio.sleep(0.05)
+    assert two.store.catalog.get(TINY) is None
+    two.store.bus.publish(PeerConnected(node=one.id))
+    await until(lambda: two.store.catalog.get(TINY) is not None)
 
 
 async def test_a_node_with_little_space_takes_its_share(folks: Folks, tiny: Path) -> None:
