@@ -516,7 +516,7 @@ async def chained(swarm: Swarm, count: int) -> list[Node]:
         node.relaying.append(0.0)
     for node in nodes[1:]:
         await joined(node, nodes[0])
-    await until(lambda: all(len(node.links.connected()) == count - 1 for node in nodes))
+    await until(lambda: all(len(node.links.connected()) == count - 1 for node in nodes), within_s=60)
     for here in range(1, count + 1):
         for there in range(here + 2, count + 1):
             swarm.hub.cut(swarm.host(here), swarm.host(there))
