@@ -19,11 +19,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected
+from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import Refusal, Revoked
@@ -31,7 +32,7 @@ from swarmd.identity import certificates
 from swarmd.identity.certificates import Certificate, Role
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
-from swarmd.kit.flow import Backoff
+from swarmd.kit.flow import Backoff, TokenBucket
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
@@ -62,6 +63,10 @@ JOINER_STAYS_S: Final = 10.0  # an invited node closes as soon as it has stored 
 RELAY_AFTER_S: Final = 1.5  # a direct handshake over a bad mobile line takes a second; a relay costs somebody else
 RELAYS_TRIED: Final = 3  # nearest first; who says that it has a link to the other is nearly always right
 DRAIN_LIMIT_S: Final = 600.0  # for what still runs over a relayed link that gave way: no reply takes longer
+SAID_KEPT: Final = 256  # new facts of nodes within SAMPLE_S; a swarm of 2,000 brings some ten
+HEEDED_BURST: Final = 4.0  # addresses of its own that a node may state: two restarts with another port each
+HEEDED_PER_S: Final = 1 / 600  # and then no more than one who moves all day
+MAX_HEEDED: Final = 1000  # as many as the book has nodes
 DIALS: Final = 64  # at once: 150 members with three addresses each, all of them switched off, take 35 s (5 s a dial)
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
@@ -181,6 +186,8 @@ class Links:
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
         self._judged_at = 0.0
+        self._heeded: OrderedDict[NodeId, TokenBucket] = OrderedDict()
+        """How often nodes may still state addresses of their own; the one heard longest ago goes first."""
         self._turns = asyncio.Semaphore(DIALS)
         self._hearsay_turns = asyncio.Semaphore(HEARSAY_DIALS)
         self._revocations = revocations
@@ -200,19 +207,24 @@ class Links:
     async def run(self, ready: Ready) -> None:
         """Dial everybody in the book, now and whenever a link is gone. Leaving says goodbye to everybody."""
         self._running = True
+        stack = contextlib.ExitStack()
         try:
             await self._drop_revoked()
             for node in self._book.nodes():
                 self._tend(node)
             ready()
+            said = stack.enter_context(self._bus.tap(SummaryReceived, size=SAID_KEPT))
             while True:
                 await asyncio.sleep(SAMPLE_S)
+                for fact in said.drain():
+                    await self._heed(fact.summary)
                 self._sample()
                 self._judge_again()
                 for node in self._book.nodes():
                     self._tend(node)  # costs a look-up; a tender that died of a bug is replaced
                 self._let_go()
         finally:
+            stack.close()
             self._running = False
             for place in self._places.values():
                 if place.tender is not None:
@@ -690,6 +702,20 @@ class Links:
         revoked_at, record = self._revocations.revoked_at(node), self._book.record(node)
         seen = None if record is None else record.last_seen
         return revoked_at is not None and (seen is None or seen <= revoked_at)
+
+    async def _heed(self, summary: NodeSummary) -> None:
+        """Where a node says that others can dial it: its router forwards a port, or its owner named an address. It may not
+        be linked to us, or through a relay. Who says so too often, with ever new addresses, wants us to dial somebody."""
+        endpoints = as_seen_from(summary.endpoints, observed_host=None)
+        known = self._book.record(summary.node)
+        if summary.node == self._own or not endpoints or (known is not None and set(endpoints) <= set(known.endpoints)):
+            return
+        patience = self._heeded.pop(summary.node, None) or TokenBucket(HEEDED_PER_S, HEEDED_BURST, clock=self._world.clock)
+        self._heeded[summary.node] = patience
+        if len(self._heeded) > MAX_HEEDED:
+            self._heeded.popitem(last=False)
+        if patience.try_take():
+            await self.offer(summary.node, endpoints, source=Source.INTRODUCED, teller=summary.node)
 
     async def _hear(self, node: NodeId, endpoints: tuple[Endpoint, ...], teller: NodeId) -> bool:
         return await self.offer(node, endpoints, source=Source.INTRODUCED, teller=teller)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swarmd.domain.ids import NodeId
-from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer
 from swarmd.peers import relay as relay_module
 from swarmd.peers.relay import MAX_PER_NODE
@@ -119,6 +119,41 @@ async def test_a_direct_link_takes_over_as_soon_as_there_is_one_and_a_call_in_pr
     reply = await slow
     assert not isinstance(reply, Refused) and reply.message == Echoed(text="slow")
     await until(lambda: relayed.closed is not None and a.links.relay.circuits == 0)
+
+
+async def test_a_port_that_a_router_forwards_is_heard_of_and_takes_over(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    await until(lambda: paths(b, c) == {a.id})
+    # A second way to c, as a router's forwarded port is: another address, which reaches the same doors.
+    outside = Endpoint("10.0.9.9", 8899)
+    swarm.hub.listen(outside, c.doors._knock)
+    version = int(c.member.world.clock.now() * 1000)
+    c.links.announce(
+        NodeSummary(
+            node=c.id, version=version, software="t/1", started_at=0.0, ram_free_bytes=1, ram_total_bytes=2,
+            endpoints=(Endpoint("0.0.0.0", 8810), outside, Endpoint("127.0.0.1", 8810)),
+        )
+    )  # fmt: skip
+    assert await until(lambda: paths(b, c) == {"direct"}) < 6.0
+    assert outside in b.member.book.proven_endpoints(c.id)
+    assert Endpoint("127.0.0.1", 8810) not in b.member.book.endpoints(c.id)
+
+
+async def test_who_states_ever_new_addresses_makes_nobody_dial_them_all(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    await until(lambda: paths(b, c) == {a.id})
+    version = int(c.member.world.clock.now() * 1000)
+    for number in range(30):
+        endpoints = tuple(Endpoint(f"10.9.{number}.{at}", 25) for at in range(1, 9))
+        c.links.announce(
+            NodeSummary(
+                node=c.id, version=version + number, software="t/1", started_at=0.0, ram_free_bytes=1, ram_total_bytes=2,
+                endpoints=endpoints,
+            )
+        )  # fmt: skip
+        await asyncio.sleep(20.0)
+    victims = {one.host.split(".")[2] for one in b.member.book.endpoints(c.id) if one.host.startswith("10.9.")}
+    assert len(victims) <= 5
 
 
 async def test_a_node_that_does_not_listen_is_reached_through_its_neighbour(swarm: Swarm) -> None:
