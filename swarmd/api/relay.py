@@ -77,6 +77,14 @@ def _short_code_ended(fact: events.ShortCodeEnded) -> Said:
     return Said(message=message, toast=WARNING)
 
 
+def _cloned(fact: events.IdentityCloned) -> str:
+    if fact.at is not None:
+        return f"a machine at {fact.at} says that it is this node"
+    if fact.told_by is not None:
+        return f"node {short(fact.told_by)} says that it met another machine with this node's key"
+    return "another machine has this node's key"
+
+
 ROWS: Final[Mapping[type[Fact], Row]] = {
     events.NodeStarted: Row(
         kind="daemon_started", category="system",
@@ -103,10 +111,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     events.IdentityCloned: Row(
         kind="identity_cloned", category="security",
         say=lambda fact: Said(
-            message=f"a machine at {fact.at} says that it is this node: is its data folder a copy?"
-            if fact.at is not None
-            else "another machine has this node's key: is its data folder a copy?",
-            toast=WARNING, node=fact.node,
+            message=f"{_cloned(fact)}: is its data folder a copy?", toast=WARNING, node=fact.node,
         ),
     ),
     events.PeerCloned: Row(

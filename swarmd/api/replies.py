@@ -149,6 +149,7 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.UsedUp: Row(400, REQUEST, "code_used"),
     refusals.NoAnswer: Row(502, "unavailable_error", "no_answer"),
     refusals.Forbidden: Row(403, "permission_error", "forbidden"),
+    refusals.OtherNode: Row(403, "permission_error", "other_node"),
     refusals.Revoked: Row(403, "permission_error", "revoked"),
     refusals.OpenNetwork: Row(409, REQUEST, "open_network"),
     refusals.OtherNetwork: Row(409, REQUEST, "other_network"),

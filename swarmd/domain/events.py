@@ -89,7 +89,10 @@ class IdentityCloned(Fact):
 
     node: NodeId
     at: Endpoint | None
-    """None: it was heard of through other members, who met it or have a record that only our key can have signed."""
+    """None: it was heard of through other members."""
+    told_by: NodeId | None = None
+    """The member that says it met the other machine; it may be wrong, or lie. None: there is a proof, a record that only our
+    key can have signed; or an announcement in the local network, `at` which it came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

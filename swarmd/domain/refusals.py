@@ -198,6 +198,13 @@ class Forbidden(Refusal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherNode(Forbidden):
+    """A member answered, and not the one that was meant."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked(Refusal):
     """A membership was taken back."""
 

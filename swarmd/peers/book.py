@@ -49,6 +49,8 @@ class _Entry:
     """Who told us first, since the start; the local network is one teller, since anybody may speak in it."""
     failures: dict[Endpoint, int] = field(default_factory=dict[Endpoint, int])
     """Dials in vain of endpoints from hearsay, since the start."""
+    absences: int = 0
+    """Rounds in which there was nothing to dial and no way through others, since the start."""
 
     def rank(self, row: EndpointRow) -> tuple[float, int, int, float, int, Endpoint]:
         """The newest evidence first, then who said it, then the fewest failures; of hearsay the older (a liar does not
@@ -217,6 +219,17 @@ class PeerBook:
             return
         async with self._db.transaction() as tx:
             await sql.remove_endpoint(tx, node, endpoint)
+
+    async def record_absence(self, node: NodeId) -> None:
+        """There was neither an address to dial nor a way through others. Who was only mentioned goes after MAX_FAILURES of
+        them."""
+        entry = self._entries.get(node)
+        if entry is None or entry.trusted or entry.endpoints:
+            return
+        entry.absences += 1
+        if entry.absences >= MAX_FAILURES:
+            logger.debug("node %s was mentioned, and nobody leads to it: forgotten", short(node))
+            await self.remove(node)
 
     async def remove(self, node: NodeId) -> None:
         """Forget it. It comes back when it dials us, or when a member mentions it."""

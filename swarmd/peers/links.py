@@ -27,13 +27,14 @@ from typing import Any, Final, Protocol
 from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
-from swarmd.domain.refusals import Refusal, Revoked
+from swarmd.domain.refusals import NotFound, OtherNode, Refusal, Revoked
 from swarmd.identity import certificates
 from swarmd.identity.certificates import Certificate, Role
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff, TokenBucket
 from swarmd.kit.gauges import Gauges
+from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
 from swarmd.peers import hello as hellos
@@ -41,7 +42,8 @@ from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
 from swarmd.peers.gossip import Gossip
 from swarmd.peers.neighbours import Neighbours
-from swarmd.peers.relay import Relay
+from swarmd.peers.proving import Proving
+from swarmd.peers.relay import OPEN_TIMEOUT_S, Relay
 from swarmd.peers.revocation_list import RevocationList
 from swarmd.peers.slots import Closing, Slot
 from swarmd.peers.talks import Talks
@@ -136,6 +138,8 @@ class _Place:
     detoured: bool = False
     """The last connection was relayed."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: Link | None = None
+    """A relayed one that gave way, until what runs over it has ended."""
     challenged: bool = False
     """Whoever holds the connection is asked for a sign of life."""
     lost: bool = False
@@ -186,6 +190,7 @@ class Links:
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
         self._judged_at = 0.0
+        self._seldom = Seldom(clock=world.clock)
         self._heeded: OrderedDict[NodeId, TokenBucket] = OrderedDict()
         """How often nodes may still state addresses of their own; the one heard longest ago goes first."""
         self._turns = asyncio.Semaphore(DIALS)
@@ -197,6 +202,9 @@ class Links:
         )  # fmt: skip
         self.relay = Relay(
             own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s
+        )
+        self._proving = Proving(
+            book=book, prober=dialler, spawn=spawn, clock=world.clock, changed=self._neighbours.refresh
         )
         self._gossip = gossip
         self._talks = Talks(
@@ -394,10 +402,18 @@ class Links:
             self._open.add(guest)
             self._spawn(self._close_in(guest, JOINER_STAYS_S), name=f"admission of {short(connection.node)}")
             return
-        if not self._is_up(connection.node) and len(self.connected()) >= self._max_peers:
-            logger.warning("%d peers are linked, node %s is not taken in", self._max_peers, short(connection.node))
-            connection.close("this node has no place for another peer")
+        if connection.via == connection.node:
+            connection.close("nobody relays itself")
             return
+        if not self._is_up(connection.node):
+            if connection.purpose is not Purpose.CONTROL:  # as we dial them; else it would be a link that nobody counts
+                connection.close("the control link comes first")
+                return
+            if len(self.connected()) >= self._max_peers:
+                level = logging.WARNING if self._seldom.due("full") else logging.DEBUG
+                logger.log(level, "%d peers are linked, node %s is not taken in", self._max_peers, short(connection.node))
+                connection.close("this node has no place for another peer")
+                return
         self._adopt(connection, boot=hello.boot, endpoint=None)
 
     def dialled(self, connection: Connection, endpoint: Endpoint | None) -> None:
@@ -442,10 +458,10 @@ class Links:
         """Nobody dials on for nodes that the book has dropped."""
         for node in {node for node, _ in self._places if node not in self._book}:
             places = [place for purpose in Purpose if (place := self._places.get((node, purpose))) is not None]
-            if all(place.tender is not None and place.slot.current is None for place in places):
+            if all(place.slot.current is None and not place.challenged for place in places):
                 for place in places:
-                    assert place.tender is not None, "just looked"
-                    place.tender.cancel()
+                    if place.tender is not None:
+                        place.tender.cancel()
                     del self._places[node, place.purpose]
 
     async def _keep_up(self, place: _Place) -> None:
@@ -495,6 +511,8 @@ class Links:
                     self.dialled(result, endpoint)
                     return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
+            if isinstance(result, OtherNode):  # a member as well, and it proved that it lives there
+                await self.offer(result.node, (endpoint,), source=Source.OBSERVED)
             if isinstance(result, Revoked) and result.node == place.node:
                 # It, or somebody above it. Who was admitted again would have shown its newer certificate.
                 await self._book.remove(place.node)
@@ -514,11 +532,17 @@ class Links:
             async with self._hearsay_turns if self._book.is_hearsay(place.node) else self._turns:
                 if not place.vacant.is_set():
                     return
+                asked_at = self._world.clock.monotonic()
                 result = await self.relay.dial(place.node, place.purpose, via=via)
             if isinstance(result, Connection):
                 self.dialled(result, None)
                 return
             logger.debug("no %s link to %s: %s", place.purpose.value, short(place.node), result.sentence)
+            silent = self._world.clock.monotonic() - asked_at >= OPEN_TIMEOUT_S
+            if isinstance(result, NotFound) or (silent and self._book.is_hearsay(place.node)):
+                self._neighbours.not_linked_with(via, place.node)  # whoever invents nodes keeps us waiting once for each
+        if place.vacant.is_set():
+            await self._book.record_absence(place.node)
 
     def _relays_to(self, node: NodeId) -> tuple[NodeId, ...]:
         """Direct neighbours that say they have a direct link to `node`, nearest first."""
@@ -549,13 +573,18 @@ class Links:
         """Another run of a node that is linked. It was restarted, and the old connection does not know yet that nobody is
         there; or two machines have the same identity, and then the one that answers stays."""
         try:
-            alive = await current.link.connection.answers(within_s=CHALLENGE_S)
+            while not await current.link.connection.answers(within_s=CHALLENGE_S) or place.slot.current is not current:
+                holder = place.slot.current
+                if holder is None or holder is current or holder.boot == boot or holder.link.closed is not None:
+                    break
+                current = holder  # another connection of that run, or of a third one: it is asked as well
+            else:
+                # It may ask for nothing: a copy of somebody's data folder is not somebody.
+                self._talks.say_twin(current.link, Link(connection, dispatcher=self._for_guests, spawn=self._spawn))
+                return
         finally:
             place.challenged = False
-        if alive and place.slot.current is current:
-            # It may ask for nothing: a copy of somebody's data folder is not somebody.
-            self._talks.say_twin(current.link, Link(connection, dispatcher=self._for_guests, spawn=self._spawn))
-        elif connection.closed is None:
+        if connection.closed is None:
             self._take(place, connection, boot=boot, endpoint=endpoint)
 
     def _take(self, place: _Place, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
@@ -568,11 +597,13 @@ class Links:
             self._retire(verdict.loser, verdict.closing)
         if verdict.taken:
             place.vacant.clear()
-            if not leg.relayed:
+            if leg.relayed:
+                place.lacking.set()
+            else:
                 place.lacking.clear()
+                place.wake.clear()  # what the news were good for is done
             place.detoured = leg.relayed
             place.up.set()
-            place.wake.clear()  # what the news were good for is done
             if place.purpose is Purpose.CONTROL:
                 self._control_up(leg, endpoint=endpoint, first=verdict.loser is None)
         self._spawn(self._watch(place, leg), name=f"watch over {link!r}")
@@ -594,7 +625,11 @@ class Links:
         if closing is Closing.NOW:
             leg.link.close("a double connection")
         elif closing is Closing.IDLE:
-            self._spawn(self._close_idle(leg.link), name=f"retired {leg.link!r}")
+            place = self._place(leg.link.node, leg.link.connection.purpose)
+            if place.draining is not None:  # it would be two that give way within minutes: somebody plays with us
+                place.draining.close("a newer relayed connection gave way")
+            place.draining = leg.link
+            self._spawn(self._close_idle(place, leg.link), name=f"retired {leg.link!r}")
         else:
             self._spawn(self._close_in(leg.link, CLOSE_LATER_S), name=f"retired {leg.link!r}")
 
@@ -607,7 +642,7 @@ class Links:
             link.close("it was to be closed long ago")
         self._open.discard(link)
 
-    async def _close_idle(self, link: Link) -> None:
+    async def _close_idle(self, place: _Place, link: Link) -> None:
         """There is a direct connection. Generations that began on the relayed one end there; new ones never begin there,
         once the other side has seen the direct one too."""
         await asyncio.sleep(CLOSE_LATER_S)
@@ -616,6 +651,8 @@ class Links:
                 break
             await asyncio.sleep(SAMPLE_S)
         link.close("there is a direct connection")
+        if place.draining is link:
+            place.draining = None
         self._open.discard(link)
 
     async def _watch(self, place: _Place, leg: _Leg) -> None:
@@ -653,16 +690,7 @@ class Links:
         self._tend(connection.node)
         self._neighbours.refresh()
         if endpoint is None and not relayed:
-            await self._prove(connection)
-
-    async def _prove(self, connection: Connection) -> None:
-        """Find out which of the addresses that a caller stated are worth telling others: at most MAX_ENDPOINTS dials."""
-        for endpoint in self._book.unproven_endpoints(connection.node):
-            async with self._turns:
-                reached = await self._dialler.reaches(endpoint, connection.remote_static)
-            if reached:
-                await self._book.record_seen(connection.node, endpoint=endpoint)
-                self._neighbours.refresh()
+            self._proving.begin(connection)
 
     # ---- inside
 

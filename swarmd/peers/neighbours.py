@@ -33,6 +33,8 @@ INTRODUCTIONS_BURST: Final = 300  # after a power cut: 150 neighbours come up on
 INTRODUCTIONS_PER_S: Final = 1.0  # reading one takes 5 ms at most
 NEWS_BURST: Final = 300  # two for each of 150 members: that it is there, and one more address
 NEWS_PER_S: Final = 1 / 60  # each is up to 96 dials (12 of 8 addresses): a liar makes us dial twice a second, not more
+WAYS_BURST: Final = 300  # a relay with 150 links that comes back twice; who gets no turn is dialled after its pause
+WAYS_PER_S: Final = 1.0
 
 MAX_TEXT: Final = 128  # characters of a software version, a region, the name of a graphics card
 MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the message still fits
@@ -54,6 +56,8 @@ class _Patience:
 
     messages: TokenBucket
     news: TokenBucket
+    ways: TokenBucket
+    """Members to whom it says that it has a link, and who are dialled at once for that."""
 
 
 class Neighbours:
@@ -151,7 +155,9 @@ class Neighbours:
                 logger.debug("node %s introduces too many, the rest is ignored", short(node))
                 return
             news = await self._hear(member, endpoints, node)
-            if self._new_way(member, teller=node) or news:
+            if self._new_way(member, teller=node) and patience.ways.try_take():
+                self._wake(member)
+            if news:
                 patience.news.try_take()
 
     def _new_way(self, member: NodeId, *, teller: NodeId) -> bool:
@@ -159,13 +165,13 @@ class Neighbours:
         if member in introduced or len(introduced) >= MAX_PEERS or teller not in self._news:
             return False
         introduced.add(member)
-        self._wake(member)
         return True
 
     def _patience_with(self, node: NodeId) -> _Patience:
         patience = self._patience.pop(node, None) or _Patience(
             messages=TokenBucket(INTRODUCTIONS_PER_S, INTRODUCTIONS_BURST, clock=self._clock),
             news=TokenBucket(NEWS_PER_S, NEWS_BURST, clock=self._clock),
+            ways=TokenBucket(WAYS_PER_S, WAYS_BURST, clock=self._clock),
         )
         self._patience[node] = patience
         if len(self._patience) > MAX_PEERS:

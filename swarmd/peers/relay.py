@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from swarmd.domain.ids import NodeId, parse_node_id, short
@@ -26,7 +27,7 @@ from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Carrier
 from swarmd.transport.greeting import Greeting
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, ResetCode, Stream, StreamReset
-from swarmd.wire.circuits import CircuitBytes, CircuitOpen, IncomingCircuit, OpenCircuit
+from swarmd.wire.circuits import MAX_CIRCUIT_BYTES, CircuitBytes, CircuitOpen, IncomingCircuit, OpenCircuit
 from swarmd.wire.events import TooManyStreams
 from swarmd.wire.messages import Refused
 
@@ -36,6 +37,8 @@ MAX_VISITORS: Final = 4  # with short codes of others, at once: two people at tw
 VISIT_BYTES: Final = 64 * 1024  # of a visitor, both ways: Hellos have 4 KiB at most, and a certificate less than one
 OPEN_TIMEOUT_S: Final = 5.0  # one call through the relay: as long as a handshake may take
 BURST_S: Final = 0.25  # of the allowed rate at once: a prompt's activations do not wait, and nobody hogs the line for long
+SLICE_BYTES: Final = 16 * 1024  # waited for one after the other, so that circuits take turns: a token waits for slices
+SILENT_S: Final = 30.0  # links speak every 3 s (`wire.session.IDLE_PING_S`): nobody is there any more, or it is no link
 LAST_S: Final = 5.0  # one direction has ended: what the other still has to say may take as long as a GOODBYE needs
 BULK_SHARE: Final = 0.5  # of the allowed rate, for shard bytes of all circuits together: tokens always find room
 
@@ -93,7 +96,8 @@ class Relay:
     # ---- at an end
 
     async def dial(self, node: NodeId, purpose: Purpose, *, via: NodeId) -> Connection | Refusal:
-        """A link to `node` through `via`, to which we must have a direct one. NoAnswer when there is no way."""
+        """A link to `node` through `via`, to which we must have a direct one. NotFound: `via` has none to `node`. NoAnswer:
+        there is no way now."""
         link = self._lines.link(via, purpose)
         if link is None or link.connection.via is not None:
             return NoAnswer(tried=(f"relay {short(via)}",), reason="there is no direct link to it")
@@ -106,6 +110,10 @@ class Relay:
 
     def _incoming(self, message: IncomingCircuit, payload: memoryview, stream: Stream) -> None:
         """Somebody reaches us through `stream.peer`. The doors judge who it is."""
+        near = self._lines.link(stream.peer.node, stream.peer.purpose)
+        if near is None or near.connection.via is not None or message.node == stream.peer.node:
+            stream.reset(ResetCode.CANCELLED, "a relay has a direct link to both, and is neither")
+            return
         try:
             if not stream.send_now(CircuitOpen()):
                 stream.reset()
@@ -183,22 +191,31 @@ class Relay:
                 del self._circuits[node]
 
     async def _pass_on(self, near: Stream, far: Stream) -> None:
-        """Until both directions have ended, or one LAST_S ago. Raises LinkLost or StreamReset of either."""
+        """Until both directions have ended, or one LAST_S ago, or nothing has passed for SILENT_S."""
+        passed = _Passed()
         try:
             async with asyncio.TaskGroup() as group:
-                directions = [group.create_task(self._copy(near, far)), group.create_task(self._copy(far, near))]
-                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+                directions = [
+                    group.create_task(self._copy(near, far, passed)), group.create_task(self._copy(far, near, passed))
+                ]  # fmt: skip
+                before, done = -1, set[asyncio.Task[None]]()
+                while not done and passed.bytes != before:
+                    before = passed.bytes
+                    done, _ = await asyncio.wait(directions, timeout=SILENT_S, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise StreamReset(ResetCode.CANCELLED, "silent")
                 async with asyncio.timeout(LAST_S):
                     await asyncio.wait(directions)
         except* (LinkLost, StreamReset, TimeoutError) as errors:
             logger.debug("a circuit is over: %s", errors.exceptions[0])
 
-    async def _copy(self, source: Stream, sink: Stream) -> None:
+    async def _copy(self, source: Stream, sink: Stream, passed: _Passed) -> None:
         """What `source` brings goes to `sink`, no faster than this node relays; the credit of the streams does the rest."""
         while (received := await source.receive()) is not None:
-            if not isinstance(received.message, CircuitBytes):
-                raise StreamReset(ResetCode.BAD_MESSAGE, f"{type(received.message).__name__} on a circuit")
             size = len(received.payload)
+            if not isinstance(received.message, CircuitBytes) or size > MAX_CIRCUIT_BYTES:
+                raise StreamReset(ResetCode.BAD_MESSAGE, f"{type(received.message).__name__} of {size} bytes on a circuit")
+            passed.bytes += size
             await self._pace(source.peer.purpose, size)
             await sink.send(CircuitBytes(), received.payload)
             self.relayed_bytes += size
@@ -214,9 +231,18 @@ class Relay:
             for one, bucket in self._buckets.items():
                 allowed = rate if one is Purpose.CONTROL else rate * BULK_SHARE
                 bucket.set_rate(allowed, allowed * BURST_S)
-        if purpose is Purpose.BULK:
-            await self._buckets[Purpose.BULK].take(size)
-        await self._buckets[Purpose.CONTROL].take(size)
+        for start in range(0, size, SLICE_BYTES):
+            part = min(SLICE_BYTES, size - start)
+            if purpose is Purpose.BULK:
+                await self._buckets[Purpose.BULK].take(part)
+            await self._buckets[Purpose.CONTROL].take(part)
+
+
+@dataclass(slots=True)
+class _Passed:
+    """By a circuit, in both directions."""
+
+    bytes: int = 0
 
 
 class _Visit(asyncio.Protocol):
@@ -259,7 +285,7 @@ class _Visit(asyncio.Protocol):
             self._transport.write(bytes(payload))
 
 
-async def _opened(link: Link, request: OpenCircuit | IncomingCircuit, *, where: str) -> Stream | NoAnswer:
+async def _opened(link: Link, request: OpenCircuit | IncomingCircuit, *, where: str) -> Stream | NoAnswer | NotFound:
     """A stream over which bytes may go, or why there is none."""
     try:
         stream = link.open(request)
@@ -279,5 +305,8 @@ async def _opened(link: Link, request: OpenCircuit | IncomingCircuit, *, where: 
             stream.reset()
     if opened:
         return stream
-    said = answer.message.sentence if answer is not None and isinstance(answer.message, Refused) else "no answer"
-    return NoAnswer(tried=(where,), reason=said)
+    if answer is None or not isinstance(answer.message, Refused):
+        return NoAnswer(tried=(where,), reason="no answer")
+    if answer.message.kind == NotFound.__name__:
+        return NotFound(what=answer.message.sentence)
+    return NoAnswer(tried=(where,), reason=answer.message.sentence)

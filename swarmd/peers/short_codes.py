@@ -143,6 +143,8 @@ class ShortCodes:
             short=True,
         )
         if (busy := await self._invitations.add(invite)) is not None:
+            if before is not None:
+                self._bus.publish(ShortCodeEnded(nameplate=before.nameplate, burnt=False))
             return busy
         self._live = _Live(nameplate=nameplate, words=words, network=network, invite=invite)
         logger.info("made short code %d, invite %s, valid for %.0f minutes", nameplate, invite.id, LIFE_S / 60)

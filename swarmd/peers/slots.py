@@ -80,7 +80,7 @@ class Slot(Generic[C]):
             if current.relayed:
                 self._current = new
                 return Verdict(loser=current, closing=Closing.IDLE, taken=True)
-            return Verdict(loser=new, closing=Closing.IDLE, taken=False)
+            return Verdict(loser=new, closing=Closing.NOW, taken=False)  # nothing runs over it yet
         leftover = current.boot != new.boot or current.dialled == new.dialled
         if leftover or self._preferred(new):
             self._current = new

@@ -140,13 +140,13 @@ class Talks:
 
     def _told_twin(self, message: Twin, payload: memoryview, stream: Stream) -> None:
         stream.end()
-        if self._seldom.due("our twin"):
+        if self._seldom.due(f"our twin {stream.peer.node}"):  # another teller may be the one that does not lie
             logger.warning(
                 "node %s has met another machine that says it is this node, %s: if its data folder is a copy of this one's, "
                 "stop swarmd on one of the two, start it there with an empty data folder, and join with a new invite code",
                 short(stream.peer.node), short(self._own),
             )  # fmt: skip
-            self._bus.publish(IdentityCloned(node=self._own, at=None))
+            self._bus.publish(IdentityCloned(node=self._own, at=None, told_by=stream.peer.node))
 
     async def _heard_facts(self, message: Facts, payload: memoryview, peer: PeerIdentity) -> Heard:
         if self._lines.link(peer.node) is not None:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from swarmd.domain.ids import NodeId, short
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
-from swarmd.wire.circuits import CircuitBytes
+from swarmd.wire.circuits import MAX_CIRCUIT_BYTES, CircuitBytes
 from swarmd.wire.messages import Refused
 
-_MESSAGE_BYTES: Final = 256 * 1024  # one flush of a connection; messages of other streams have their turn in between
+_LAST_S: Final = 10.0  # for the far side's end to come back; as long as a GOODBYE is waited for, and a slow line
 _HIGH_WATER: Final = 256 * 1024
 _UNREAD_LIMIT: Final = 1024 * 1024
 """A handshake reads nothing while it judges; meanwhile the far end may send what `wire.handshake` allows, which is half of
@@ -115,7 +115,12 @@ class CircuitTransport(asyncio.Transport):
 
     def _arrived(self, message: object, payload: memoryview) -> None:
         match message:
+            case CircuitBytes() if self._lost:
+                return  # we have closed, and the far side has not seen it yet
             case CircuitBytes():
+                if len(payload) > MAX_CIRCUIT_BYTES:
+                    self._break_off(ConnectionResetError(f"{len(payload)} bytes at once"))
+                    return
                 self._unread.append(bytes(payload))
                 self._unread_bytes += len(payload)
                 if self._unread_bytes > _UNREAD_LIMIT:
@@ -152,7 +157,7 @@ class CircuitTransport(asyncio.Transport):
             return
         try:
             while self._unsent:
-                part = bytes(self._unsent[:_MESSAGE_BYTES])
+                part = bytes(self._unsent[:MAX_CIRCUIT_BYTES])
                 if not self._stream.send_now(CircuitBytes(), part):
                     break
                 del self._unsent[: len(part)]
@@ -171,6 +176,8 @@ class CircuitTransport(asyncio.Transport):
     def _finish(self) -> None:
         self._stream.end()
         self._lose(None)
+        # The far side ends its direction when it reads our end. One that does not has no more use for the stream either.
+        self._loop.call_later(_LAST_S, self._stream.reset)
 
     def _break_off(self, error: Exception | None) -> None:
         if self._lost:

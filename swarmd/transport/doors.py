@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, PeerIdentity, Purpose
-from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
+from swarmd.domain.refusals import NoAnswer, OtherNode, Refusal
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Fatal, Ready
@@ -308,7 +308,7 @@ class Doors:
     ) -> Connection | Refusal:
         """A connection that nobody reads yet (`start` it or `close` it), or why there is none.
 
-        NoAnswer: nobody there, or silence (which is also how a stranger is refused). Forbidden: somebody else than `expect`
+        NoAnswer: nobody there, or silence (which is also how a stranger is refused). OtherNode: somebody else than `expect`
         answered. Any other refusal comes from the authority. `invite` is (tag, psk) for somebody who joins;
         `short` is for somebody who joins by a short code.
         """
@@ -414,7 +414,8 @@ class Doors:
         if isinstance(peer, Refusal):
             return peer
         if expect is not None and peer.node != expect:
-            return Forbidden(what=f"node {short(peer.node)} answered at {where} in place of {short(expect)}")
+            what = f"node {short(peer.node)} answered at {where} in place of {short(expect)}"
+            return OtherNode(what=what, node=peer.node)
         greeting.handshake.accept()
         connection = greeting.opened(peer=replace(peer, purpose=purpose), peer_hello=event.hello, world=self._world)
         if connection is None:

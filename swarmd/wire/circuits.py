@@ -13,11 +13,14 @@ The payload of `CircuitBytes` is what would be on the wire between A and B: the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from swarmd.domain.ids import NodeId
 from swarmd.wire.messages import message
+
+MAX_CIRCUIT_BYTES: Final = 256 * 1024  # one flush of a connection: more at once a relay need not hold
 
 
 @message(140)

@@ -22,6 +22,7 @@ SAMPLES: list[Fact] = [
     events.MemberRevoked(node=PEER),
     events.IdentityCloned(node=PEER, at=Endpoint("10.0.0.7", 8810)),
     events.IdentityCloned(node=PEER, at=None),
+    events.IdentityCloned(node=PEER, at=None, told_by=PEER),
     events.PeerCloned(node=PEER),
     events.PeerConnected(node=PEER),
     events.PeerDisconnected(node=PEER, reason="timeout"),

@@ -544,8 +544,9 @@ async def test_a_copy_of_a_node_is_not_let_in_while_the_node_is_there_and_both_a
         assert copy.id == b.id
         with copy.member.bus.spy() as at_copy:
             await asyncio.sleep(60.0)
-            assert at_copy.of(IdentityCloned) == [IdentityCloned(node=b.id, at=None)]
-        assert at_b.of(IdentityCloned) == [IdentityCloned(node=b.id, at=None)]
+            told = IdentityCloned(node=b.id, at=None, told_by=a.id)
+            assert at_copy.of(IdentityCloned) == [told]
+        assert at_b.of(IdentityCloned) == [told]
         assert at_a.of(PeerCloned) == [PeerCloned(node=b.id)]
         assert at_a.of(PeerDisconnected) == at_b.of(PeerDisconnected) == []
     after = {line.purpose: line for line in a.links.lines()}
@@ -601,3 +602,36 @@ async def test_a_link_that_slipped_in_while_it_was_revoked_is_closed_at_the_next
     assert isinstance(await a.member.membership.revoke(c.id), Revocation)  # and nobody calls `enforce`
     await until(lambda: a.links.link(c.id) is None)
     assert both_up(a, b)
+
+
+async def test_bulk_links_alone_are_no_way_around_the_limit_of_peers(swarm: Swarm) -> None:
+    a = await swarm.start(1, is_open=True, max_peers=3)
+    await a.code()
+    network = a.member.membership.network
+    assert network is not None
+    made = []
+    for seed in range(10, 22):
+        guest = await swarm.start(seed, is_open=True)
+        await guest.member.membership.adopt_open(network, inviter=a.id, endpoints=())
+        made.append(await guest.doors.dial(Endpoint(swarm.host(1), 8810), expect=a.id, purpose=Purpose.BULK))
+        await asyncio.sleep(0.3)
+    await asyncio.sleep(20.0)
+    assert any(isinstance(one, Connection) for one in made)
+    assert [line.purpose for line in a.links.lines() if line.purpose is Purpose.BULK] == []
+    assert not any(link.connection.purpose is Purpose.BULK for link in a.links._open)
+    await asyncio.sleep(60.0)
+    assert len(a.links._places) <= 2 * len(a.member.book.nodes())
+
+
+async def test_a_member_that_answers_in_anothers_place_is_known_to_live_there(swarm: Swarm) -> None:
+    a, b, c = await trio(swarm)
+    await b.links.forget(c.id)
+    moved = Endpoint("10.0.5.5", 8810)  # where c is now, as b does not know
+    swarm.hub.listen(moved, c.doors._knock)
+    await b.member.book.offer(a.id, (moved,), source=Source.INVITE)
+    for link in list(b.links._open):
+        link.close("cut")
+    swarm.hub.partition(swarm.host(1), swarm.host(2))
+    swarm.hub.partition(swarm.host(3), swarm.host(2))
+    await until(lambda: b.links.link(c.id) is not None)
+    assert moved in b.member.book.proven_endpoints(c.id) or moved in b.member.book.unproven_endpoints(c.id)

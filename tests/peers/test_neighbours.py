@@ -326,3 +326,19 @@ async def test_an_inviters_records_go_in_messages_of_their_own_after_the_founder
         told = scene.talk(A)
         await settle()
         assert told == [Revocations(records=tuple(map(revocations.encode, ones))) for ones in (founders, theirs)]
+
+
+async def test_a_relay_that_comes_and_goes_is_known_as_a_way_each_time() -> None:
+    async with open_scene() as scene:
+        members = [NodeId(f"{n:064x}") for n in range(1, 41)]
+        message = Introduction(members=tuple(Introduced(node=one, endpoints=()) for one in members))
+        for _ in range(12):
+            scene.talk(A)
+            await settle()
+            await scene.neighbours.heard_introduction(A, message, observed_host=LAN)
+            assert all(scene.neighbours.linked_with(one) == (A,) for one in members)
+            scene.talks.pop().cancel()
+            await settle()
+            scene.neighbours.gone(A)
+            await asyncio.sleep(10)
+        assert len(scene.woken) < 12 * len(members), "but not everybody is dialled at once for that"

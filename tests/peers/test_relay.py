@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, Purpose
 from swarmd.domain.refusals import Forbidden, NoAnswer
+from swarmd.kit.world import seeded_world
 from swarmd.peers import relay as relay_module
 from swarmd.peers.relay import MAX_PER_NODE
-from swarmd.transport.rpc import Link, Stream, WithPayload
-from swarmd.wire.circuits import CircuitBytes, CircuitOpen, OpenCircuit
-from swarmd.wire.messages import CODES, Refused
+from swarmd.transport.circuit import CircuitTransport
+from swarmd.transport.connection import Connection
+from swarmd.transport.rpc import Link, Stream, StreamReset, WithPayload
+from swarmd.wire.circuits import MAX_CIRCUIT_BYTES, CircuitBytes, CircuitOpen, IncomingCircuit, OpenCircuit
+from swarmd.wire.messages import CODES, Introduced, Introduction, Refused
 from tests.fakes.linked import Node, Swarm, joined, open_swarm
 from tests.transport.nodes import Echo, Echoed
 
@@ -287,8 +291,153 @@ async def test_a_circuit_to_a_peer_that_says_nothing_is_given_up(swarm: Swarm) -
     def silent(message: object, payload: memoryview, stream: Stream) -> None:
         del message, payload, stream
 
-    c.dispatcher._accepts[CODES[relay_module.IncomingCircuit]] = silent
+    c.dispatcher._accepts[CODES[IncomingCircuit]] = silent
     begun = asyncio.get_running_loop().time()
     refused = await b.links.relay.dial(c.id, Purpose.CONTROL, via=a.id)
     assert isinstance(refused, NoAnswer) and "no answer within 5 s" in refused.sentence
     assert asyncio.get_running_loop().time() - begun < 6.0
+
+
+async def test_nobody_piles_up_links_by_relaying_itself(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await until(lambda: paths(a, b) == {"direct"})
+    link = a.links.link(b.id)
+    assert link is not None
+    before = len(b.links._open)
+    for claimed in (a.id, None):
+        for _ in range(10):
+            stream = link.open(IncomingCircuit(node=claimed))
+            try:
+                answer = await stream.receive()
+            except StreamReset:
+                assert claimed == a.id
+                continue
+            assert claimed is None and answer is not None and isinstance(answer.message, CircuitOpen)
+            carrier = CircuitTransport(stream, via=b.id)
+            inside = await a.doors.dial_through(carrier, via=b.id, expect=b.id, purpose=Purpose.CONTROL)
+            if isinstance(inside, Connection):
+                kept = Link(inside, dispatcher=a.dispatcher, spawn=lambda work, name: asyncio.ensure_future(work))
+                await asyncio.sleep(1.0)
+                assert kept.closed is not None
+    await asyncio.sleep(20.0)
+    assert len(b.links._open) == before and paths(a, b) == {"direct"}
+
+
+async def test_a_node_that_comes_back_through_a_relay_is_linked_directly_again_when_that_can_be(swarm: Swarm) -> None:
+    a, b, c = await swarm.start(1), await swarm.start(8, listening=False), await swarm.start(9)
+    for node in (b, c):
+        await joined(node, a)
+    await until(lambda: paths(b, c) == {"direct"})
+    await asyncio.sleep(30.0)
+    swarm.hub.partition(swarm.host(8), swarm.host(9))  # b's connection to c is half open, and b does not know yet
+    await swarm.stop(9)
+    c = await swarm.start(9, world=seeded_world(99))
+    await until(lambda: path(b, c) == a.id)
+    assert not b.links._is_direct(c.id)
+    swarm.hub.heal(swarm.host(8), swarm.host(9))
+    await until(lambda: paths(b, c) == {"direct"}, within_s=70.0)
+
+
+async def test_two_that_flood_a_relay_do_not_cost_others_their_link(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    await until(lambda: paths(b, c) == {a.id})
+    swarm.hub.partition(swarm.host(6), swarm.host(7))
+    m, n = await swarm.start(6), await swarm.start(7)
+    for node in (m, n):
+        await joined(node, a)
+    await until(lambda: path(m, a) == path(n, a) == "direct")
+
+    def swallow(message: object, payload: memoryview, stream: Stream) -> None:
+        stream.send_now(CircuitOpen())
+        stream.on_message(lambda *_: None, lambda *_: None)
+
+    n.dispatcher._accepts[CODES[IncomingCircuit]] = swallow
+    link, victim = m.links.link(a.id), b.links.link(c.id)
+    assert link is not None and victim is not None
+    begun = asyncio.get_running_loop().time()
+
+    async def pump() -> None:
+        while True:
+            stream = link.open(OpenCircuit(node=n.id))
+            with contextlib.suppress(StreamReset):
+                answer = await stream.receive()
+                while answer is not None and isinstance(answer.message, CircuitOpen):
+                    await stream.send(CircuitBytes(), bytes(MAX_CIRCUIT_BYTES))
+                    await stream.drain()
+            stream.reset()
+            await asyncio.sleep(0.05)
+
+    pumps = [asyncio.ensure_future(pump()) for _ in range(MAX_PER_NODE)]
+    await asyncio.sleep(20.0)
+    for task in pumps:
+        task.cancel()
+    assert a.links.relay.relayed_bytes > 5_000_000, "they did flood it"
+    assert victim.closed is None
+    rtt_s = victim.connection.rtt_s
+    assert rtt_s is not None and rtt_s < 1.5
+    assert a.links.relay.relayed_bytes < 12_500_000 * (asyncio.get_running_loop().time() - begun + 1)
+
+
+async def test_a_message_larger_than_a_relay_holds_ends_the_circuit(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    await until(lambda: paths(b, c) == {a.id})
+    link = b.links.link(a.id)
+    assert link is not None
+    stream = link.open(OpenCircuit(node=c.id))
+    assert await stream.receive() is not None
+    await stream.send(CircuitBytes(), bytes(MAX_CIRCUIT_BYTES + 1))
+    assert await stream.receive() is None
+    await until(lambda: a.links.relay.circuits <= 2)
+
+
+async def test_a_circuit_on_which_nobody_speaks_is_given_up(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    await until(lambda: paths(b, c) == {a.id})
+
+    def silent(message: object, payload: memoryview, stream: Stream) -> None:
+        stream.send_now(CircuitOpen())
+
+    c.dispatcher._accepts[CODES[IncomingCircuit]] = silent
+    link = b.links.link(a.id)
+    assert link is not None
+    for _ in range(20):
+        link.open(OpenCircuit(node=c.id))
+    await asyncio.sleep(5.0)
+    assert a.links.relay.circuits >= 20
+    await asyncio.sleep(60.0)
+    assert a.links.relay.circuits <= 2 and paths(b, c) == {a.id}, "the two that are in use live on"
+
+
+async def test_nodes_that_are_invented_together_with_a_way_to_them_are_forgotten(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    await joined(b, a)
+    await until(lambda: paths(a, b) == {"direct"})
+
+    async def hang(message: OpenCircuit, payload: memoryview, stream: Stream) -> None:
+        await asyncio.sleep(3600)
+
+    a.dispatcher._serves[CODES[OpenCircuit]] = hang
+    link = a.links.link(b.id)
+    assert link is not None
+    ghosts = [NodeId(f"{number:064x}") for number in range(1, 141)]
+    for start in range(0, len(ghosts), 60):
+        members = tuple(Introduced(node=one, endpoints=()) for one in ghosts[start : start + 60])
+        link.open(Introduction(members=members), last=True)
+        await asyncio.sleep(1.0)
+    assert len(b.member.book.nodes()) > 100
+    await asyncio.sleep(1200.0)
+    assert b.member.book.nodes() == (a.id,)
+
+
+async def test_a_way_that_is_none_any_more_is_forgotten_until_it_is_told_again(swarm: Swarm) -> None:
+    relays, b, c = await apart(swarm, relays=2)
+    await until(lambda: None not in paths(b, c))
+    await until(lambda: len(b.links._neighbours.linked_with(c.id)) == 2)
+    first = path(b, c)
+    number = next(number for number, relay in enumerate(relays, 1) if relay.id == first)
+    swarm.hub.partition(swarm.host(number), swarm.host(9))
+    swarm.hub.cut(swarm.host(number), swarm.host(9))
+    await until(lambda: path(b, c) == relays[2 - number].id, within_s=20.0)
+    swarm.hub.heal(swarm.host(number), swarm.host(9))
+    await until(lambda: len(b.links._neighbours.linked_with(c.id)) == 2)

@@ -81,7 +81,8 @@ def test_a_direct_connection_beats_a_relayed_one_whoever_dialled_them_and_in_eve
             slot.offer(first)
             verdict = slot.offer(second)
             assert slot.current is direct
-            assert (verdict.loser, verdict.closing, verdict.taken) == (relayed, Closing.IDLE, second is direct)
+            closing = Closing.IDLE if second is direct else Closing.NOW
+            assert (verdict.loser, verdict.closing, verdict.taken) == (relayed, closing, second is direct)
 
 
 def test_after_a_restart_even_a_relayed_connection_replaces_the_old_one() -> None:

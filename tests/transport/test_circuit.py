@@ -13,7 +13,7 @@ from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import PeerIdentity, Purpose
 from swarmd.transport.circuit import _HIGH_WATER, _UNREAD_LIMIT, CircuitTransport
 from swarmd.transport.stream import LinkLost, Stream
-from swarmd.wire.circuits import CircuitBytes, CircuitOpen
+from swarmd.wire.circuits import MAX_CIRCUIT_BYTES, CircuitBytes, CircuitOpen
 from swarmd.wire.frames import Message
 from swarmd.wire.messages import Refused, encode
 
@@ -193,3 +193,30 @@ def test_whatever_the_line_takes_when_the_bytes_are_the_same(writes: list[tuple[
         assert line.ended
 
     asyncio.run(scene())
+
+
+async def test_bytes_that_come_after_we_closed_are_not_kept_and_the_stream_is_given_up() -> None:
+    line, transport, protocol = await begun()
+    transport.close()
+    await asyncio.sleep(0)
+    for _ in range(20):
+        line.brings(CircuitBytes(), bytes(65536))
+    assert transport._unread_bytes == 0 and protocol.data == b""
+    assert line.returned == 20 * 65536, "the credit goes back, else the far side could not end"
+
+
+@pytest.mark.looptime
+async def test_a_far_side_that_never_ends_its_direction_loses_the_stream() -> None:
+    line, transport, _ = await begun()
+    transport.close()
+    await asyncio.sleep(9)
+    assert not line.was_reset
+    await asyncio.sleep(2)
+    assert line.was_reset
+
+
+async def test_more_at_once_than_a_relay_need_hold_breaks_the_circuit() -> None:
+    line, _, protocol = await begun()
+    line.brings(CircuitBytes(), bytes(MAX_CIRCUIT_BYTES + 1))
+    await asyncio.sleep(0)
+    assert line.was_reset and protocol.events[-1] == "lost" and protocol.data == b""
