@@ -52,7 +52,7 @@ floors: install ## import-linter: imports point down
 
 unit: install ## the tests alone
 	@sh tools/system_packages.sh
-	$(VENV)/bin/pytest -q
+	$(VENV)/bin/pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 test: install lint types floors unit ## every check
 

@@ -198,10 +198,16 @@ class Forbidden(Refusal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OtherNode(Forbidden):
+class OtherNode(Refusal):
     """A member answered, and not the one that was meant."""
 
     node: NodeId
+    expected: NodeId
+    where: str
+
+    @property
+    def sentence(self) -> str:
+        return f"node {short(self.node)} answered at {self.where} in place of {short(self.expected)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -414,8 +414,7 @@ class Doors:
         if isinstance(peer, Refusal):
             return peer
         if expect is not None and peer.node != expect:
-            what = f"node {short(peer.node)} answered at {where} in place of {short(expect)}"
-            return OtherNode(what=what, node=peer.node)
+            return OtherNode(node=peer.node, expected=expect, where=where)
         greeting.handshake.accept()
         connection = greeting.opened(peer=replace(peer, purpose=purpose), peer_hello=event.hello, world=self._world)
         if connection is None:

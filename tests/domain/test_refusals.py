@@ -15,7 +15,10 @@ from tests.meta.sources import ROOT, python_files
 
 NODE = NodeId("ab" * 32)
 WORDS = {str: "the marked words", ModelId: ModelId("marked-model"), NodeId: NODE}
-SHOWN = {"expired_at": "2023-11-14 22:13 UTC", "node": "abababababababab", "network": "the marked words"[:16], "param": ""}
+SHOWN = {
+    "expired_at": "2023-11-14 22:13 UTC", "node": "abababababababab", "expected": "abababababababab",
+    "network": "the marked words"[:16], "param": "",
+}  # fmt: skip
 MILLIONS = "bytes"  # shown in MB
 
 

@@ -14,7 +14,7 @@ from swarmd.domain.events import IdentityCloned, PeerCloned, PeerConnected, Peer
 from swarmd.domain.ids import NodeId
 from swarmd.domain.membership import NewInvite
 from swarmd.domain.peers import Endpoint, NodeSummary, Purpose
-from swarmd.domain.refusals import Forbidden, NoAnswer, Refusal
+from swarmd.domain.refusals import NoAnswer, OtherNode, Refusal
 from swarmd.identity.certificates import LIFE_S
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import SeededClock, seeded_world
@@ -525,7 +525,7 @@ async def test_a_call_for_another_node_at_our_address_costs_no_link(swarm: Swarm
     for caller, host in ((b, a), (a, b)):  # one of the two dialled what stands
         for purpose in Purpose:
             result = await caller.doors.dial(host.at, expect=NodeId("ee" * 32), purpose=purpose)
-            assert isinstance(result, Forbidden) and "in place of" in result.sentence
+            assert isinstance(result, OtherNode) and "in place of" in result.sentence
     await asyncio.sleep(15.0)
     after = {line.purpose: line for line in b.links.lines()}
     assert all(after[purpose].up_s == pytest.approx(before[purpose].up_s + 15.0, abs=1.0) for purpose in Purpose)

@@ -12,7 +12,7 @@ import pytest
 
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, Purpose
-from swarmd.domain.refusals import Forbidden, NoAnswer
+from swarmd.domain.refusals import NoAnswer, OtherNode
 from swarmd.kit.world import seeded_world
 from swarmd.peers import relay as relay_module
 from swarmd.peers.relay import MAX_PER_NODE
@@ -270,7 +270,7 @@ async def test_a_relay_that_leads_elsewhere_or_sends_rubbish_gets_nobody_a_link(
     serves[CODES[OpenCircuit]] = elsewhere
     other = NodeId("ee" * 32)
     refused = await b.links.relay.dial(other, Purpose.CONTROL, via=a.id)
-    assert isinstance(refused, Forbidden) and "in place of" in refused.sentence
+    assert isinstance(refused, OtherNode) and "in place of" in refused.sentence
     assert b.links.link(other) is None
 
 
@@ -341,6 +341,7 @@ async def test_a_node_that_comes_back_through_a_relay_is_linked_directly_again_w
 
 async def test_two_that_flood_a_relay_do_not_cost_others_their_link(swarm: Swarm) -> None:
     (a,), b, c = await apart(swarm)
+    a.relaying.append(2_000_000.0)
     await until(lambda: paths(b, c) == {a.id})
     swarm.hub.partition(swarm.host(6), swarm.host(7))
     m, n = await swarm.start(6), await swarm.start(7)
@@ -369,14 +370,14 @@ async def test_two_that_flood_a_relay_do_not_cost_others_their_link(swarm: Swarm
             await asyncio.sleep(0.05)
 
     pumps = [asyncio.ensure_future(pump()) for _ in range(MAX_PER_NODE)]
-    await asyncio.sleep(20.0)
+    await asyncio.sleep(12.0)
     for task in pumps:
         task.cancel()
     assert a.links.relay.relayed_bytes > 5_000_000, "they did flood it"
     assert victim.closed is None
     rtt_s = victim.connection.rtt_s
-    assert rtt_s is not None and rtt_s < 1.5
-    assert a.links.relay.relayed_bytes < 12_500_000 * (asyncio.get_running_loop().time() - begun + 1)
+    assert rtt_s is not None and rtt_s < 1.5, rtt_s
+    assert a.links.relay.relayed_bytes < 2_000_000 * (asyncio.get_running_loop().time() - begun + 1)
 
 
 async def test_a_message_larger_than_a_relay_holds_ends_the_circuit(swarm: Swarm) -> None:
