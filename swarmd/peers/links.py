@@ -21,15 +21,13 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from swarmd.domain.events import MemberRevoked, PeerConnected, PeerDisconnected, SummaryReceived
 from swarmd.domain.ids import NodeId, short
 from swarmd.domain.peers import Endpoint, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.refusals import NotFound, OtherNode, Refusal, Revoked
-from swarmd.identity import certificates
-from swarmd.identity.certificates import Certificate, Role
+from swarmd.identity.certificates import Role
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff, TokenBucket
@@ -42,6 +40,7 @@ from swarmd.peers.addresses import as_seen_from
 from swarmd.peers.book import PeerBook
 from swarmd.peers.gossip import Gossip
 from swarmd.peers.neighbours import Neighbours
+from swarmd.peers.places import Leg, Place, as_ms, certificate_of, line_of, stated
 from swarmd.peers.proving import Proving
 from swarmd.peers.relay import OPEN_TIMEOUT_S, Relay
 from swarmd.peers.revocation_list import RevocationList
@@ -73,7 +72,6 @@ DIALS: Final = 64  # at once: 150 members with three addresses each, all of them
 HEARSAY_DIALS: Final = 4  # the 150 members of a full introduction answer within 50 ms each: two seconds
 SAMPLE_S: Final = 1.0  # how often round trips are copied into the gauges; the dashboard looks every 2 s
 JUDGE_AGAIN_S: Final = 20.0  # certificates live for months; a minute after its end a link is gone, with the goodbye
-RTT_WEIGHT: Final = 0.25  # of a new sample; pings come every 3 s, so a quarter of a minute of history
 
 logger = logging.getLogger(__name__)
 
@@ -98,55 +96,6 @@ class Dialler(Protocol):
     def take(self, carrier: Carrier) -> None: ...
 
     async def reaches(self, endpoint: Endpoint, static_public: bytes) -> bool: ...
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Leg:
-    """One connection and what we know about it."""
-
-    link: Link
-    boot: bytes
-    up_at: float
-    """Monotonic."""
-    rtt_ms: float | None = None
-    """Smoothed."""
-    rtt_seen: int = 0
-    talk: asyncio.Task[Any] | None = None
-
-    @property
-    def dialled(self) -> bool:
-        return self.link.connection.dialled
-
-    @property
-    def relayed(self) -> bool:
-        return self.link.connection.via is not None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Place:
-    """The one connection to one node for one purpose, and the coroutine that keeps it up."""
-
-    node: NodeId
-    purpose: Purpose
-    slot: Slot[_Leg]
-    backoff: Backoff
-    up: asyncio.Event = field(default_factory=asyncio.Event)
-    vacant: asyncio.Event = field(default_factory=asyncio.Event)
-    """There is no connection."""
-    lacking: asyncio.Event = field(default_factory=asyncio.Event)
-    """There is no direct connection."""
-    detoured: bool = False
-    """The last connection was relayed."""
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    draining: Link | None = None
-    """A relayed one that gave way, until what runs over it has ended."""
-    challenged: bool = False
-    """Whoever holds the connection is asked for a sign of life."""
-    lost: bool = False
-    """A connection has gone since the last dial."""
-    lost_at: float | None = None
-    """Monotonic; when the last connection went, None when there was none."""
-    tender: asyncio.Task[Any] | None = None
 
 
 class Links:
@@ -185,7 +134,7 @@ class Links:
         self._bus = bus
         self._gauges = gauges
         self._max_peers = max_peers
-        self._places: dict[tuple[NodeId, Purpose], _Place] = {}
+        self._places: dict[tuple[NodeId, Purpose], Place] = {}
         self._open: set[Link] = set()
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
@@ -272,13 +221,13 @@ class Links:
             )  # fmt: skip
         connection = leg.link.connection
         if record is None:  # not in the book yet, or it is full
-            record = PeerRecord(node=node, endpoints=_stated(connection), last_seen=self._world.clock.now())
+            record = PeerRecord(node=node, endpoints=stated(connection), last_seen=self._world.clock.now())
         return PeerView(
             record=record,
             connected=True,
             via=connection.via,
-            rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
-            min_rtt_ms=_ms(connection.min_rtt_s),
+            rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else as_ms(connection.rtt_s),
+            min_rtt_ms=as_ms(connection.min_rtt_s),
             rtt_samples=connection.rtt_samples,
             summary=summary,
             addresses=self._book.proven_endpoints(node) or record.endpoints,
@@ -289,7 +238,7 @@ class Links:
         """Every current connection, in the order of the ids; of a node the control connection first."""
         now = self._world.clock.monotonic()
         return tuple(
-            _line(place, leg, up_s=now - leg.up_at)
+            line_of(place, leg, up_s=now - leg.up_at)
             for _, place in sorted(self._places.items(), key=lambda item: (item[0][0], item[0][1] is Purpose.BULK))
             if (leg := place.slot.current) is not None
         )
@@ -424,10 +373,10 @@ class Links:
 
     # ---- keeping links up
 
-    def _place(self, node: NodeId, purpose: Purpose) -> _Place:
+    def _place(self, node: NodeId, purpose: Purpose) -> Place:
         place = self._places.get((node, purpose))
         if place is None:
-            place = self._places[node, purpose] = _Place(
+            place = self._places[node, purpose] = Place(
                 node=node,
                 purpose=purpose,
                 slot=Slot(own=self._own, peer=node),
@@ -464,7 +413,7 @@ class Links:
                         place.tender.cancel()
                     del self._places[node, place.purpose]
 
-    async def _keep_up(self, place: _Place) -> None:
+    async def _keep_up(self, place: Place) -> None:
         control = self._place(place.node, Purpose.CONTROL)
         while True:
             await place.lacking.wait()
@@ -490,7 +439,7 @@ class Links:
             if place.lacking.is_set():
                 await self._pause(place)
 
-    async def _pause(self, place: _Place) -> None:
+    async def _pause(self, place: Place) -> None:
         """Until the backoff is over, or somebody has news."""
         lately = place.lost_at is not None and self._world.clock.monotonic() - place.lost_at < RECENT_S
         missed = lately and place.vacant.is_set()  # with a relayed connection there is time
@@ -500,7 +449,7 @@ class Links:
         except TimeoutError:
             pass
 
-    async def _dial(self, place: _Place) -> None:
+    async def _dial(self, place: Place) -> None:
         """Every endpoint once, best first, until there is a direct connection, from here or from there."""
         for endpoint in self._book.endpoints(place.node):
             async with self._hearsay_turns if self._book.is_hearsay(place.node) else self._turns:
@@ -522,7 +471,7 @@ class Links:
             if place.purpose is Purpose.CONTROL:  # the other one is dialled only where this one is up
                 await self._book.record_failure(place.node, endpoint)
 
-    async def _detour(self, place: _Place, *, after_s: float = 0.0) -> None:
+    async def _detour(self, place: Place, *, after_s: float = 0.0) -> None:
         """Through a neighbour, when there is no connection by then."""
         if after_s:
             with contextlib.suppress(TimeoutError):
@@ -568,7 +517,7 @@ class Links:
             self._spawn(what, name=f"two runs of {short(place.node)}")
 
     async def _challenge(
-        self, place: _Place, current: _Leg, connection: Connection, *, boot: bytes, endpoint: Endpoint | None
+        self, place: Place, current: Leg, connection: Connection, *, boot: bytes, endpoint: Endpoint | None
     ) -> None:
         """Another run of a node that is linked. It was restarted, and the old connection does not know yet that nobody is
         there; or two machines have the same identity, and then the one that answers stays."""
@@ -587,11 +536,11 @@ class Links:
         if connection.closed is None:
             self._take(place, connection, boot=boot, endpoint=endpoint)
 
-    def _take(self, place: _Place, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
+    def _take(self, place: Place, connection: Connection, *, boot: bytes, endpoint: Endpoint | None) -> None:
         """No await in here: between the verdict and what follows nothing can change."""
         link = Link(connection, dispatcher=self._dispatcher, spawn=self._spawn)
         self._open.add(link)
-        leg = _Leg(link=link, boot=boot, up_at=self._world.clock.monotonic())
+        leg = Leg(link=link, boot=boot, up_at=self._world.clock.monotonic())
         verdict = place.slot.offer(leg)
         if verdict.loser is not None:
             self._retire(verdict.loser, verdict.closing)
@@ -608,7 +557,7 @@ class Links:
                 self._control_up(leg, endpoint=endpoint, first=verdict.loser is None)
         self._spawn(self._watch(place, leg), name=f"watch over {link!r}")
 
-    def _control_up(self, leg: _Leg, *, endpoint: Endpoint | None, first: bool) -> None:
+    def _control_up(self, leg: Leg, *, endpoint: Endpoint | None, first: bool) -> None:
         node = leg.link.node
         leg.talk = self._spawn(self._talks.talk(leg.link), name=f"talk with {short(node)}")
         self._spawn(self._remember(leg, endpoint), name=f"remember {short(node)}")
@@ -619,7 +568,7 @@ class Links:
             self._gauges.set("peers.connected", len(self.connected()))
             self._bus.publish(PeerConnected(node=node))
 
-    def _retire(self, leg: _Leg, closing: Closing) -> None:
+    def _retire(self, leg: Leg, closing: Closing) -> None:
         if leg.talk is not None:
             leg.talk.cancel()
         if closing is Closing.NOW:
@@ -642,7 +591,7 @@ class Links:
             link.close("it was to be closed long ago")
         self._open.discard(link)
 
-    async def _close_idle(self, place: _Place, link: Link) -> None:
+    async def _close_idle(self, place: Place, link: Link) -> None:
         """There is a direct connection. Generations that began on the relayed one end there; new ones never begin there,
         once the other side has seen the direct one too."""
         await asyncio.sleep(CLOSE_LATER_S)
@@ -655,7 +604,7 @@ class Links:
             place.draining = None
         self._open.discard(link)
 
-    async def _watch(self, place: _Place, leg: _Leg) -> None:
+    async def _watch(self, place: Place, leg: Leg) -> None:
         reason = await leg.link.wait_closed()
         self._open.discard(leg.link)
         if leg.talk is not None:
@@ -678,14 +627,14 @@ class Links:
         self._bus.publish(PeerDisconnected(node=place.node, reason=reason))
         await self._book.record_seen(place.node, endpoint=None)
 
-    async def _remember(self, leg: _Leg, endpoint: Endpoint | None) -> None:
+    async def _remember(self, leg: Leg, endpoint: Endpoint | None) -> None:
         """Where the peer is: what it stated, read in the light of where we see it."""
         connection = leg.link.connection
         if leg.link.closed is not None:
             return  # perhaps it was put out meanwhile, and is not to come back into the book
         relayed = connection.via is not None  # then nothing but its own word says that it listens there
         source, teller = (Source.INTRODUCED, connection.node) if relayed else (Source.OBSERVED, None)
-        await self.offer(connection.node, _stated(connection), source=source, teller=teller)
+        await self.offer(connection.node, stated(connection), source=source, teller=teller)
         await self._book.record_seen(connection.node, endpoint=endpoint)
         self._tend(connection.node)
         self._neighbours.refresh()
@@ -754,50 +703,8 @@ class Links:
             leg = place.slot.current
             if leg is None or purpose is not Purpose.CONTROL:
                 continue
-            connection = leg.link.connection
-            latest, least = _ms(connection.rtt_s), _ms(connection.min_rtt_s)
-            if connection.rtt_samples == leg.rtt_seen or latest is None or least is None:
+            if (sampled := leg.sample()) is None:
                 continue
-            leg.rtt_seen = connection.rtt_samples
-            leg.rtt_ms = latest if leg.rtt_ms is None else leg.rtt_ms + RTT_WEIGHT * (latest - leg.rtt_ms)
-            self._gauges.set(f"peers.{node}.rtt_ms", leg.rtt_ms)
+            smoothed, least = sampled
+            self._gauges.set(f"peers.{node}.rtt_ms", smoothed)
             self._gauges.set(f"peers.{node}.min_rtt_ms", least)
-
-
-def certificate_of(connection: Connection) -> Certificate | None:
-    """What the peer showed when the connection was made; the gate has verified it. None: it was only joining, or is a
-    member of an open network without."""
-    hello = hellos.decode(connection.peer_hello)
-    assert hello is not None, "the gate has read it"
-    if hello.certificate is None:
-        return None
-    shown = certificates.decode(hello.certificate)
-    assert isinstance(shown, Certificate), "the gate has verified it"
-    return shown
-
-
-def _line(place: _Place, leg: _Leg, *, up_s: float) -> LinkView:
-    connection = leg.link.connection
-    return LinkView(
-        node=place.node,
-        purpose=place.purpose,
-        via=connection.via,
-        remote=None if connection.via is not None else connection.remote,
-        dialled=leg.dialled,
-        up_s=up_s,
-        rtt_ms=leg.rtt_ms if leg.rtt_ms is not None else _ms(connection.rtt_s),
-        min_rtt_ms=_ms(connection.min_rtt_s),
-        bytes_in=connection.bytes_in,
-        bytes_out=connection.bytes_out,
-        queued_bytes=connection.queued_bytes,
-        streams=leg.link.streams,
-    )
-
-
-def _stated(connection: Connection) -> tuple[Endpoint, ...]:
-    observed_host = connection.remote.host if connection.via is None else None
-    return as_seen_from(connection.peer.endpoints, observed_host=observed_host)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1e3

@@ -15,8 +15,8 @@ from swarmd.domain.peers import PeerView, Purpose
 from swarmd.domain.refusals import NotFound, Refusal
 from swarmd.identity import certificates
 from swarmd.identity.certificates import Certificate, Role
-from swarmd.peers.links import certificate_of
 from swarmd.peers.membership import Membership
+from swarmd.peers.places import certificate_of
 from swarmd.store import network as sql
 from swarmd.store.database import Database
 from swarmd.transport.rpc import Link
