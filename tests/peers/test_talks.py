@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarmd.domain.events import IdentityCloned
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint
 from swarmd.identity import revocations
@@ -17,7 +18,7 @@ from swarmd.peers.neighbours import Neighbours
 from swarmd.peers.talks import TELL_AGAIN_S, Talks
 from swarmd.transport.rpc import Dispatcher, LinkLost, ResetCode, StreamReset
 from swarmd.wire.gossip import Compare, Versions
-from swarmd.wire.messages import Heard, Introduction, Refused, Revocations
+from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Twin
 
 OWN, PEER, OTHER = NodeId("01" * 32), NodeId("02" * 32), NodeId("03" * 32)
 RECORD = revocations.revoke(NetworkKey(bytes(range(32))), PEER, now=1000.0)
@@ -133,3 +134,13 @@ async def test_who_is_out_is_told_so_with_the_record_and_cut_even_when_it_does_n
     told.say_goodbye(deaf, RECORD)
     assert link.opened == [Revocations(records=(revocations.encode(RECORD),))]
     assert link.closed_with == deaf.closed_with == "the membership was revoked"
+
+
+async def test_a_hint_at_a_copy_of_this_node_is_passed_on_with_its_teller_and_once_an_hour_for_each(world):
+    told, ended = talks(world), []
+    with told._bus.spy() as spy:
+        for teller in (PEER, OTHER, PEER, OTHER):
+            stream = SimpleNamespace(peer=SimpleNamespace(node=teller), end=lambda teller=teller: ended.append(teller))
+            told._told_twin(Twin(), memoryview(b""), stream)
+        assert spy.of(IdentityCloned) == [IdentityCloned(node=OWN, at=None, told_by=teller) for teller in (PEER, OTHER)]
+    assert ended == [PEER, OTHER, PEER, OTHER], "nobody's stream stays open"
