@@ -135,7 +135,7 @@ def _hold(node: Node, shards: range) -> None:
 
 def _only(node: Node, shards: range) -> None:
     """The node drops the others, once it knows who holds them."""
-    until(lambda: _seen(node) >= set(range(8)) - set(shards), 30, f"{node.place} hears of the holders")
+    until(lambda: _elsewhere(node) >= _held(node) - set(shards), 30, f"{node.place} hears of other holders")
     for index in sorted(_held(node) - set(shards)):
         node.call("DELETE", f"/api/admin/models/{MODEL}/shards/{index}")
 
@@ -171,8 +171,12 @@ def _held(node: Node) -> set[int]:
     return {shard["index"] for row in _models(node) for shard in row["shards"] if shard["local"]}
 
 
-def _seen(node: Node) -> set[int]:
-    return {shard["index"] for row in _models(node) for shard in row["shards"] if shard["holder_ids"]}
+def _elsewhere(node: Node) -> set[int]:
+    """Shards that others hold, as far as the node knows."""
+    return {
+        shard["index"] for row in _models(node) for shard in row["shards"]
+        if any(holder[:16] != node.id[:16] for holder in shard["holder_ids"])
+    }  # fmt: skip
 
 
 def kill_9_of_the_common_member(swarm: Swarm) -> str:
