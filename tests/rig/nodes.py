@@ -57,6 +57,7 @@ class Node:
         return self.folder.with_suffix(".log")
 
     def start(self) -> None:
+        self.end()  # a scenario that failed may have left it running
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARMD_")}
         settings = {"SWARMD_UI_BUILTIN_MODEL": "false", "SWARMD_AUTO_MANAGE_ENABLED": "false", **self.settings}
