@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from swarmd.domain.hub import HubSource
 from swarmd.domain.ids import ModelId, NodeId
 
 CHUNK_BYTES = 8 * 1024 * 1024  # the unit of verification and resume (design, section 5)
@@ -44,13 +45,23 @@ class ShardSpec:
     size_bytes: int
     """Of the payload: the sum of the tensors' sizes."""
     blake3: str
-    """64 hex digits over the whole payload."""
+    """64 hex digits over the whole payload; empty as long as nobody has read it (`sealed`)."""
     chunk_blake3: tuple[str, ...]
-    """64 hex digits for every CHUNK_BYTES of the payload, the last one shorter."""
+    """64 hex digits for every CHUNK_BYTES of the payload, the last one shorter; empty as long as it is not sealed."""
 
     @property
     def layers(self) -> int:
         return self.layer_end - self.layer_start
+
+    @property
+    def sealed(self) -> bool:
+        """Its hashes are known. A manifest made of a header on the hub has shards without: their bytes are still there, and
+        no hash is not a mismatch."""
+        return bool(self.blake3)
+
+    @property
+    def chunk_count(self) -> int:
+        return -(-self.size_bytes // CHUNK_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +92,8 @@ class Manifest:
     """Unix seconds."""
     signature: str
     """128 hex digits: the publisher's Ed25519 over the canonical form without this field; empty when unsigned."""
+    source: HubSource | None = None
+    """Where its publisher found it on the hub; None: it was cut from a local file."""
 
     @property
     def total_size_bytes(self) -> int:

@@ -85,6 +85,10 @@ class Holding:
     """Measured decode time of one layer on that node, milliseconds; None before its first step."""
     loaded: tuple[int, ...] = ()
     """Those of `shards` that are in that node's memory: running them takes no more of it."""
+    partial: tuple[int, ...] = ()
+    """Sorted, distinct indices of shards that are on their way there; none of `shards`. What has arrived of them is served."""
+    shared: bool = False
+    """Its user wants the swarm to hold the model: each node that manages its shards itself takes its fair share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

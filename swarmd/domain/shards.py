@@ -28,6 +28,12 @@ class Transfer:
     done_bytes: int
     total_bytes: int
     source: NodeId | None
+    """The peer that sends it, or sent the latest bytes; None: nobody yet, the hub, or a local file."""
+    hub: bool = False
+    """The latest bytes came from the hub."""
+    bytes_per_second: float = 0.0
+    log: tuple[str, ...] = ()
+    """The latest lines about this shard alone, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class Acquisition:
 
     model: ModelId
     state: str
-    """`awaiting_manifest`, `downloading`, `complete` or `failed`."""
+    """`awaiting_manifest`, `queued`, `downloading`, `paused`, `complete`, `failed` or `cancelled`."""
     reason: str | None
     """Why it failed; None otherwise."""
     transfers: tuple[Transfer, ...]
@@ -46,6 +52,15 @@ class Acquisition:
     log: tuple[str, ...]
     trigger: str
     """`user` or `auto_manage`."""
+    name: str = ""
+    """Of the model, for people; empty as long as its manifest is not known."""
+    place: int = 0
+    """Among those that are not over, in the order in which they run; 0 is the first."""
+
+    @property
+    def from_hub(self) -> bool:
+        """The latest bytes of some shard came from the hub."""
+        return any(transfer.hub for transfer in self.transfers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

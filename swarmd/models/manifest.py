@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
+from swarmd.domain.hub import HubSource
 from swarmd.domain.ids import ModelId, NodeId, parse_model_id, parse_node_id
 from swarmd.domain.models import CHUNK_BYTES, Manifest, ShardSpec, TensorSpan
 from swarmd.domain.refusals import BadFile, UnsupportedModel
@@ -34,6 +35,12 @@ _MAX_TEXT: Final = 256  # characters of a name, an architecture, a quantization
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _LAYOUT: Final = re.compile(r"[0-9a-f]{32}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+REPO_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+REPO_ID_MAX: Final = 96  # contract: swarmllm.md 2.4.2
+FILENAME_MAX: Final = 256  # contract: the same
+MAX_PARTS: Final = 999  # of a split GGUF; the largest published have some dozens
+_FILENAME: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\.gguf")
 _TENSOR: Final = re.compile(r"[!-~]{1,63}")  # as the GGUF parser has it
 
 Verify = Callable[[NodeId, bytes, bytes], bool]
@@ -83,7 +90,7 @@ def build_manifest(
     *,
     header: GgufHeader,
     cuts: tuple[Cut, ...],
-    hashes: Sequence[PayloadHash],
+    hashes: Sequence[PayloadHash | None],
     header_blake3: str,
     model: ModelId,
     name: str,
@@ -91,13 +98,16 @@ def build_manifest(
     shard_size_bytes: int,
     created_at: int,
     publisher: NodeId | None = None,
+    source: HubSource | None = None,
 ) -> Manifest:
-    """An unsigned manifest. `hashes`: one per cut. `header_blake3`: over the file up to `header.data_offset`."""
+    """An unsigned manifest. `hashes`: one per cut; None of a payload that is still on the hub. `header_blake3`: over the
+    file up to `header.data_offset`."""
     architecture = check_supported(header)
     assert not isinstance(architecture, UnsupportedModel), f"{model}: {architecture}"
     for cut, payload in zip(cuts, hashes, strict=True):
-        assert cut.size_bytes == payload.size_bytes, (
-            f"shard {cut.index} has {cut.size_bytes} bytes, hashed {payload.size_bytes}"
+        assert payload is not None or source is not None, f"shard {cut.index} has neither hashes nor a source"
+        assert payload is None or cut.size_bytes == payload.size_bytes, (
+            f"shard {cut.index} has {cut.size_bytes} bytes, hashed {payload.size_bytes if payload else 0}"
         )
     return Manifest(
         model=model,
@@ -120,14 +130,15 @@ def build_manifest(
                 layer_end=cut.layer_end,
                 tensors=_spans(header, cut),
                 size_bytes=cut.size_bytes,
-                blake3=payload.blake3,
-                chunk_blake3=payload.chunk_blake3,
+                blake3="" if payload is None else payload.blake3,
+                chunk_blake3=() if payload is None else payload.chunk_blake3,
             )
             for cut, payload in zip(cuts, hashes, strict=True)
         ),
         publisher=publisher,
         created_at=created_at,
         signature="",
+        source=source,
     )
 
 
@@ -146,8 +157,14 @@ def signed(manifest: Manifest, publisher: NodeId, sign: Callable[[bytes], bytes]
 
 
 def canonical_bytes(manifest: Manifest) -> bytes:
-    """What is signed: JSON without the signature, keys sorted, no spaces, whole numbers and ASCII-safe strings only."""
-    return msgspec.json.encode(replace(manifest, signature=""), order="sorted")
+    """What is signed: JSON without the signature, keys sorted, no spaces, whole numbers and ASCII-safe strings only.
+
+    A field that came later is left out where it says nothing, so that manifests signed before it stay good.
+    """
+    fields = msgspec.to_builtins(replace(manifest, signature=""))
+    if manifest.source is None:
+        del fields["source"]
+    return msgspec.json.encode(fields, order="sorted")
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -235,7 +252,12 @@ def _fault(manifest: Manifest) -> str | None:
     for what in (manifest.name, manifest.architecture, manifest.quantization):
         if not what or what != _printable(what):
             return f"{what[:_MAX_TEXT]!a} is empty, too long or not printable"
-    return _number_fault(manifest) or _order_fault(manifest) or _overlap_fault(manifest)
+    return (
+        _number_fault(manifest)
+        or (None if manifest.source is None else _source_fault(manifest.source, manifest))
+        or _order_fault(manifest)
+        or _overlap_fault(manifest)
+    )
 
 
 def _number_fault(manifest: Manifest) -> str | None:
@@ -259,6 +281,31 @@ def _number_fault(manifest: Manifest) -> str | None:
     return None
 
 
+def _source_fault(source: HubSource, manifest: Manifest) -> str | None:
+    """A place on the hub that can be asked for, whose parts lie one after the other and within the file."""
+    if not REPO_ID.fullmatch(source.repo_id) or len(source.repo_id) > REPO_ID_MAX:
+        return f"its source {source.repo_id[:_MAX_TEXT]!a} is no repository"
+    if not _COMMIT.fullmatch(source.commit):
+        return "its source has no commit of 40 lower-case hex digits"
+    if not 1 <= len(source.parts) <= MAX_PARTS:
+        return f"its source has {len(source.parts)} files, accepted are 1 to {MAX_PARTS}"
+    end = manifest.header_size_bytes
+    for part in source.parts:
+        if not is_filename(part.filename):
+            return f"its source has the file name {part.filename[:_MAX_TEXT]!a}"
+        if part.sha256 is not None and not _HASH.fullmatch(part.sha256):
+            return f"the SHA-256 of {part.filename} is not 64 lower-case hex digits"
+        if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < end:
+            return f"the offsets of {part.filename} in its source are impossible"
+        end = part.virtual_offset + part.size_bytes - part.data_offset
+    return None if end <= manifest.file_size_bytes else "its source is larger than the file"
+
+
+def is_filename(text: str) -> bool:
+    """A GGUF file in a repository that can be asked for: folders and names of ordinary characters, no way out."""
+    return len(text) <= FILENAME_MAX and bool(_FILENAME.fullmatch(text)) and ".." not in text
+
+
 def _order_fault(manifest: Manifest) -> str | None:
     """Shards 0, 1, 2 ... with the layers in order and without gaps, each consistent in itself."""
     layer = 0
@@ -269,6 +316,8 @@ def _order_fault(manifest: Manifest) -> str | None:
             return f"shard {index} has the layers [{shard.layer_start}, {shard.layer_end}), the next one is {layer}"
         layer = shard.layer_end
         fault = _shard_fault(shard, manifest.header_size_bytes, manifest.file_size_bytes)
+        if fault is None and manifest.source is None and not shard.sealed:
+            fault = "has neither hashes nor a place on the hub to be read from"
         if fault is not None:
             return f"shard {index} {fault}"
     return None if layer == manifest.layer_count else f"its shards end at layer {layer} of {manifest.layer_count}"
@@ -287,7 +336,9 @@ def _shard_fault(shard: ShardSpec, start: int, end: int) -> str | None:
         total += tensor.size_bytes
     if not total or total != shard.size_bytes:
         return f"has {shard.size_bytes} bytes, its tensors {total}"
-    if len(shard.chunk_blake3) != -(-total // CHUNK_BYTES):
+    if not shard.blake3 and not shard.chunk_blake3:
+        return None  # not sealed yet
+    if len(shard.chunk_blake3) != shard.chunk_count:
         return f"of {total} bytes has {len(shard.chunk_blake3)} chunks"
     if not all(_HASH.fullmatch(digits) for digits in (shard.blake3, *shard.chunk_blake3)):
         return "has a hash that is not 64 lower-case hex digits"

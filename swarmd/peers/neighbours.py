@@ -234,11 +234,13 @@ def unsound(summary: NodeSummary) -> str | None:
             return "a layout that is none"
         if holding.layer_ms is not None and not (isfinite(holding.layer_ms) and holding.layer_ms >= 0):
             return "an impossible speed"
-        for shards in (holding.shards, holding.loaded):
+        for shards in (holding.shards, holding.loaded, holding.partial):
             if any(index < 0 or index >= MAX_SHARDS for index in shards) or list(shards) != sorted(set(shards)):
                 return "a list of shards that is none"
         if not set(shards).issuperset(holding.loaded):
             return "loaded shards that it does not hold"
+        if not set(holding.shards).isdisjoint(holding.partial):
+            return "shards that it holds and does not hold yet"
     return None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.domain import models
 from swarmd.models import manifest
 from swarmd.shards import cutting, serving, storage
 from tests.fakes.gguf import TinyModel, write_model
@@ -15,7 +16,7 @@ SMALL = 8192
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (manifest, storage, serving, cutting):
+    for module in (models, manifest, storage, serving, cutting):
         monkeypatch.setattr(module, "CHUNK_BYTES", SMALL)
 
 
