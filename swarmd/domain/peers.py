@@ -88,7 +88,7 @@ class Holding:
     partial: tuple[int, ...] = ()
     """Sorted, distinct indices of shards that are on their way there; none of `shards`. What has arrived of them is served."""
     shared: bool = False
-    """Its user wants the swarm to hold the model: each node that manages its shards itself takes its fair share."""
+    """Its user wants the swarm to hold the model: each node that manages its shards takes its fair share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
