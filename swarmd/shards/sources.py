@@ -18,7 +18,7 @@ from swarmd.shards.board import Board
 from swarmd.shards.jobs import Job
 from swarmd.shards.storage import Landing
 
-PLACES: Final = 6
+PLACES: Final = 4
 """Chunks that are on their way to this node at a time, all shards and sources together: 48 MiB, and one more while its
 frames are put together. That fills a line of 1 Gbit/s over 0.4 s of round trip."""
 
