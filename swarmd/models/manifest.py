@@ -46,6 +46,9 @@ _TENSOR: Final = re.compile(r"[!-~]{1,63}")  # as the GGUF parser has it
 Verify = Callable[[NodeId, bytes, bytes], bool]
 """(publisher, signed bytes, signature) -> whether the publisher made this signature. Must not raise."""
 
+Sign = Callable[[bytes], bytes]
+"""The node's signature over canonical bytes: 64 bytes of Ed25519."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadHash:
@@ -150,8 +153,8 @@ def quantization(header: GgufHeader) -> str:
         return "unknown"
 
 
-def signed(manifest: Manifest, publisher: NodeId, sign: Callable[[bytes], bytes]) -> Manifest:
-    """The manifest under this publisher's name and signature. `sign` returns the 64 bytes of an Ed25519 signature."""
+def signed(manifest: Manifest, publisher: NodeId, sign: Sign) -> Manifest:
+    """The manifest under this publisher's name and signature."""
     named = replace(manifest, publisher=publisher, signature="")
     return replace(named, signature=sign(canonical_bytes(named)).hex())
 

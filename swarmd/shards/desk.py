@@ -25,8 +25,9 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.manifest import Sign
 from swarmd.models.slicing import fair_share
-from swarmd.shards.adding import Adder, Sign
+from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import open_local
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import FIRST_S, LIMIT_S, PATIENCE_S, Fetcher, Lines
