@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +39,7 @@ from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquis
 from swarmd.store.database import Database
 
 MEGABYTE: Final = 1_000_000
-SHARDS_AT_ONCE: Final = 2  # from two holders if there are two; more would only share the same downlink
+SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
 RESUME_PATIENCE_S: Final = 600.0  # after a power cut the machines of a house come back one by one
 JOBS_KEPT: Final = 256  # as many as there are models; a finished one is kept for whoever asks how it went
 
@@ -391,13 +391,13 @@ class ShardDesk:
         problems: list[str] = []
         while pending := job.open:  # shards may be added while others come
             await self._make_room(job)
-            turns = iter(enumerate(pending))
+            turns = iter(pending)
 
-            async def lane(turns: enumerate[int] = turns) -> None:
-                for turn, index in turns:
+            async def lane(turns: Iterator[int] = turns) -> None:
+                for index in turns:
                     ref = ShardRef(job.model, index)
                     layout = known.manifest.layout
-                    problem = await self._fetcher.fetch(job, ref, layout, turn=turn, patience_s=patience_s)
+                    problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
                     if problem is not None:
                         problems.append(problem)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
 
 LOG_LINES: Final = 50
+SHARD_LOG_LINES: Final = 10  # of each shard: a model has hundreds
 RATE_WINDOW_S: Final = 5.0  # long enough to smooth chunks of 8 MiB on a slow line, short enough to see a stall
 RATE_SAMPLES: Final = 256  # more chunks than that in the window mean a rate nobody needs to the last digit
 
@@ -21,6 +22,9 @@ class _Progress:
     done_bytes: int = 0
     state: TransferState = TransferState.PENDING
     source: NodeId | None = None
+    hub: bool = False
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=SHARD_LOG_LINES))
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_SAMPLES))
 
 
 class Job:
@@ -71,16 +75,24 @@ class Job:
                 self._shards[index] = _Progress(total_bytes=size)
         self.state = "downloading"
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, index: int | None = None) -> None:
+        """`index`: the shard that it is about."""
         self._log.append(line)
+        if index is not None:
+            self._shards[index].log.append(line)
 
     def begin(self, index: int, *, done_bytes: int, source: NodeId | None) -> None:
         shard = self._shards[index]
         shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
 
-    def gained(self, index: int, size: int, *, at: float) -> None:
-        """`at`: monotonic seconds."""
-        self._shards[index].done_bytes += size
+    def gained(self, index: int, size: int, *, at: float, source: NodeId | None = None, hub: bool = False) -> None:
+        """`at`: monotonic seconds. `source` or `hub`: who sent these bytes."""
+        shard = self._shards[index]
+        shard.done_bytes += size
+        shard.hub = hub
+        if source is not None:
+            shard.source = source
+        shard.samples.append((at, size))
         self._samples.append((at, size))
 
     def mark(self, index: int, state: TransferState) -> None:
@@ -113,8 +125,6 @@ class Job:
 
     def snapshot(self, *, at: float) -> Acquisition:
         """`at`: monotonic seconds."""
-        recent = [] if self.over else [(when, size) for when, size in self._samples if at - when <= RATE_WINDOW_S]
-        span = max(at - recent[0][0], 1.0) if recent else 1.0
         return Acquisition(
             model=self.model,
             state=self.state,
@@ -126,11 +136,20 @@ class Job:
                     done_bytes=shard.done_bytes,
                     total_bytes=shard.total_bytes,
                     source=shard.source,
+                    hub=shard.hub,
+                    bytes_per_second=_rate(shard.samples, at) if shard.state is TransferState.DOWNLOADING else 0.0,
+                    log=tuple(shard.log),
                 )
                 for index, shard in sorted(self._shards.items())
             ),
-            bytes_per_second=sum(size for _, size in recent) / span,
+            bytes_per_second=0.0 if self.over else _rate(self._samples, at),
             started_at=self.started_at,
             log=tuple(self._log),
             trigger=self.trigger,
         )
+
+
+def _rate(samples: Iterable[tuple[float, int]], at: float) -> float:
+    """Bytes a second within RATE_WINDOW_S before `at`."""
+    recent = [(when, size) for when, size in samples if at - when <= RATE_WINDOW_S]
+    return sum(size for _, size in recent) / max(at - recent[0][0], 1.0) if recent else 0.0

@@ -74,20 +74,22 @@ class Registry:
         return self._loaded.get(model, frozenset())
 
     def holdings(self) -> tuple[Holding, ...]:
-        """What this node tells others that it holds; speeds are added by whoever measured them."""
+        """What this node tells others that it holds, and what arrives here; speeds are added by whoever measured them."""
         return tuple(
             Holding(
                 model=known.manifest.model,
                 layout=known.manifest.layout,
                 shards=shards,
                 loaded=tuple(sorted(self.loaded(known.manifest.model).intersection(shards))),
+                partial=partial,
             )
             for known in self._catalog.all()
-            if (shards := self._storage.held(known.manifest.model))
+            for shards, partial in [(self._storage.held(known.manifest.model), self._storage.arriving(known.manifest.model))]
+            if shards or partial
         )
 
     def remote(self, model: ModelId, layout: str) -> dict[NodeId, Holding]:
-        """Connected nodes that hold shards of this model in this layout."""
+        """Connected nodes that hold shards of this model in this layout, or parts of shards."""
         return {
             node: holding
             for node, summary in self._summaries().items()

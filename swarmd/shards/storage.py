@@ -159,6 +159,49 @@ class ShardStorage:
         await asyncio.to_thread(work)
         return Landing(self, self._disk, ref, spec, file, partial, journal)
 
+    def arriving(self, model: ModelId) -> tuple[int, ...]:
+        """Sorted indices of shards with hashes that are landing now: verified chunks of them can be read."""
+        return tuple(
+            sorted(
+                ref.index
+                for ref, landing in list(self._landings.items())
+                if ref.model == model and landing.open and landing.spec.sealed and ref.index not in self._held.get(model, ())
+            )
+        )
+
+    def present(self, ref: ShardRef) -> frozenset[int]:
+        """Chunks of a shard that can be read now: all of a held one, those on the disk of one that is landing."""
+        count = self._need(ref.model).manifest.shards[ref.index].chunk_count
+        if ref.index in self._held.get(ref.model, ()):
+            return frozenset(range(count))
+        if ref.index not in self.arriving(ref.model):
+            return frozenset()
+        return frozenset(range(count)).difference(self._landings[ref].missing())
+
+    async def read_chunk(self, ref: ShardRef, number: int) -> list[bytes]:
+        """A chunk that is `present`, in pieces that follow each other. Raises OSError."""
+        known = self._need(ref.model)
+        offset = number * CHUNK_BYTES
+        size = min(CHUNK_BYTES, known.manifest.shards[ref.index].size_bytes - offset)
+
+        def work() -> list[bytes]:
+            places = pieces(known.files[ref.index].runs, offset, size)
+
+            def read(path: Path) -> list[bytes]:
+                found = [self._disk.read_range_now(path, at, count) for at, _, count in places]
+                if sum(map(len, found)) != size:
+                    raise OSError(f"{path.name} ends within chunk {number}")
+                return found
+
+            if ref.index in self._held.get(ref.model, ()):
+                return read(self.path(ref))
+            try:
+                return read(self._partial(ref))
+            except FileNotFoundError:  # it has got its final name just now
+                return read(self.path(ref))
+
+        return await asyncio.to_thread(work)
+
     async def read_payload(self, ref: ShardRef, offset: int, size: int) -> bytes:
         """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short."""
         file = self._need(ref.model).files[ref.index]
@@ -292,6 +335,11 @@ class Landing:
     def has(self, chunk: int) -> bool:
         """It is on the disk, and verified if its hash is known."""
         return all(self._journal.has(number) for number in self._blocks(chunk))
+
+    @property
+    def open(self) -> bool:
+        """Somebody may still write."""
+        return not self._given_up
 
     @property
     def done_bytes(self) -> int:
