@@ -147,6 +147,8 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.BadCode: Row(400, REQUEST, "bad_code"),
     refusals.Expired: Row(400, REQUEST, "code_expired"),
     refusals.UsedUp: Row(400, REQUEST, "code_used"),
+    refusals.HubFailed: Row(502, "unavailable_error", "hub_failed"),
+    refusals.HubForbidden: Row(502, "permission_error", "hub_forbidden"),
     refusals.NoAnswer: Row(502, "unavailable_error", "no_answer"),
     refusals.Forbidden: Row(403, "permission_error", "forbidden"),
     refusals.OtherNode: Row(403, "permission_error", "other_node"),
@@ -177,6 +179,8 @@ def reply_to(refusal: Refusal) -> Reply:
     headers: dict[str, str] = {}
     match refusal:
         case TooManyRequests(retry_after_s=wait):
+            headers["retry-after"] = str(max(1, math.ceil(wait)))
+        case refusals.HubFailed(retry_after_s=float() | int() as wait):
             headers["retry-after"] = str(max(1, math.ceil(wait)))
         case refusals.Busy():
             headers["retry-after"] = str(RETRY_BUSY_S)
