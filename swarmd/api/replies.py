@@ -180,8 +180,8 @@ def reply_to(refusal: Refusal) -> Reply:
     match refusal:
         case TooManyRequests(retry_after_s=wait):
             headers["retry-after"] = str(max(1, math.ceil(wait)))
-        case refusals.HubFailed(retry_after_s=float() | int() as wait):
-            headers["retry-after"] = str(max(1, math.ceil(wait)))
+        case refusals.HubFailed(retry_after_s=wait) if wait > 0:
+            headers["retry-after"] = str(math.ceil(wait))
         case refusals.Busy():
             headers["retry-after"] = str(RETRY_BUSY_S)
         case NoKey():

@@ -204,12 +204,12 @@ class HubFailed(Refusal):
 
     what: str
     """The whole sentence, but for when to try again."""
-    retry_after_s: float | None = None
-    """The hub asks for so much patience."""
+    retry_after_s: float = 0.0
+    """The hub asks for so much patience; 0: it does not say."""
 
     @property
     def sentence(self) -> str:
-        return self.what if self.retry_after_s is None else f"{self.what}: try again in {math.ceil(self.retry_after_s)} s"
+        return f"{self.what}: try again in {math.ceil(self.retry_after_s)} s" if self.retry_after_s else self.what
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
