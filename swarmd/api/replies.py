@@ -223,13 +223,14 @@ def refusal_of_http(error: web.HTTPException, request: web.Request) -> Refusal:
 
 
 _WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `([^`]*)`")
 
 
 def unreadable(error: Exception) -> refusals.Invalid:
     """A body that is not the JSON the row asks for; the sentence names the place: `$.messages[0].role`."""
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
-        found = _WHERE.search(text)
-        return refusals.Invalid(what=f"the body does not fit: {text}", param=found.group(1) if found else None)
+        places = [found.group(1) for found in (_WHERE.search(text), _FIELD.match(text)) if found is not None]
+        return refusals.Invalid(what=f"the body does not fit: {text}", param=".".join(places) or None)
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     return refusals.Invalid(what=f"the body is not valid JSON: {reason}")
