@@ -9,6 +9,7 @@ connections grows as long as that makes the whole faster, and halves when the se
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
@@ -70,6 +71,10 @@ class Work(Protocol):
 
     def release(self, span: Span) -> None:
         """The claim is over; what is still missing of it can be claimed again."""
+        ...
+
+    def missing(self, span: Span) -> Sequence[int]:
+        """Blocks of a claimed span that have to be fetched, ascending."""
         ...
 
     def pieces(self, offset: int, size: int) -> Sequence[Piece]:
@@ -283,12 +288,17 @@ class _Crew:
     async def _fetch(self, lane: _Lane, span: Span) -> None:
         """Raises SourceTrouble, WrongBytes, SourceRefused, OSError."""
         work = self._work
-        start = span.first * work.block_bytes
-        size = sum(work.block_size(number) for number in range(span.first, span.first + span.count))
-        builder = _Builder(work, span.first)
-        for request in requests_of(work.pieces(start, size)):
-            stretches = list(request)
-            file, first, end = stretches[0].file, stretches[0].offset, stretches[-1].offset + stretches[-1].size
+        numbers = work.missing(span)
+        builder = _Builder(work, deque(numbers))
+        wanted = (
+            piece
+            for first, last in runs_of(numbers)
+            for piece in work.pieces(
+                first * work.block_bytes, (last - first) * work.block_bytes + work.block_size(last)
+            )
+        )
+        for request in requests_of(wanted):
+            file, first, end = request[0].file, request[0].offset, request[-1].offset + request[-1].size
             try:
                 async with asyncio.timeout(None) as reading, self._client.open(file, first, end) as body:
                     lane.reading = reading
@@ -297,7 +307,7 @@ class _Crew:
                         self._progress_at = self._world.clock.monotonic()
                         lane.received += len(data)
                         self._received(len(data))
-                        for part in cut_out(stretches, position, memoryview(data)):
+                        for part in cut_out(request, position, memoryview(data)):
                             await builder.add(part)
                         position += len(data)
                         await self._engine.pace(len(data))
@@ -314,20 +324,32 @@ class _Builder:
     """Puts what comes together to whole blocks and hands them over."""
 
     work: Work
-    number: int
+    numbers: deque[int]
     parts: list[memoryview] = field(default_factory=list[memoryview])
     have: int = 0
 
     async def add(self, view: memoryview) -> None:
         while view:
-            want = self.work.block_size(self.number) - self.have
+            want = self.work.block_size(self.numbers[0]) - self.have
             part, view = view[:want], view[want:]
             self.parts.append(part)
             self.have += len(part)
             if len(part) == want:
                 parts, self.parts, self.have = self.parts, [], 0
-                await self.work.write(self.number, parts)
-                self.number += 1
+                await self.work.write(self.numbers.popleft(), parts)
+
+
+def runs_of(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run of consecutive numbers."""
+    first = last = -2
+    for number in numbers:
+        if number != last + 1:
+            if first >= 0:
+                yield first, last
+            first = number
+        last = number
+    if first >= 0:
+        yield first, last
 
 
 def requests_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

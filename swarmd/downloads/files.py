@@ -172,6 +172,9 @@ class FileWork:
                 self._left += 1
                 self._cursor = min(self._cursor, number)
 
+    def missing(self, span: Span) -> Sequence[int]:
+        return [number for number in range(span.first, span.first + span.count) if self._wanted[number]]
+
     def pieces(self, offset: int, size: int) -> Sequence[Piece]:
         return (Piece(file=self._file, offset=offset, size=size),)
 
