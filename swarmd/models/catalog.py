@@ -31,6 +31,7 @@ MANIFEST_NAME = "manifest.json"
 HEADER_NAME = "gguf_header.bin"
 VOCABULARY_NAME = "vocabulary.gguf"
 PIN_NAME = "pinned"
+SHARED_NAME = "shared"
 INTRODUCER_NAME = "introduced_by"
 REMOVED_NAME = "_removed"  # beside the folders of the models; no model id has an underscore
 REMOVED_LIMIT = 1024  # names; four times as many as a node can know. Beyond, the longest removed may be learned again
@@ -51,6 +52,8 @@ class KnownModel:
     """How each shard becomes a file here; same order as the manifest's shards."""
     pinned: bool
     """Somebody asked for it on this node."""
+    shared: bool = False
+    """Somebody on this node wants the swarm to hold it: every node that manages its shards takes its fair share."""
     introducer: NodeId | None = None
     """The peer that it was learned from; None: a file of this node, or learned before this was written down."""
     stored_bytes: int = 0
@@ -100,6 +103,7 @@ class Catalog:
                 continue
             self._models[model] = replace(
                 self._with_seals_now(known, folder),
+                shared=self._disk.exists_now(folder / SHARED_NAME),
                 introducer=self._read_introducer_now(folder),
                 stored_bytes=self._stored_bytes_now(folder),
             )
@@ -244,6 +248,15 @@ class Catalog:
         await self._disk.write_atomic(self.folder(model) / PIN_NAME, b"")
         if (known := self._models.get(model)) is not None:  # it may have been removed meanwhile
             self._models[model] = replace(known, pinned=True)
+
+    async def share(self, model: ModelId) -> None:
+        """Remember that somebody here wants the swarm to hold this model. Idempotent."""
+        known = self._models.get(model)
+        if known is None or known.shared:
+            return
+        await self._disk.write_atomic(self.folder(model) / SHARED_NAME, b"")
+        if (known := self._models.get(model)) is not None:
+            self._models[model] = replace(known, shared=True)
 
     async def remove(self, model: ModelId) -> int:
         """A person does not want it: forget the model, delete its folder, and remember the name until somebody asks for it

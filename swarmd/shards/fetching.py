@@ -49,6 +49,13 @@ Others = Callable[[Job, Landing], Iterable[ChunkSource]]
 """Sources that are no peers, asked for when a fetch begins."""
 
 
+class Seals(Protocol):
+    """What is needed of `shards.sealing.Sealer`."""
+
+    async def learn(self, ref: ShardRef) -> bool: ...
+    async def make(self, landing: Landing) -> str | None: ...
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Resting:
     """A holder that failed: not asked before `until` (monotonic seconds)."""
@@ -70,8 +77,10 @@ class Fetcher:
         gauges: Gauges,
         world: World,
         others: Others | None = None,
+        seals: Seals | None = None,
     ) -> None:
-        """`others`: further sources of a shard, beside the peers."""
+        """`others`: further sources of a shard, beside the peers. `seals`: None where every shard has its hashes."""
+        self._seals = seals
         self._storage, self._registry, self._lines = storage, registry, lines
         self._bus, self._gauges, self._world, self._others = bus, gauges, world, others
         self._places = Places()
@@ -100,10 +109,15 @@ class Fetcher:
         """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try."""
         landing: Landing | None = None
         try:
+            if self._seals is not None:
+                await self._seals.learn(ref)
             landing = await self._storage.open_landing(ref)
             problem = await self._land(job, landing, layout, patience_s=patience_s)
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
+                if self._seals is not None and not landing.spec.sealed:
+                    problem = await self._seals.make(landing)
+            if problem is None:
                 await landing.commit()
         except ChunkMismatch as error:
             # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
@@ -121,7 +135,7 @@ class Fetcher:
             return problem
         job.mark(ref.index, TransferState.COMPLETE)
         job.say(f"shard {ref.index} is here")
-        self._registry.hold(ref, source=job.source(ref.index))
+        self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
         return None
 
     async def _land(self, job: Job, landing: Landing, layout: str, *, patience_s: float) -> str | None:
@@ -133,6 +147,7 @@ class Fetcher:
             return None
         job.begin(ref.index, done_bytes=landing.done_bytes, source=None)
         running: dict[asyncio.Task[Trouble | None], ChunkSource] = {}
+        last = ""
         resting: dict[NodeId, _Resting] = {}
         fresh: list[ChunkSource] = list(self._others(job, landing)) if self._others is not None else []
         with self._listening() as news:
@@ -152,12 +167,16 @@ class Fetcher:
                             liars = f", {len(job.liars)} that sent wrong bytes left out" if job.liars else ""
                             return (
                                 f"shard {ref.index}: no node that holds it could be reached for {patience_s:.0f} s{liars}"
+                                + (f"; {last}" if last else "")
                             )
                         await _heard(news, LOOK_S)
                         for task in [task for task in running if task.done()]:
                             source = running.pop(task)
                             work.leave(source)
-                            problem = self._left(work, source, task.result(), resting)
+                            trouble = task.result()
+                            if trouble is not None and not isinstance(source, Holder):
+                                last = f"{source.name}: {trouble.reason}"
+                            problem = self._left(work, source, trouble, resting)
                             if problem is not None:
                                 return problem
                 finally:
@@ -198,6 +217,8 @@ class Fetcher:
         if isinstance(source, Holder):
             self._bus.publish(ShardDownloadStarted(shard=work.ref, source=source.node))
             work.job.say(f"shard {work.ref.index} from {short(source.node)}", index=work.ref.index)
+        else:
+            work.job.say(f"shard {work.ref.index} from {source.name}", index=work.ref.index)
 
     def _left(
         self, work: Work, source: ChunkSource, trouble: Trouble | None, resting: dict[NodeId, _Resting]

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import blake3
 
 from swarmd.domain.hub import HubSource
 from swarmd.domain.models import BLOCKS_PER_CHUNK, ShardSpec
+from swarmd.domain.refusals import Refusal
 from swarmd.downloads.engine import Engine, Piece, SourceFailed, Span, WrongBytes, requests_of
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused
 from swarmd.kit.flow import TokenBucket
+from swarmd.models.catalog import KnownModel
 from swarmd.models.shard_file import source_runs
 from swarmd.shards.sources import Trouble, Work
 from swarmd.shards.storage import ChunkMismatch, pieces
@@ -30,6 +33,18 @@ DISTANCE_MS: Final = 40.0  # as a round trip: beyond every peer in the house, be
 NEAR_STALL_S: Final = 10.0  # without a chunk from near peers, and the hub joins in
 LOOK_S: Final = 2.0
 PATIENCE_S: Final = 600.0  # without a byte: a line that is down for a while is the commonest trouble of a night's download
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLine:
+    """What it takes to read shards from the hub."""
+
+    engine: Engine
+    client: RangeClient
+    url: Callable[[str, str, str], str]
+    """Of (repository, commit, file name)."""
+    confirm: Callable[[KnownModel], Awaitable[Refusal | None]]
+    """Whether the manifest describes the file that lies at the hub: a peer may have made it. None: it does."""
 
 
 class HubChunks:
@@ -41,18 +56,19 @@ class HubChunks:
     def __init__(
         self,
         *,
-        engine: Engine,
-        client: RangeClient,
-        spec: ShardSpec,
+        line: HubLine,
+        known: KnownModel,
         source: HubSource,
-        files: Sequence[RemoteFile],
+        spec: ShardSpec,
         near: Callable[[], bool],
         limit: TokenBucket | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`files`: of the source's parts, in order. `near`: whether a near peer has the whole shard."""
-        self._engine, self._client, self._spec, self._near = engine, client, spec, near
-        self._source, self._files, self._limit, self._patience_s = source, files, limit, patience_s
+        """`near`: whether a near peer has the whole shard. `limit`: of this job alone."""
+        self._line, self._known, self._source, self._spec, self._near = line, known, source, spec, near
+        self._engine, self._client = line.engine, line.client
+        self._limit, self._patience_s = limit, patience_s
+        self._files = files_of(source, lambda name: line.url(source.repo_id, source.commit, name))
 
     def chunks(self) -> frozenset[int] | None:
         return None
@@ -61,6 +77,9 @@ class HubChunks:
         """What is on its way comes to nothing by itself: its blocks are not written any more."""
 
     async def run(self, work: Work) -> Trouble | None:
+        refusal = await self._line.confirm(self._known)
+        if refusal is not None:
+            return Trouble(reason=refusal.sentence)
         while work.wanted:
             if self._near() and work.now() - work.progress_at < NEAR_STALL_S:
                 await work.changed(LOOK_S)

@@ -34,6 +34,12 @@ class Job:
         """`started_at`: unix seconds. `local`: from a file of this node."""
         self.model, self.trigger, self.started_at, self.local = model, trigger, started_at, local
         self.state = "awaiting_manifest"
+        self.waiting: str | None = None
+        """`queued` or `paused`: it is not being worked on, whatever its state."""
+        self.name = ""
+        """Of the model, for people; empty as long as it is not known."""
+        self.hub = False
+        """The hub is asked for what no near peer holds."""
         self.asked: tuple[int, ...] | None = ()
         """What was asked for before the shards were known, sorted; None: all, or this node's share."""
         self.reason: str | None = None
@@ -45,7 +51,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        return self.state in ("complete", "failed")
+        return self.state in ("complete", "failed", "cancelled")
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -113,12 +119,25 @@ class Job:
 
     def fail(self, reason: str) -> None:
         """Everything that is not here is given up. The first reason stays."""
-        if self.state == "failed":
+        if self.over:
             return
         for index in self.open:
             self._shards[index].state = TransferState.FAILED
         self.state, self.reason = "failed", reason
         self.say(reason)
+
+    def cancelled(self) -> None:
+        """Somebody does not want it any more: everything that is not here is given up."""
+        for index in self.open:
+            self._shards[index].state = TransferState.FAILED
+        self.state, self.waiting = "cancelled", None
+        self.say("cancelled")
+
+    @property
+    def percent(self) -> int:
+        """Of all bytes that are wanted, 0 to 100; 0 as long as the shards are not chosen."""
+        total = sum(shard.total_bytes for shard in self._shards.values())
+        return sum(shard.done_bytes for shard in self._shards.values()) * 100 // total if total else 0
 
     def complete(self) -> None:
         self.state = "complete"
@@ -128,16 +147,20 @@ class Job:
         """Who sent the latest bytes of a shard; None: nobody, it was complete when the job began, or it is a local file."""
         return self._shards[index].source
 
+    def from_hub(self, index: int) -> bool:
+        """The latest bytes of a shard came from the hub."""
+        return self._shards[index].hub
+
     def progress(self, index: int) -> float:
         """Of one shard, 0 to 1."""
         shard = self._shards[index]
         return shard.done_bytes / shard.total_bytes
 
-    def snapshot(self, *, at: float) -> Acquisition:
+    def snapshot(self, *, at: float, place: int = 0) -> Acquisition:
         """`at`: monotonic seconds."""
         return Acquisition(
             model=self.model,
-            state=self.state,
+            state=self.state if self.over else self.waiting or self.state,
             reason=self.reason,
             transfers=tuple(
                 Transfer(
@@ -156,6 +179,8 @@ class Job:
             started_at=self.started_at,
             log=tuple(self._log),
             trigger=self.trigger,
+            name=self.name,
+            place=place,
         )
 
 

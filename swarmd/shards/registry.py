@@ -30,17 +30,18 @@ class Registry:
         self._node, self._catalog, self._storage, self._bus, self._summaries = node, catalog, storage, bus, summaries
         self._leases: Counter[ShardRef] = Counter()
         self._loaded: dict[ModelId, frozenset[int]] = {}
+        self._coming: frozenset[ModelId] = frozenset()
 
     def held(self, model: ModelId) -> tuple[int, ...]:
         """Verified on this node's disk, sorted."""
         return self._storage.held(model)
 
-    def hold(self, ref: ShardRef, *, source: NodeId | None) -> None:
+    def hold(self, ref: ShardRef, *, source: NodeId | None, hub: bool = False) -> None:
         """A shard got its final name; tells everybody."""
         known = self._catalog.get(ref.model)
         assert known is not None, "a shard is held of a model that is not known"
         size = known.manifest.shards[ref.index].size_bytes
-        self._bus.publish(ShardStored(shard=ref, size_bytes=size, source=source))
+        self._bus.publish(ShardStored(shard=ref, size_bytes=size, source=source, hub=hub))
 
     async def drop(self, ref: ShardRef) -> bool:
         """Delete a shard that nobody uses (the caller asked `in_use`). False: it was not there."""
@@ -70,6 +71,11 @@ class Registry:
         """For `inference/workers`: these shards, and no others, are in memory."""
         self._loaded[model] = frozenset(shards)
 
+    def set_coming(self, models: Iterable[ModelId]) -> None:
+        """For the desk: these are fetched from the hub. They are told of before a shard of them is here, so that others can
+        join in."""
+        self._coming = frozenset(models)
+
     def loaded(self, model: ModelId) -> frozenset[int]:
         return self._loaded.get(model, frozenset())
 
@@ -82,10 +88,11 @@ class Registry:
                 shards=shards,
                 loaded=tuple(sorted(self.loaded(known.manifest.model).intersection(shards))),
                 partial=partial,
+                shared=known.shared,
             )
             for known in self._catalog.all()
             for shards, partial in [(self._storage.held(known.manifest.model), self._storage.arriving(known.manifest.model))]
-            if shards or partial
+            if shards or partial or known.shared or known.manifest.model in self._coming
         )
 
     def remote(self, model: ModelId, layout: str) -> dict[NodeId, Holding]:
@@ -116,7 +123,7 @@ class Registry:
             node
             for node, summary in self._summaries().items()
             for holding in summary.holdings
-            if holding.model == model
+            if holding.model == model and holding.shards
         }
         if not heard:
             return None
@@ -128,7 +135,9 @@ class Registry:
     def models(self) -> tuple[ModelId, ...]:
         """Known ones first, then names heard from peers; each group sorted."""
         known = [entry.manifest.model for entry in self._catalog.all()]
-        heard = {holding.model for summary in self._summaries().values() for holding in summary.holdings}
+        heard = {
+            holding.model for summary in self._summaries().values() for holding in summary.holdings if holding.shards
+        }
         return (*known, *sorted(heard.difference(known)))
 
     def _view_known(self, known: KnownModel, acquisition: Acquisition | None) -> ModelView:
