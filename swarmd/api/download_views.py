@@ -15,6 +15,7 @@ from swarmd.domain.ids import ModelId, short
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
 
 LOG_SHOWN: Final = 10  # contract: swarmllm.md 2.4.3
+OVER_SHOWN: Final = 16  # in a tick; the desk remembers 256, each with all its shards, and a dashboard shows a handful
 TAGS_SHOWN: Final = 32  # of a repository; a hub lets its users write hundreds
 HUB: Final = "huggingface"
 
@@ -27,6 +28,14 @@ def download_rows(found: Iterable[Acquisition], *, names: Mapping[ModelId, str])
     acquisition does not say it."""
     ordered = sorted(found, key=_order)
     return [download_row(one, name=one.name or names.get(one.model, one.model)) for one in ordered]
+
+
+def for_the_tick(found: Iterable[Acquisition]) -> list[Acquisition]:
+    """What a dashboard hears of every 2 s: what is on its way, and the latest of what is over; `GET downloads` has all."""
+    over, running = list[Acquisition](), list[Acquisition]()
+    for one in found:
+        (over if one.state in _OVER else running).append(one)
+    return [*running, *sorted(over, key=lambda one: one.started_at, reverse=True)[:OVER_SHOWN]]
 
 
 def _order(one: Acquisition) -> tuple[int, bool, int]:

@@ -51,6 +51,14 @@ def test_names_come_from_the_acquisition_else_from_the_registry_else_from_the_id
     assert views.download_rows([acquisition(TINY)], names={})[0].model_name == TINY
 
 
+def test_a_tick_has_what_runs_and_the_latest_of_what_is_over() -> None:
+    over = [replace(acquisition(SPREAD, state="complete"), started_at=float(at)) for at in range(100)]
+    running = [replace(acquisition(TINY, state="paused"), place=at) for at in range(100)]
+    shown = views.for_the_tick([*over, *running])
+    assert [one for one in shown if one.state == "paused"] == running
+    assert [one.started_at for one in shown if one.state == "complete"] == [float(99 - at) for at in range(views.OVER_SHOWN)]
+
+
 def test_of_many_tags_the_first_are_shown() -> None:
     hit = ranked()
     many = replace(hit, repo=replace(hit.repo, tags=tuple(str(at) for at in range(1000)), gated=True))
