@@ -75,8 +75,17 @@ class Hub:
     """One per node. Bounded: KEPT repositories, CALLS_AT_ONCE threads."""
 
     def __init__(
-        self, *, endpoint: Callable[[], str], token: Callable[[], str | None], world: World, user_agent: str
+        self,
+        *,
+        endpoint: Callable[[], str],
+        token: Callable[[], str | None],
+        proxy: Callable[[], str | None],
+        world: World,
+        user_agent: str,
     ) -> None:
+        """`proxy`: None for that of the environment."""
+        self._proxy = proxy
+        self._set_proxy: str | None = None
         self._endpoint, self._token, self._world, self._user_agent = endpoint, token, world, user_agent
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._flights: SingleFlight[tuple[str, str], RepoFiles | Refusal] = SingleFlight()
@@ -167,11 +176,17 @@ class Hub:
             return refusal
 
     def _work(self, work: Callable[[HfApi], T], token: str | None) -> T:
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import HfApi, constants, set_client_factory
 
         # Neither telemetry nor a look for updates: a node speaks to the hub about what its user asked for.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         constants.HF_HUB_DISABLE_UPDATE_CHECK = True
+        proxy = self._proxy()
+        if proxy != self._set_proxy:  # one client of the library for the whole process; it has no other place for a proxy
+            from httpx2 import Client
+
+            self._set_proxy = proxy
+            set_client_factory(lambda: Client(proxy=proxy, timeout=REQUEST_S, follow_redirects=True))
         return work(HfApi(endpoint=self._endpoint(), token=token or False, user_agent=self._user_agent))
 
 
