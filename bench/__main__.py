@@ -12,7 +12,8 @@ from bench import decode
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["decode", "wire", "exchange"], help="decode, wire, transport, gossip, exchange")
+    measured = "decode, wire, transport, gossip, exchange"
+    parser.add_argument("what", nargs="*", default=["decode", "wire", "exchange"], help=measured)
     parser.add_argument("--threads", type=int, action="append", help="of every worker; default 2 and 1")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
