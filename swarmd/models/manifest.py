@@ -292,15 +292,15 @@ def _source_fault(source: HubSource, manifest: Manifest) -> str | None:
         return "its source has no commit of 40 lower-case hex digits"
     if not 1 <= len(source.parts) <= MAX_PARTS:
         return f"its source has {len(source.parts)} files, accepted are 1 to {MAX_PARTS}"
-    end = manifest.header_size_bytes
+    start = end = manifest.header_size_bytes
     for part in source.parts:
         if not is_filename(part.filename):
             return f"its source has the file name {part.filename[:_MAX_TEXT]!a}"
         if part.sha256 is not None and not _HASH.fullmatch(part.sha256):
             return f"the SHA-256 of {part.filename} is not 64 lower-case hex digits"
-        if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < end:
+        if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < start:
             return f"the offsets of {part.filename} in its source are impossible"
-        end = part.virtual_offset + part.size_bytes - part.data_offset
+        start, end = part.virtual_offset, part.virtual_offset + part.size_bytes - part.data_offset
     return None if end <= manifest.file_size_bytes else "its source is larger than the file"
 
 

@@ -56,6 +56,11 @@ class Board:
         """Not here yet, claimed or not."""
         return frozenset(self._missing)
 
+    @property
+    def free(self) -> int:
+        """How many are missing and claimed by nobody."""
+        return len(self._free)
+
     def wants(self, number: int) -> bool:
         return number in self._missing
 

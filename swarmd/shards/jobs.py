@@ -85,10 +85,20 @@ class Job:
         shard = self._shards[index]
         shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
 
-    def gained(self, index: int, size: int, *, at: float, source: NodeId | None = None, hub: bool = False) -> None:
-        """`at`: monotonic seconds. `source` or `hub`: who sent these bytes."""
+    def gained(
+        self,
+        index: int,
+        size: int,
+        *,
+        at: float,
+        done_bytes: int | None = None,
+        source: NodeId | None = None,
+        hub: bool = False,
+    ) -> None:
+        """`at`: monotonic seconds. `source` or `hub`: who sent these bytes. `done_bytes`: of the shard now, where that is
+        known better: what turned out wrong does not count."""
         shard = self._shards[index]
-        shard.done_bytes += size
+        shard.done_bytes = shard.done_bytes + size if done_bytes is None else done_bytes
         shard.hub = hub
         if source is not None:
             shard.source = source

@@ -7,7 +7,8 @@ several kinds; which chunks are whose is the board's business alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -114,27 +115,42 @@ class Work:
 
         Nothing happens to one that came from elsewhere meanwhile.
         """
+        with self.writing(number) as free:
+            if not free:
+                return
+            await self.landing.write_chunk(number, data)
+        self.arrived(source, number, node=node)
+
+    @contextmanager
+    def writing(self, number: int) -> Generator[bool]:
+        """For the block, nobody else writes this chunk. False: it is here, or somebody writes it now."""
         if not self.board.wants(number) or number in self._writing:
+            yield False
             return
         self._writing.add(number)
         try:
-            await self.landing.write_chunk(number, data)
+            yield True
         finally:
             self._writing.discard(number)
-        self.arrived(source, number, node=node)
 
     def arrived(self, source: ChunkSource, number: int, *, node: NodeId | None = None, hub: bool = False) -> None:
-        """For sources that write into the landing themselves: this chunk is on the disk, and verified if it can be."""
+        """For sources that write into the landing themselves: this chunk is on the disk, and verified if it can be.
+
+        The hub's bytes are counted as they come, see `came`.
+        """
         if not self.board.wants(number):
             return
-        self.progress_at = self._clock.monotonic()
-        self.job.gained(
-            self.ref.index, self.landing.chunk_size(number), at=self.progress_at, source=node, hub=hub
-        )
-        self._gauges.set(self.gauge, self.job.progress(self.ref.index))
+        if not hub:
+            self.came(self.landing.chunk_size(number), node=node)
         for name in self.board.finish(source.name, number):
             self._sources[name].beaten(number)
         self.change()
+
+    def came(self, size: int, *, node: NodeId | None = None, hub: bool = False) -> None:
+        """So many bytes more were written."""
+        self.progress_at = self._clock.monotonic()
+        self.job.gained(self.ref.index, size, done_bytes=self.landing.done_bytes, at=self.progress_at, source=node, hub=hub)
+        self._gauges.set(self.gauge, self.job.progress(self.ref.index))
 
     def change(self) -> None:
         """Whoever waits in `changed` looks again."""

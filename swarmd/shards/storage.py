@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -370,27 +370,37 @@ class Landing:
 
         await self._on_disk(work)
 
-    async def write_block(self, number: int, parts: Sequence[bytes | memoryview]) -> None:
+    async def write_block(
+        self, number: int, parts: Sequence[bytes | memoryview], *, confirm: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         """Put a whole block in its place, and verify its chunk when it is the last one of it.
 
-        Raises ChunkMismatch, and the chunk is missing as a whole again; OSError of the disk.
+        `confirm` is asked about a chunk that has no hash to be verified with. Raises ChunkMismatch, and the chunk is missing
+        as a whole again; OSError of the disk; whatever `confirm` raises, and the block is missing.
         """
         chunk = number // BLOCKS_PER_CHUNK
+        data = b"".join(parts)
+        assert len(data) == self.block_size(number), f"block {number} of {len(data)} bytes"
+        last = self.missing_blocks(chunk) == [number]
 
         def work() -> None:
-            data = b"".join(parts)
-            assert len(data) == self.block_size(number), f"block {number} of {len(data)} bytes"
             self._write_now(number * self.block_bytes, memoryview(data))
-            if self.spec.sealed and self.missing_blocks(chunk) == [number]:
+            if last and self.spec.sealed:
                 whole = self._storage.read_payload_now(
                     self._partial, self._file, chunk * CHUNK_BYTES, self.chunk_size(chunk)
                 )
                 if blake3.blake3(whole).hexdigest() != self.spec.chunk_blake3[chunk]:
                     self._journal.forget_now(self._blocks(chunk))
                     raise self._mismatch(chunk)
-            self._journal.record_now(number, (data,))
+            if not last or self.spec.sealed or confirm is None:
+                self._journal.record_now(number, (data,))
 
         await self._on_disk(work)
+        if last and not self.spec.sealed and confirm is not None:
+            if not await confirm():
+                await self.forget(chunk)
+                raise self._mismatch(chunk)
+            await self._on_disk(lambda: self._journal.record_now(number, (data,)))
 
     async def read_chunk(self, number: int) -> bytes:
         """A chunk that has arrived. Raises OSError."""

@@ -90,6 +90,22 @@ class ChunkMap:
     """The payload is `pack_chunks` of what can be given. A shard has as many chunks as its manifest says."""
 
 
+@message(110)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskSeal:
+    """For the hashes of a shard that its manifest has none of. Answered with `SealPart`."""
+
+    model: ModelId
+    layout: str
+    shard: int
+
+
+@message(111)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealPart:
+    """The payload is the seal as `models.seals` encodes it."""
+
+
 def pack_chunks(numbers: Iterable[int], count: int) -> bytes:
     """One bit for each of `count` chunks, the first in the lowest bit of the first byte."""
     bits = 0
