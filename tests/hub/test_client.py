@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfApi, HfFileMetadata, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -127,7 +127,7 @@ async def test_metadata_of_plain_and_large_files(tmp_path: Path) -> None:
     async with hub_and_api(tmp_path) as (hub, _api):
         head = hub.repo(REPO).head
 
-        def metadata(path: str) -> object:
+        def metadata(path: str) -> HfFileMetadata:
             return get_hf_file_metadata(hf_hub_url(REPO, path, endpoint=hub.endpoint), endpoint=hub.endpoint, token=False)
 
         plain = await asyncio.to_thread(metadata, "config.json")
@@ -147,7 +147,7 @@ async def test_xet_is_said_where_it_is_asked_for(tmp_path: Path) -> None:
         token = await asyncio.to_thread(lambda: refresh_xet_connection_info(file_data=said, headers={}))
         assert token.endpoint.startswith(hub.cdn)
         (entry,) = await asyncio.to_thread(lambda: list(api.list_repo_tree("acme/xet")))
-        assert entry.xet_hash == blob.xet_hash
+        assert isinstance(entry, RepoFile) and entry.xet_hash == blob.xet_hash
 
 
 async def test_a_snapshot_is_what_was_put_in(tmp_path: Path) -> None:

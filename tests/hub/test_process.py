@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.hub import server
 from tests.hub.client import environment
 from tests.hub.contents import Pattern
 from tests.hub.hub import LocalHub
@@ -134,6 +135,21 @@ async def test_requests_in_one_piece_are_answered_one_after_the_other() -> None:
         assert hub.counters.connections["hub"] == 1
 
 
+async def test_no_more_connections_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 2)
+    async with LocalHub() as hub:
+        address = ("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
+        streams = [await asyncio.open_connection(*address) for _ in range(3)]
+        async with asyncio.timeout(5):
+            assert await streams[2][0].read() == b""
+        streams[0][1].write(b"GET /api/models HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await streams[0][0].readline()).startswith(b"HTTP/1.1 200")
+        for _, writer in streams:
+            writer.close()
+        assert hub.counters.most_open["hub"] == 2
+
+
 async def test_a_file_that_became_shorter_ends_the_connection(tmp_path: Path) -> None:
     path = Pattern(100_000).write_to(tmp_path / "a.gguf")
     async with LocalHub() as hub, aiohttp.ClientSession(requote_redirect_url=False) as session:
@@ -149,7 +165,7 @@ async def test_a_file_that_became_shorter_ends_the_connection(tmp_path: Path) ->
 
 async def test_closing_ends_what_is_under_way() -> None:
     async with LocalHub() as hub:
-        hub.repo("o/n").file("a.txt", Pattern(1 << 30), lfs=False)
+        hub.repo("o/n").file("a.txt", Pattern(64 << 20), lfs=False)
         connection = socket.create_connection(("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1])))
         connection.sendall(b"GET /o/n/resolve/main/a.txt HTTP/1.1\r\n\r\n")
         async with asyncio.timeout(10):
