@@ -1,11 +1,11 @@
-"""A model from peers, against scp and rsync: 1 GiB over loopback, encrypted and verified, each way ending with the bytes on the disk.
+"""A model from peers, against scp and rsync: 1 GiB over loopback, encrypted and verified, with the bytes on the disk.
 
     python -m bench.exchange [--rounds 3] [--folder FOLDER] [--holders 4]
 
-Ours are `swarmd run` processes, asked through their API: the time is from the request to the answer that all shards are held,
-hashed as a whole and synced. scp and rsync go through an sshd that is started here with a key, a configuration and a port of
-its own, and copy the same number of bytes; they sync nothing, so `sync` of the file they wrote is measured with them, and
-their time without it is shown beside. All take turns, round by round.
+Ours are `swarmd run` processes, asked through their API: the time is from the request to the answer that all shards are
+held, hashed as a whole and synced. scp and rsync go through an sshd that is started here with a key, a configuration and a
+port of its own, and copy as many bytes; they sync nothing, so the sync of the file they wrote is measured with them, and
+the time of scp without it is shown beside. All take turns, round by round.
 
 The limit of the receiver is what it takes from one holder at full speed; four holders to one must come within a tenth of it.
 """
@@ -68,8 +68,9 @@ def ssh_server(folder: Path) -> Iterator[Ssh]:
     shutil.copy(folder / "key.pub", folder / "authorized")
     config = folder / "config"
     lines = [
-        f"Port {SSH_PORT}", "ListenAddress 127.0.0.1", f"HostKey {folder / 'host'}", f"AuthorizedKeysFile {folder / 'authorized'}",
-        f"PidFile {folder / 'pid'}", "UsePAM no", "PasswordAuthentication no", "StrictModes no", "Subsystem sftp internal-sftp",
+        f"Port {SSH_PORT}", "ListenAddress 127.0.0.1", f"HostKey {folder / 'host'}",
+        f"AuthorizedKeysFile {folder / 'authorized'}", f"PidFile {folder / 'pid'}", "UsePAM no",
+        "PasswordAuthentication no", "StrictModes no", "Subsystem sftp internal-sftp",
     ]  # fmt: skip
     config.write_text("\n".join(lines) + "\n")
     if os.geteuid() == 0:
@@ -201,7 +202,7 @@ async def measure(rounds: int, folder: Path, count: int) -> None:
                         bare.append(without)
                     target.unlink()
     best = statistics.median(one.seconds)
-    print(f"{size / 2**30:.2f} GiB over loopback, {rounds} rounds in turns; median, range; times as fast as ours from one holder")
+    print(f"{size / 2**30:.2f} GiB over loopback, {rounds} rounds in turns; median, range; speed against ours, one holder")
     print(line("ours, one holder", size, one.seconds, best))
     print(line(f"ours, {count} holders", size, many.seconds, best))
     print(line("scp, synced", size, scp, best))

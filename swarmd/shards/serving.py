@@ -156,7 +156,7 @@ class ShardServer:
     def _absent(self, ask: AskChunk, spec: ShardSpec) -> Refusal | None:
         if not 0 <= ask.chunk < spec.chunk_count:
             return Invalid(what=f"shard {ask.shard} of model {ask.model} has no chunk {ask.chunk}")
-        if ask.chunk not in self._storage.present(ShardRef(ask.model, ask.shard)):
+        if not self._storage.has_chunk(ShardRef(ask.model, ask.shard), ask.chunk):
             return NotFound(what=f"chunk {ask.chunk} of shard {ask.shard} of model {ask.model} is not on this node")
         return None
 

@@ -19,9 +19,11 @@ from swarmd.shards.board import Board
 from swarmd.shards.jobs import Job
 from swarmd.shards.storage import Landing
 
-PLACES: Final = 4
-"""Chunks that are on their way to this node at a time, all shards and sources together: 48 MiB, and one more while its
-frames are put together. That fills a line of 1 Gbit/s over 0.4 s of round trip."""
+PLACES: Final = 8
+"""Chunks that are on their way to this node at a time, all shards and sources together: 64 MiB at most, when they all arrive
+at the same moment."""
+SECONDS: Final = 4
+"""With so many on their way a source gets only its first: 32 MiB from one holder fill 1 Gbit/s over 0.25 s of round trip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,22 +177,22 @@ class Places:
     """Room in memory for chunks that are on their way. One of these for all fetches.
 
     A free place goes to the source with the fewest, then to the quickest: so every source and every shard has its turn, and
-    slow sources cannot keep a quick one out.
+    slow sources cannot keep a quick one out. The upper half is for sources that have none yet.
     """
 
-    def __init__(self, count: int = PLACES) -> None:
-        self._free = count
+    def __init__(self, count: int = PLACES, seconds: int = SECONDS) -> None:
+        self._count, self._seconds = count, seconds
+        self._used = 0
         self._waiting: dict[asyncio.Future[None], Rank] = {}  # bounded by the sources that run
 
     async def take(self, rank: Rank, seconds: float) -> bool:
         """Waits for a place, at most so long. Give it back with `put`. False: there was none."""
-        if self._free and not self._waiting:
-            self._free -= 1
-            return True
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = rank
+        self._hand_out()
         try:
-            await asyncio.wait((turn,), timeout=seconds)
+            if not turn.done():
+                await asyncio.wait((turn,), timeout=seconds)
         except asyncio.CancelledError:
             if turn.done():
                 self.put()
@@ -201,13 +203,19 @@ class Places:
 
     def put(self) -> None:
         """A place is free."""
-        self._free += 1
-        while self._free and self._waiting:
-            best = min(self._waiting, key=lambda turn: self._waiting[turn]())
-            del self._waiting[best]
-            self._free -= 1
-            best.set_result(None)
+        self._used -= 1
+        self._hand_out()
 
     def pressing(self) -> float | None:
         """Seconds that the chunks of the quickest take who waits; inf: nobody knows; None: nobody waits."""
         return min((rank()[1] for rank in self._waiting.values()), default=None)
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            best = min(self._waiting, key=lambda turn: self._waiting[turn]())
+            limit = self._count if self._waiting[best]()[0] == 0 else self._seconds
+            if self._used >= limit:
+                return
+            del self._waiting[best]
+            self._used += 1
+            best.set_result(None)

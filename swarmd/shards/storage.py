@@ -172,11 +172,14 @@ class ShardStorage:
     def present(self, ref: ShardRef) -> frozenset[int]:
         """Chunks of a shard that can be read now: all of a held one, those on the disk of one that is landing."""
         count = self._need(ref.model).manifest.shards[ref.index].chunk_count
+        return frozenset(number for number in range(count) if self.has_chunk(ref, number))
+
+    def has_chunk(self, ref: ShardRef, number: int) -> bool:
+        """It is here, verified, and can be read."""
         if ref.index in self._held.get(ref.model, ()):
-            return frozenset(range(count))
-        if ref.index not in self.arriving(ref.model):
-            return frozenset()
-        return frozenset(range(count)).difference(self._landings[ref].missing())
+            return True
+        landing = self._landings.get(ref)
+        return landing is not None and landing.open and landing.spec.sealed and landing.has(number)
 
     async def read_chunk(self, ref: ShardRef, number: int) -> list[bytes]:
         """A chunk that is `present`, in pieces that follow each other. Raises OSError."""
@@ -456,9 +459,9 @@ class Landing:
 
     def _read_all(self, take: Callable[[bytes], object]) -> None:
         """The payload, piece by piece, in its order."""
-        for offset in range(0, self.spec.size_bytes, CHUNK_BYTES):
+        for offset in range(0, self.spec.size_bytes, self.block_bytes):  # a block: it stays in the processor's cache
             self._go_on()
-            size = min(CHUNK_BYTES, self.spec.size_bytes - offset)
+            size = min(self.block_bytes, self.spec.size_bytes - offset)
             take(self._storage.read_payload_now(self._partial, self._file, offset, size))
 
     def _blocks(self, chunk: int) -> range:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,6 @@ def genuine(endpoint: str, home: Path, *, token: str | None = None) -> Iterator[
     What it writes without being told where is below `home`; it takes no token but `token`, sends no telemetry and uses
     plain HTTP in place of Xet. Afterwards its connections are closed and its settings are as they were. One at a time.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # where nothing has imported the library so far
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import close_session
 

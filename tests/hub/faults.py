@@ -239,7 +239,10 @@ class Short(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Cut(Fault):
-    """The connection is reset after so many bytes of the body; in its middle where `after` is left open."""
+    """The connection is reset after so many bytes of the body; in its middle where `after` is left open.
+
+    A reset drops what is still on its way: the other side may see fewer bytes than were sent. `Short` ends in order.
+    """
 
     after: int | None = None
 

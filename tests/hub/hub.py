@@ -41,6 +41,7 @@ LINK_SECONDS = 3600  # how long a signed link is good
 HASHED_AT_ONCE = 1 << 20  # a file up to this is hashed where we are, a longer one in a thread
 MOST_PATHS = 1000  # of one paths-info request
 COMMIT = "X-Repo-Commit"
+METHODS = {"GET": "get", "HEAD": "head"}
 API_KINDS = ("tree", "refs", "commits", "auth-check", "paths-info", "xet-read-token")  # names for counters
 
 
@@ -203,7 +204,7 @@ class LocalHub:
     @staticmethod
     def _kind(exchange: Exchange, parts: list[str], place: _Place | None) -> str:
         if place is not None:
-            return f"resolve-{exchange.method.lower()}"
+            return f"resolve-{METHODS.get(exchange.method, 'other')}"
         if parts[0] != "api" or len(parts) < 2:
             return "other"
         if parts[1] == "whoami-v2":
@@ -234,7 +235,7 @@ class LocalHub:
     def _list(self, exchange: Exchange, kind: Kind) -> Reply:
         mine = [one for one in self._repositories.values() if one.kind == kind and self._sees(exchange.user, one)]
         items, headers = listing.page(listing.found(mine, exchange), exchange, self.endpoint, most=PAGE)  # type: ignore[arg-type]
-        return says_json([listing.brief(one, exchange) for one in items], **headers)  # type: ignore[arg-type]
+        return says_json([listing.brief(one, exchange) for one in items]).having(headers)  # type: ignore[arg-type]
 
     async def _repository_api(self, exchange: Exchange, repository: Repository, rest: list[str]) -> Reply:
         match rest:
@@ -242,7 +243,7 @@ class LocalHub:
                 commit = self._commit(repository, rest[1] if rest else "main")
                 if exchange.flag("blobs"):
                     await _hash(commit.files.values())
-                return says_json(listing.info(repository, commit, exchange), **{COMMIT.replace("-", "_"): commit.sha})
+                return says_json(listing.info(repository, commit, exchange)).having({COMMIT: commit.sha})
             case ["tree", revision, *path]:
                 commit = self._commit(repository, revision)
                 await _hash(commit.files.values())
@@ -252,13 +253,13 @@ class LocalHub:
                     raise Refused(_no_entry(commit, "/".join(path)))
                 most = EXPANDED_PAGE if expand else PAGE
                 items, headers = listing.page(entries, exchange, self.endpoint, most=most)  # type: ignore[arg-type]
-                return says_json(items, **headers)
+                return says_json(items).having(headers)
             case ["refs"]:
                 return says_json(listing.refs(repository))
             case ["commits", revision]:
                 found = listing.commits(repository, self._commit(repository, revision))
                 items, headers = listing.page(found, exchange, self.endpoint, most=EXPANDED_PAGE)  # type: ignore[arg-type]
-                return says_json(items, **headers)
+                return says_json(items).having(headers)
             case ["auth-check"]:
                 self._open(exchange, repository)
                 return says_json({})
@@ -365,15 +366,12 @@ class LocalHub:
             if blob.xet_hash is not None:
                 auth = f"{self.endpoint}/api/{place.kind}s/{repository.id}/xet-read-token/{commit.sha}"
                 headers |= {"X-Xet-Hash": blob.xet_hash, "Link": f'<{auth}>; rel="xet-auth"'}
-            reply = says(302, f"Found. Redirecting to {target}")
-            reply.headers |= headers
-            return reply
+            return says(302, f"Found. Redirecting to {target}").having(headers)
         if self._resolve_cache and not place.cached:
             target = f"/api/resolve-cache/{place.kind}s/{repository.id}/{commit.sha}/{quote(place.path)}"
             size, etag = str(blob.size), f'"{blob.etag}"'
-            reply = says(307, f"Temporary Redirect. Redirecting to {target}")
-            reply.headers |= {**headers, "Location": target, "X-Linked-Size": size, "X-Linked-Etag": etag}
-            return reply
+            headers |= {"Location": target, "X-Linked-Size": size, "X-Linked-Etag": etag}
+            return says(307, f"Temporary Redirect. Redirecting to {target}").having(headers)
         headers["Content-Type"] = mimetypes.guess_type(place.path)[0] or "text/plain; charset=utf-8"
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{quote(PurePosixPath(place.path).name, safe='')}"
         resource = Resource(content=blob.content, etag=blob.etag, headers=headers)
@@ -384,7 +382,7 @@ class LocalHub:
         """Storage: nothing but signed links."""
         parts = exchange.segments
         stored = self._stored.get(parts[1]) if len(parts) == 2 and parts[0] == "cdn" else None
-        exchange.kind = f"storage-{exchange.method.lower()}"
+        exchange.kind = f"storage-{METHODS.get(exchange.method, 'other')}"
         exchange.label = stored[1] if stored is not None else None
         authorized = "authorization" in exchange.headers
         if authorized:
@@ -460,9 +458,7 @@ async def _hash(blobs: Iterable[Blob]) -> None:
 
 
 def _no_entry(commit: Commit, path: str) -> Reply:
-    reply = refuses(404, "Entry not found", "EntryNotFound")
-    reply.headers[COMMIT] = commit.sha
-    return reply
+    return refuses(404, "Entry not found", "EntryNotFound").having({COMMIT: commit.sha})
 
 
 def _paths_asked(exchange: Exchange) -> tuple[list[str], bool]:

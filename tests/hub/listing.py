@@ -67,6 +67,7 @@ def found(repositories: Iterable[Repository], exchange: Exchange) -> list[Reposi
     for name in NOT_HERE:
         if exchange.values(name):
             raise BadRequest(400, f"the local hub does not filter by {name}")
+    _ = _expanded(exchange)  # refused also where nothing is found
     words = exchange.value("search").lower().split()
     wanted = [tag for value in exchange.values("filter") for tag in value.split(",") if tag]
     wanted += [tag for tag in exchange.values("pipeline_tag") if tag]

@@ -93,6 +93,11 @@ class Reply:
     def size(self) -> int:
         return self.stop - self.start
 
+    def having(self, headers: dict[str, str]) -> Reply:
+        """The same reply with these headers too."""
+        self.headers |= headers
+        return self
+
 
 class Pace:
     """Bytes a second for one reply, or for all that share the object (one line for several connections)."""

@@ -19,6 +19,7 @@ from tests.hub.messages import MOST_HEAD_BYTES, BadRequest, Exchange, Origin, Re
 MOST_CONNECTIONS = 512  # of one origin at once; who comes later is turned away
 MOST_BODY_BYTES = 1 << 20  # of a request: lists of paths, rules of faults
 IDLE_SECONDS = 60.0  # for the next request on a connection, and for each piece of one
+SEE_OFF_SECONDS = 1.0  # for the other side to end a connection that was refused
 RECEIVE_BYTES = 64 << 10
 SENDFILE_BYTES = 8 << 20  # at once; the kernel takes what its buffer has room for
 MADE_BYTES = 1 << 20  # of a content that is made in memory, at once
@@ -115,6 +116,7 @@ class _Connection:
             except BadRequest as error:
                 reply = refuses(error.status, str(error))
                 await self._loop.sock_sendall(self._socket, head_of(reply, close=True) + reply.content.read(0, reply.stop))
+                await self._see_off()
                 return
             if exchange is None or not await self._answer(exchange):
                 return
@@ -150,6 +152,14 @@ class _Connection:
     async def _more(self) -> bytes:
         async with asyncio.timeout(IDLE_SECONDS):
             return await self._loop.sock_recv(self._socket, RECEIVE_BYTES)
+
+    async def _see_off(self) -> None:
+        """Let the other side read the reply: to close with something unread would reset the connection under it."""
+        self._socket.shutdown(socket.SHUT_WR)
+        left = MOST_BODY_BYTES
+        async with asyncio.timeout(SEE_OFF_SECONDS):
+            while left > 0 and (more := await self._loop.sock_recv(self._socket, RECEIVE_BYTES)):
+                left -= len(more)
 
     async def _answer(self, exchange: Exchange) -> bool:
         """Whether the connection may carry another request."""
