@@ -48,6 +48,7 @@ from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpo
 from swarmd.domain.refusals import Refusal
 from swarmd.downloads.access import hub_endpoint, hub_token_now
 from swarmd.downloads.engine import Engine
+from swarmd.downloads.files import Files
 from swarmd.downloads.hub import Hub
 from swarmd.downloads.probe import Prober
 from swarmd.downloads.ranges import RangeClient
@@ -85,6 +86,7 @@ from swarmd.shards.hub_source import HubLine
 from swarmd.shards.registry import Registry
 from swarmd.shards.serving import ShardServer, upload_limit
 from swarmd.shards.storage import ShardStorage
+from swarmd.shards.whole import WholeCheck
 from swarmd.store.database import BadMigration, Database, DatabaseUnusable, SchemaTooNew
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors
@@ -281,7 +283,13 @@ class _Built:
             summaries=self._summaries, db=database, disk=disk, world=world, bus=bus, gauges=gauges,
             settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
             in_memory=self._in_memory,
-            hub=HubLine(engine=engine, client=self._ranges, url=hub.url, confirm=self._confirm),
+            hub=HubLine(
+                engine=engine, client=self._ranges, files=Files(engine=engine, disk=disk), url=hub.url,
+                confirm=self._confirm,
+                whole=WholeCheck(
+                    catalog=self._catalog, storage=self._storage, disk=disk, client=self._ranges, url=hub.url
+                ).matches,
+            ),
         )  # fmt: skip
         self._desk.register(dispatcher)
         self._hub_desk = HubDesk(

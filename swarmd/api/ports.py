@@ -15,7 +15,7 @@ from swarmd.domain.peers import Endpoint, LinkView, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
-from swarmd.domain.shards import Acquisition, ModelView
+from swarmd.domain.shards import Acquisition, ModelView, Rescan
 
 
 class Models(Protocol):
@@ -38,7 +38,7 @@ class Desk(Protocol):
     def acquisitions(self) -> tuple[Acquisition, ...]: ...
     async def delete_model(self, model: ModelId) -> int | Refusal: ...
     async def delete_shard(self, ref: ShardRef) -> Refusal | None: ...
-    async def rescan(self) -> tuple[ModelId, ...]: ...
+    async def rescan(self) -> Rescan: ...
 
 
 class Downloads(Protocol):

@@ -470,10 +470,20 @@ class ShardStorageView(Struct, frozen=True, kw_only=True):
     peer_count: int
 
 
+class FoundFileRow(Struct, frozen=True, kw_only=True):
+    path: str
+    size_bytes: int
+    model_id: str | None
+    problem: str | None
+    """Why it cannot be cut, or need not be; null: it can, see `POST /api/admin/models`."""
+
+
 class Rescanned(Struct, frozen=True, kw_only=True):
     status: str
     models_updated: list[str]
     count: int
+    found_files: list[FoundFileRow]
+    """Whole GGUF files in the folder of models (ours; not in the contract)."""
 
 
 class RegionRow(Struct, frozen=True, kw_only=True):

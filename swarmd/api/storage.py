@@ -98,8 +98,18 @@ class StorageHandlers:
         )
 
     async def rescan(self, _call: Call) -> shapes.Rescanned:
-        updated = await self._desk.rescan()
-        return shapes.Rescanned(status="ok", models_updated=list(updated), count=len(updated))
+        found = await self._desk.rescan()
+        return shapes.Rescanned(
+            status="ok",
+            models_updated=list(found.models),
+            count=len(found.models),
+            found_files=[
+                shapes.FoundFileRow(
+                    path=one.path, size_bytes=one.size_bytes, model_id=one.model, problem=one.problem
+                )
+                for one in found.files
+            ],
+        )
 
     async def _from_hub(self, shard: ShardRef, view: ModelView, missing: NoCoverage) -> shapes.ShardDownload | Refusal:
         """No peer has it: where the hub has it, for whoever asked to fetch it from there."""

@@ -336,6 +336,16 @@ def _download(transfer: Transfer | None) -> shapes.Download | UnsetType:
     )
 
 
+def _vision(view: ModelView) -> shapes.VisionEncoder:
+    offered = view.manifest is not None and view.manifest.source is not None and view.manifest.source.vision is not None
+    return shapes.VisionEncoder(
+        available=offered or bool(view.vision_holders),
+        local=view.vision_here,
+        holders=len(view.vision_holders),
+        holder_ids=[short(node) for node in view.vision_holders[:HOLDERS_SHOWN]],
+    )
+
+
 def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
     held, manifest = view.held, view.manifest
     count, size = len(view.shards), _size(view)
@@ -354,7 +364,7 @@ def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
         peers_hosting=sum(holder != node for holder in view.holders),
         shards=[shard_row(shard, memory=True) for shard in view.shards],
         trust_level=view.trust.value,
-        mmproj=shapes.VisionEncoder(),
+        mmproj=_vision(view),
         encrypted_pipeline=False,
         has_first_shard=0 in held,
         has_last_shard=bool(count) and count - 1 in held,

@@ -27,6 +27,15 @@ class HubPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubCompanion:
+    """A file beside the model: the encoder with which it sees pictures."""
+
+    filename: str
+    size_bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubSource:
     """Where the bytes of a model can be fetched, pinned to one commit."""
 
@@ -36,6 +45,8 @@ class HubSource:
     """40 hex digits."""
     parts: tuple[HubPart, ...]
     """In order, at least one."""
+    vision: HubCompanion | None = None
+    """The `mmproj` file of the same repository; None: the model does not see."""
 
     @property
     def filename(self) -> str:

@@ -87,6 +87,8 @@ class Holding:
     """Those of `shards` that are in that node's memory: running them takes no more of it."""
     partial: tuple[int, ...] = ()
     """Sorted, distinct indices of shards on their way there; none of `shards`. What has arrived of them is served."""
+    vision: bool = False
+    """The model's vision encoder is there."""
     shared: bool = False
     """Its user wants the swarm to hold the model: each node that manages its shards takes its fair share."""
 

@@ -64,6 +64,27 @@ class Acquisition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A whole GGUF that lies in the folder of models and is no part of one: it can be cut."""
+
+    path: str
+    size_bytes: int
+    model: ModelId | None
+    """The id it would have; None where none can be made of its name."""
+    problem: str | None
+    """Why it cannot be cut, or need not be; None: `POST /api/admin/models` with its path cuts it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescan:
+    """What a look at the disk has found."""
+
+    models: tuple[ModelId, ...]
+    """Those of which shards came or went, sorted."""
+    files: tuple[FoundFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardView:
     """One shard of a known model, as seen from this node."""
 
@@ -93,6 +114,10 @@ class ModelView:
     """Distinct connected nodes that hold any shard of it."""
     architecture_supported: bool
     acquisition: Acquisition | None = None
+    vision_here: bool = False
+    """The vision encoder is on this node's disk."""
+    vision_holders: tuple[NodeId, ...] = ()
+    """Distinct connected nodes that have it, this one included, sorted."""
 
     @property
     def held(self) -> tuple[int, ...]:

@@ -289,7 +289,7 @@ class _Crew:
         """Raises SourceTrouble, WrongBytes, SourceRefused, OSError."""
         work = self._work
         numbers = work.missing(span)
-        builder = _Builder(work, deque(numbers))
+        builder = _Builder(work, deque(numbers))  # bounded by the span
         wanted = (
             piece
             for first, last in runs_of(numbers)

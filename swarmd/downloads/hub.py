@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from swarmd.domain.hub import HubRepo, HubVariant
+from swarmd.domain.hub import HubCompanion, HubRepo, HubVariant
 from swarmd.domain.refusals import HubFailed, HubForbidden, Invalid, NotFound, Refusal
 from swarmd.downloads.ranges import RemoteFile, retry_after_s
 from swarmd.kit.flow import SingleFlight
@@ -69,6 +69,16 @@ class RepoFiles:
                 size = sum(one.size_bytes for one in parts if one is not None)
                 found.append(HubVariant(filename=name, size_bytes=size, quant=quant_of(name), parts=part[1]))
         return tuple(sorted(found, key=lambda one: (one.size_bytes, one.filename)))
+
+
+    def vision(self) -> HubCompanion | None:
+        """The vision encoder that goes with its models: F16 where there are several, as precise and half as large as F32."""
+        found = [file for name, file in self.files.items() if _MMPROJ in name.lower() and is_filename(name)]
+        if not found:
+            return None
+        rank = {"F16": 0, "BF16": 1}
+        best = min(found, key=lambda file: (rank.get(quant_of(file.filename), 2), file.size_bytes, file.filename))
+        return HubCompanion(filename=best.filename, size_bytes=best.size_bytes, sha256=best.sha256)
 
 
 class Hub:

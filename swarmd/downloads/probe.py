@@ -117,7 +117,7 @@ class Prober:
             filename=file.filename, size_bytes=file.size_bytes, sha256=file.sha256, data_offset=head.header.data_offset,
             virtual_offset=head.header.data_offset,
         )  # fmt: skip
-        source = HubSource(repo_id=repo.repo_id, commit=repo.commit, parts=(part,))
+        source = HubSource(repo_id=repo.repo_id, commit=repo.commit, parts=(part,), vision=repo.vision())
         return Probed(source=source, header=head.header, header_data=head.data, size_bytes=file.size_bytes)
 
     def _several(self, repo: RepoFiles, files: list[HubFile], headers: list[GgufHeader], merged: Merged) -> Probed:
@@ -128,7 +128,7 @@ class Prober:
             )
             for file, header, offset in zip(files, headers, merged.offsets, strict=True)
         )  # fmt: skip
-        source = HubSource(repo_id=repo.repo_id, commit=repo.commit, parts=parts)
+        source = HubSource(repo_id=repo.repo_id, commit=repo.commit, parts=parts, vision=repo.vision())
         return Probed(
             source=source, header=merged.header, header_data=merged.header_data, size_bytes=merged.size_bytes
         )

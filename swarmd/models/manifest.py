@@ -301,6 +301,13 @@ def _source_fault(source: HubSource, manifest: Manifest) -> str | None:
         if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < start:
             return f"the offsets of {part.filename} in its source are impossible"
         start, end = part.virtual_offset, part.virtual_offset + part.size_bytes - part.data_offset
+    vision = source.vision
+    if vision is not None and (
+        not is_filename(vision.filename)
+        or not 0 < vision.size_bytes <= _MAX_FILE_BYTES
+        or (vision.sha256 is not None and not _HASH.fullmatch(vision.sha256))
+    ):
+        return "the vision encoder of its source is impossible"
     return None if end <= manifest.file_size_bytes else "its source is larger than the file"
 
 

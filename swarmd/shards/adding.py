@@ -26,6 +26,7 @@ from swarmd.models.manifest import Sign
 from swarmd.models.slicing import plan_layout
 from swarmd.shards.cutting import LocalFile, Progress, hash_payload, is_same_file, is_same_throughout, read_chunk
 from swarmd.shards.discovered import Discovered
+from swarmd.shards.fetching import Seals
 from swarmd.shards.jobs import Job
 from swarmd.shards.registry import Registry
 from swarmd.shards.storage import ChunkMismatch, ShardStorage
@@ -48,7 +49,9 @@ class Adder:
         gauges: Gauges,
         world: World,
         sign: Sign,
+        seals: Seals,
     ) -> None:
+        self._seals = seals
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
         self._discovered = discovered
         self._disk, self._gauges, self._world, self._sign = disk, gauges, world, sign
@@ -166,6 +169,8 @@ class Adder:
             await landing.write_chunk(number, await read_chunk(local.path, spec, number, self._disk))
             job.gained(ref.index, landing.chunk_size(number), at=self._world.clock.monotonic())
         job.mark(ref.index, TransferState.VERIFYING)
+        if not landing.spec.sealed and (problem := await self._seals.make(landing)) is not None:
+            raise ChunkMismatch(problem)
         await landing.commit()
         job.mark(ref.index, TransferState.COMPLETE)
         job.say(f"shard {ref.index} is here")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -20,19 +21,22 @@ from swarmd.domain.events import (
     PeerConnected,
     PeerDisconnected,
     ShardDropped,
+    ShardRejected,
     SummaryReceived,
 )
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
-from swarmd.domain.shards import Acquisition
+from swarmd.domain.shards import Acquisition, FoundFile, Rescan, TransferState
+from swarmd.downloads.engine import SourceFailed
+from swarmd.downloads.ranges import RemoteFile, SourceRefused, SourceTrouble
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
-from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.catalog import VOCABULARY_NAME, Catalog, KnownModel
 from swarmd.models.manifest import Sign
 from swarmd.models.slicing import fair_share
 from swarmd.shards.adding import Adder
@@ -46,7 +50,7 @@ from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
 from swarmd.shards.sources import ChunkSource
-from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.shards.storage import VISION_NAME, Landing, ShardStorage
 from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition, write_places
 from swarmd.store.database import Database
 from swarmd.transport.rpc import Dispatcher
@@ -59,6 +63,9 @@ JOBS_KEPT: Final = 256  # as many as there are models; a finished one is kept fo
 MILESTONES: Final = (25, 50, 75)  # percent; the last quarter is the end
 MILESTONE_S: Final = 1.0
 NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
+
+FILES_SHOWN: Final = 100  # of a folder that somebody emptied his disk into
+SHARD_FILE: Final = re.compile(r"shard_\d{3,}\.gguf")
 
 BeforeDrop = Callable[[ShardRef], Awaitable[Refusal | None]]
 """Takes a shard out of the workers' memory before its file goes; a refusal when it cannot now."""
@@ -120,7 +127,7 @@ class ShardDesk:
         self._queue = Queue(lambda: self._settings().downloads.models_at_once)
         self._adder = Adder(
             node=node, catalog=catalog, discovered=self._discovered, storage=storage, registry=registry, disk=disk,
-            gauges=gauges, world=world, sign=sign,
+            gauges=gauges, world=world, sign=sign, seals=self._sealer,
         )  # fmt: skip
         self._jobs: dict[ModelId, Job] = {}
         self._tasks: dict[ModelId, asyncio.Task[None]] = {}
@@ -354,16 +361,53 @@ class ShardDesk:
         await self._registry.drop(ref)
         return None
 
-    async def rescan(self) -> tuple[ModelId, ...]:
+    async def rescan(self) -> Rescan:
         """Look at the disk again: shards that were put there by hand are held if their bytes are right, those that were
-        taken away are not any more. The models for which that changed something, sorted."""
+        taken away are not any more. Whole files are named, not cut: that takes their size of the disk once more."""
         lost = await self._storage.find_lost()
         for ref in lost:
             self._bus.publish(ShardDropped(shard=ref))
         found = [ref for ref, matches in await self._storage.find_new() if matches]
         for ref in found:
             self._registry.hold(ref, source=None)
-        return tuple(sorted({ref.model for ref in (*lost, *found)}))
+        models = tuple(sorted({ref.model for ref in (*lost, *found)}))
+        return Rescan(models=models, files=await self._found_files())
+
+    async def _found_files(self) -> tuple[FoundFile, ...]:
+        """Whole GGUF files that somebody put into the folder of models, at most FILES_SHOWN."""
+        found: list[FoundFile] = []
+        for path in await self._disk.list_folder(self._catalog.root):
+            inside = [path] if path.suffix.lower() == ".gguf" else await self._inside(path)
+            found += [await self._found_file(file) for file in inside[: FILES_SHOWN - len(found)]]
+        return tuple(found)
+
+    async def _inside(self, folder: Path) -> list[Path]:
+        """GGUF files in a model's folder that are not this node's own."""
+        try:
+            paths = await self._disk.list_folder(folder)
+        except NotADirectoryError:
+            return []
+        own = (VISION_NAME, VOCABULARY_NAME)
+        return [
+            path for path in paths
+            if path.suffix.lower() == ".gguf" and path.name not in own and not SHARD_FILE.fullmatch(path.name)
+        ]  # fmt: skip
+
+    async def _found_file(self, path: Path) -> FoundFile:
+        local = await open_local(path, self._disk)
+        try:
+            model = model_slug(path.name)
+        except ValueError:
+            model = None
+        problem: str | None = None
+        if isinstance(local, BadFile):
+            problem = local.sentence
+        elif model is None:
+            problem = f"no model id can be made of the file name {path.name!r}: rename it"
+        elif (known := self._catalog.get(model)) is not None and len(self._storage.held(model)) == len(known.files):
+            problem = f"all shards of {model} are here: the file is not needed any more"
+        size = 0 if isinstance(local, BadFile) else local.size_bytes
+        return FoundFile(path=str(path), size_bytes=size, model=model, problem=problem)
 
     # ---- jobs
 
@@ -464,6 +508,7 @@ class ShardDesk:
     def _start(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
         """`note` writes the job down; None: it is written down."""
         assert self._supervisor is not None, "the callers have looked"
+        job.waiting = "queued"
         work = self._work(job, note, patience_s=patience_s)
         self._tasks[job.model] = self._supervisor.spawn(work, name=f"fetching {job.model}")
 
@@ -476,13 +521,15 @@ class ShardDesk:
                     job.fail("it could not be written down: ask again")
                     self._ended(job)
                     return
-            job.waiting = "queued"
             async with self._queue.turn(job.model):
                 job.waiting = None
                 async with asyncio.TaskGroup() as group:
                     milestones = group.create_task(self._tell_milestones(job))
                     problem = await self._fetch_until_settled(job, patience_s=patience_s)
                     milestones.cancel()
+                if problem is None and job.hub:
+                    problem = await self._check_whole(job)
+                    await self._fetch_vision(job)
             if problem is None:
                 job.complete()
             else:
@@ -501,6 +548,60 @@ class ShardDesk:
             first, problem = problem, await self._fetch_all(job, patience_s=patience_s)
             problem = problem or (first if job.given_up else None)
         return problem
+
+    async def _fetch_vision(self, job: Job) -> None:
+        """The encoder with which the model sees, for whoever holds its first shard. Without it the model still talks, so
+        failing here is a line in the log."""
+        known = self._catalog.get(job.model)
+        source = None if known is None else known.manifest.source
+        if self._hub is None or source is None or source.vision is None or self._storage.has_vision(job.model):
+            return
+        if 0 not in self._storage.held(job.model):
+            return
+        vision = source.vision
+        room = self._storage.room(limit_bytes=self._limit_bytes(), promised=self._promised())
+        if vision.size_bytes > room:
+            job.say(f"the vision encoder has {vision.size_bytes} bytes, and {room} may be used: it is left out")
+            return
+        job.say(f"fetching the vision encoder {vision.filename}")
+        file = RemoteFile(
+            url=self._hub.url(source.repo_id, source.commit, vision.filename), size_bytes=vision.size_bytes,
+            name=f"{source.repo_id}/{vision.filename}", sha256=vision.sha256,
+        )  # fmt: skip
+        try:
+            await self._hub.files.fetch(file, self._storage.vision_path(job.model))
+        except (OSError, SourceFailed, SourceRefused) as error:
+            job.say(f"the vision encoder did not come: {error}")
+            return
+        self._storage.vision_landed(job.model)
+        job.say("the vision encoder is here")
+
+    async def _check_whole(self, job: Job) -> str | None:
+        """With all shards here, the hash of the file is known. A sentence when it is another than the hub says: what came
+        from there goes."""
+        known = self._catalog.get(job.model)
+        fresh = [index for index in job.wanted if job.from_hub(index)]
+        if known is None or self._hub is None or not fresh:
+            return None
+        if len(self._storage.held(job.model)) < len(known.manifest.shards):
+            return None
+        job.say("comparing all shards with the SHA-256 that the hub states")
+        try:
+            matches = await self._hub.whole(known)
+        except (OSError, SourceTrouble, SourceRefused) as error:
+            job.say(f"it could not be compared: {error}")
+            return None
+        if matches is not False:
+            job.say("it is the hub's file, byte for byte" if matches else "the hub's hash cannot be compared with shards")
+            return None
+        for index in fresh:
+            ref = ShardRef(job.model, index)
+            if await self._unload(ref) is None and not self._registry.in_use(ref):
+                await self._registry.drop(ref)
+                await self._catalog.unseal(job.model, index)
+                self._bus.publish(ShardRejected(shard=ref, source=None, reason="the whole file has another SHA-256"))
+                job.mark(index, TransferState.FAILED)
+        return f"the shards of {job.model} that came from the hub are not the file whose SHA-256 it states: fetch them again"
 
     async def _tell_milestones(self, job: Job) -> None:
         told = job.percent

@@ -22,6 +22,7 @@ from swarmd.domain.hub import HubSource
 from swarmd.domain.models import BLOCKS_PER_CHUNK, ShardSpec
 from swarmd.domain.refusals import Refusal
 from swarmd.downloads.engine import Engine, Piece, SourceFailed, Span, WrongBytes, requests_of
+from swarmd.downloads.files import Files
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused
 from swarmd.kit.flow import TokenBucket
 from swarmd.models.catalog import KnownModel
@@ -41,10 +42,13 @@ class HubLine:
 
     engine: Engine
     client: RangeClient
+    files: Files
     url: Callable[[str, str, str], str]
     """Of (repository, commit, file name)."""
     confirm: Callable[[KnownModel], Awaitable[Refusal | None]]
     """Whether the manifest describes the file that lies at the hub: a peer may have made it. None: it does."""
+    whole: Callable[[KnownModel], Awaitable[bool | None]]
+    """`whole.WholeCheck.matches`."""
 
 
 class HubChunks:
@@ -139,7 +143,7 @@ class _Claims:
 
     def __init__(self, source: HubChunks, work: Work) -> None:
         self._source, self._work, self._landing = source, work, work.landing
-        self._waiting: deque[int] = deque()
+        self._waiting: deque[int] = deque()  # bounded by the chunks of a shard
         """Chunks that are claimed and that no connection has yet."""
 
     @property

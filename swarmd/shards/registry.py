@@ -88,6 +88,7 @@ class Registry:
                 shards=shards,
                 loaded=tuple(sorted(self.loaded(known.manifest.model).intersection(shards))),
                 partial=partial,
+                vision=self._storage.has_vision(known.manifest.model),
                 shared=known.shared,
             )
             for known in self._catalog.all()
@@ -171,4 +172,9 @@ class Registry:
             holders=tuple(sorted({node for shard in shards for node in shard.holders})),
             architecture_supported=True,
             acquisition=acquisition,
+            vision_here=self._storage.has_vision(manifest.model),
+            vision_holders=tuple(sorted(
+                {node for node, holding in others.items() if holding.vision}
+                | ({self._node} if self._storage.has_vision(manifest.model) else set())
+            )),
         )

@@ -91,6 +91,8 @@ class Sealer:
         if known is None or known.manifest.layout != ask.layout or ask.shard not in self._storage.held(ask.model):
             return NotFound(what=f"shard {ask.shard} of model {ask.model[:80]!a} is not on this node")
         spec = known.manifest.shards[ask.shard]
+        if not spec.sealed:
+            return NotFound(what=f"the seal of shard {ask.shard} of model {ask.model} is lost here")
         try:
             data = await self._disk.read_bytes(self._catalog.seal_path(ask.model, ask.shard), limit=seals.SEAL_LIMIT)
         except FileNotFoundError:

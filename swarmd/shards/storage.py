@@ -25,6 +25,8 @@ from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.manifest import PayloadHash, PayloadHasher
 from swarmd.models.shard_file import Run, ShardFile
 
+VISION_NAME = "mmproj.gguf"  # contract: swarmllm.md 4.1
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class ShardStorage:
     def __init__(self, *, catalog: Catalog, disk: Disk) -> None:
         self._catalog, self._disk = catalog, disk
         self._held: dict[ModelId, set[int]] = {}
+        self._vision: set[ModelId] = set()
         self._landings: WeakValueDictionary[ShardRef, Landing] = WeakValueDictionary()
         """The latest of each shard, as long as somebody has it or its thread runs."""
         self._opening = asyncio.Lock()
@@ -50,6 +53,8 @@ class ShardStorage:
     def scan_now(self) -> None:
         """Start-up: final names are verified shards; one of the wrong size was damaged from outside and is set aside."""
         self._held = {}
+        models = [known.manifest.model for known in self._catalog.all()]
+        self._vision = {model for model in models if self._disk.exists_now(self.vision_path(model))}
         for known in self._catalog.all():
             model = known.manifest.model
             for spec in known.manifest.shards:
@@ -66,6 +71,17 @@ class ShardStorage:
 
     def path(self, ref: ShardRef) -> Path:
         return self._catalog.folder(ref.model) / f"shard_{ref.index:03d}.gguf"
+
+    def vision_path(self, model: ModelId) -> Path:
+        return self._catalog.folder(model) / VISION_NAME
+
+    def has_vision(self, model: ModelId) -> bool:
+        """The model's vision encoder is on the disk, whole."""
+        return model in self._vision
+
+    def vision_landed(self, model: ModelId) -> None:
+        """It got its final name."""
+        self._vision.add(model)
 
     def held(self, model: ModelId) -> tuple[int, ...]:
         """Sorted indices of verified shards."""
@@ -243,6 +259,9 @@ class ShardStorage:
                 ref = ShardRef(known.manifest.model, spec.index)
                 if spec.index in self._held.get(ref.model, ()) or not await self._disk.exists(self.path(ref)):
                     continue
+                if not spec.sealed:  # unknown is not a mismatch: fetched, it is compared with what a source says
+                    logger.warning("shard %d of %s lies there and nobody knows its hash", spec.index, ref.model)
+                    continue
                 matches = await self.verify(ref)
                 if matches:
                     self._held.setdefault(ref.model, set()).add(ref.index)
@@ -273,6 +292,7 @@ class ShardStorage:
     def forget(self, model: ModelId) -> None:
         """The model's folder is going: nothing of it is held from now on."""
         self._held.pop(model, None)
+        self._vision.discard(model)
         for ref, landing in list(self._landings.items()):
             if ref.model == model:
                 landing.give_up()

@@ -92,5 +92,9 @@ async def test_shard_storage(rim: Rim) -> None:
 
 async def test_rescan(rim: Rim) -> None:
     assert await fetch(rim, "POST", "/api/admin/rescan-shards") == (
-        200, {"status": "ok", "models_updated": [TINY], "count": 1}
+        200,
+        {
+            "status": "ok", "models_updated": [TINY], "count": 1,
+            "found_files": [{"path": "/models/other.gguf", "size_bytes": 7, "model_id": "other", "problem": None}],
+        },
     )  # fmt: skip

@@ -63,9 +63,10 @@ def tokens() -> tuple[str, ...]:
     return (*_byte_letters(), *(merge.replace(" ", "") for merge in _MERGES), *SPECIAL_TOKENS)
 
 
-def write_model(path: Path, model: TinyModel) -> Path:
-    """Writes it with random weights, the same for the same shape and seed. Returns `path`."""
-    writer = gguf.GGUFWriter(path, model.architecture)
+def write_model(path: Path, model: TinyModel, *, split_max_tensors: int = 0) -> Path:
+    """Writes it with random weights, the same for the same shape and seed. Returns `path`. Split, it is in files beside it,
+    named as `gguf-split` does."""
+    writer = gguf.GGUFWriter(path, model.architecture, split_max_tensors=split_max_tensors)
     _metadata(writer, model)
     _Weights(writer, model).add_all()
     writer.write_header_to_file()

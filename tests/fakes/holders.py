@@ -13,6 +13,11 @@ from swarmd.domain.events import SummaryReceived
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerView, Purpose
 from swarmd.domain.refusals import Refusal
+from swarmd.downloads.engine import Engine
+from swarmd.downloads.files import Files
+from swarmd.downloads.hub import Hub
+from swarmd.downloads.probe import Prober
+from swarmd.downloads.ranges import RangeClient
 from swarmd.identity.keys import NodeKey, Signed, verify
 from swarmd.inference.herald import Herald
 from swarmd.kit.bus import EventBus
@@ -20,13 +25,17 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, real_world
-from swarmd.models.catalog import Catalog
+from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.manifest import encode, signed
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.discovered import Discovered
+from swarmd.shards.hub_desk import HubDesk
+from swarmd.shards.hub_source import HubLine
 from swarmd.shards.registry import Registry
+from swarmd.shards.sealing import Sealer
 from swarmd.shards.serving import ShardServer
 from swarmd.shards.storage import ShardStorage
+from swarmd.shards.whole import WholeCheck
 from swarmd.store.database import Database
 from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors
@@ -111,6 +120,49 @@ def discovered_of(store: Store, *, free_bytes: int = 1 << 40) -> Discovered:
     )  # fmt: skip
 
 
+def sealer_of(store: Store) -> Sealer:
+    return Sealer(
+        node=store.key.node, catalog=store.catalog, storage=store.storage, registry=store.registry, lines=store.wire,
+        disk=store.disk, sign=lambda data: store.key.sign(Signed.MANIFEST, data),
+    )  # fmt: skip
+
+
+class HubParts:
+    """What a node has of the hub."""
+
+    def __init__(self, endpoint: str, store: Store, world: World) -> None:
+        self.store, self.world = store, world
+        self.hub = Hub(
+            endpoint=lambda: endpoint, token=lambda: None, proxy=lambda: None, world=world, user_agent="swarmd/test"
+        )
+        self.client = RangeClient(
+            world=world, hub=lambda: endpoint, token=lambda: None, proxy=lambda: None, user_agent="swarmd/test", stall_s=2.0
+        )
+        engine = Engine(client=self.client, world=world, connections=lambda: 4, bytes_per_s=lambda: None)
+        self.prober = Prober(hub=self.hub, client=self.client, world=world)
+        self.made: HubDesk | None = None
+        self.line = HubLine(
+            engine=engine, client=self.client, files=Files(engine=engine, disk=store.disk), url=self.hub.url,
+            confirm=self.confirm,
+            whole=WholeCheck(
+                catalog=store.catalog, storage=store.storage, disk=store.disk, client=self.client, url=self.hub.url
+            ).matches,
+        )  # fmt: skip
+
+    async def confirm(self, known: KnownModel) -> Refusal | None:
+        assert self.made is not None
+        return await self.made.confirm(known)
+
+    def desk(self, desk: ShardDesk, settings: Callable[[], Settings]) -> HubDesk:
+        self.made = HubDesk(
+            node=self.store.key.node, hub=self.hub, prober=self.prober, desk=desk, catalog=self.store.catalog,
+            registry=self.store.registry, lines=self.store.wire, disk=self.store.disk, bus=self.store.bus, world=self.world,
+            settings=settings, sign=lambda data: self.store.key.sign(Signed.MANIFEST, data),
+            memory_here=lambda: 1 << 30, memory_swarm=lambda: 1 << 32,
+        )  # fmt: skip
+        return self.made
+
+
 @dataclass(slots=True, kw_only=True)
 class Holder:
     """A node with a running desk."""
@@ -122,6 +174,7 @@ class Holder:
     supervisor: Supervisor
     gauges: Gauges
     settings: list[Settings]
+    hub_desk: HubDesk | None = None
     in_memory: set[ModelId] = field(default_factory=set)
     dropped: list[ShardRef] = field(default_factory=list)
     drop_refusals: list[Refusal] = field(default_factory=list)
@@ -169,9 +222,16 @@ def herald_of(store: Store, announce: Callable[[NodeSummary], None], world: Worl
 
 @asynccontextmanager
 async def open_holder(
-    seed: int, folder: Path, hub: LoopbackHub, *, disk: Disk | None = None, patience_s: float = 5.0
+    seed: int,
+    folder: Path,
+    hub: LoopbackHub,
+    *,
+    disk: Disk | None = None,
+    patience_s: float = 5.0,
+    endpoint: str | None = None,
 ) -> AsyncIterator[Holder]:
-    """A node of its own folder (`folder / "node-<seed>"`), which a later one with the same seed finds again."""
+    """A node of its own folder (`folder / "node-<seed>"`), which a later one with the same seed finds again. `endpoint`: of
+    the hub that models come from; None: it has none."""
     home = folder / f"node-{seed}"
     home.mkdir(exist_ok=True)
     world = real_world()
@@ -206,20 +266,27 @@ async def open_holder(
             store.registry.set_loaded(ref.model, store.registry.loaded(ref.model) - {ref.index})
             return None
 
+        parts = None if endpoint is None else HubParts(endpoint, store, world)
         desk = ShardDesk(
             node=store.key.node, catalog=store.catalog, storage=store.storage, registry=store.registry, lines=store.wire,
             summaries=store.wire.heard, db=db, disk=store.disk, world=world, bus=store.bus, gauges=gauges,
             settings=lambda: settings[0], sign=lambda data: store.key.sign(Signed.MANIFEST, data),
             before_drop=before_drop, in_memory=lambda: holder.in_memory, patience_s=patience_s,
-            resume_patience_s=patience_s,
+            resume_patience_s=patience_s, hub=None if parts is None else parts.line,
         )  # fmt: skip
+        desk.register(dispatcher)
+        hub_desk = None if parts is None else parts.desk(desk, lambda: settings[0])
         holder = Holder(
             store=store, desk=desk, dispatcher=dispatcher, doors=doors, supervisor=supervisor, gauges=gauges,
-            settings=settings,
+            settings=settings, hub_desk=hub_desk,
         )  # fmt: skip
         await supervisor.start(doors)
         await supervisor.start(desk)
-        yield holder
-        for link in store.wire.links.values():
-            link.close("the test is over")
-        await asyncio.sleep(0)
+        try:
+            yield holder
+            for link in store.wire.links.values():
+                link.close("the test is over")
+            await asyncio.sleep(0)
+        finally:
+            if parts is not None:
+                await parts.client.close()

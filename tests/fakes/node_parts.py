@@ -176,6 +176,12 @@ class FakeStorage:
     def held(self, model: ModelId) -> tuple[int, ...]:
         return self.shards.get(model, ())
 
+    def has_vision(self, model: ModelId) -> bool:
+        return False
+
+    def arriving(self, model: ModelId) -> tuple[int, ...]:
+        return ()
+
     def path(self, ref: ShardRef) -> Path:
         return Path(f"/nowhere/{ref.model}/{ref.index}")
 

@@ -47,7 +47,7 @@ from swarmd.domain.peers import Endpoint, Holding, LinkView, NodeSummary, PeerRe
 from swarmd.domain.plans import PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
-from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
+from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
@@ -179,8 +179,9 @@ class FakeDesk:
     async def delete_shard(self, ref: ShardRef) -> Refusal | None:
         return self.says
 
-    async def rescan(self) -> tuple[ModelId, ...]:
-        return (TINY,)
+    async def rescan(self) -> Rescan:
+        lies = FoundFile(path="/models/other.gguf", size_bytes=7, model=ModelId("other"), problem=None)
+        return Rescan(models=(TINY,), files=(lies,))
 
 
 def hub_source(*, repo_id: str = REPO, filename: str = "tiny.Q4_K_M.gguf") -> HubSource:

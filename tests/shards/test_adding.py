@@ -11,7 +11,7 @@ from swarmd.kit.world import World
 from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import LocalFile, open_local
 from swarmd.shards.jobs import Job
-from tests.fakes.holders import Store, discovered_of, open_store
+from tests.fakes.holders import Store, discovered_of, open_store, sealer_of
 from tests.shards.test_storage import MODEL
 
 
@@ -19,7 +19,7 @@ def adder(store: Store, world: World) -> Adder:
     return Adder(
         node=store.key.node, catalog=store.catalog, discovered=discovered_of(store), storage=store.storage,
         registry=store.registry, disk=store.disk, gauges=Gauges(), world=world,
-        sign=lambda data: store.key.sign(Signed.MANIFEST, data),
+        sign=lambda data: store.key.sign(Signed.MANIFEST, data), seals=sealer_of(store),
     )  # fmt: skip
 
 

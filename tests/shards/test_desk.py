@@ -15,7 +15,7 @@ from swarmd.domain.events import ModelDiscovered, ModelRemoved, PeerConnected, S
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import ShardState, TrustLevel
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NoSpace, NotFound
-from swarmd.domain.shards import Acquisition, TransferState
+from swarmd.domain.shards import Acquisition, Rescan, TransferState
 from swarmd.kit.disk import Disk
 from swarmd.models.slicing import fair_share
 from swarmd.shards.jobs import Job
@@ -450,9 +450,25 @@ async def test_rescan_finds_what_was_put_or_taken(folks: Folks, tiny: Path) -> N
     holder = await with_model(folks, tiny)
     path = holder.store.storage.path(ShardRef(TINY, 0))
     path.rename(path.with_suffix(".away"))
-    assert await holder.desk.rescan() == (TINY,)
+    assert (await holder.desk.rescan()).models == (TINY,)
     assert 0 not in holder.store.registry.held(TINY)
     path.with_suffix(".away").rename(path)
-    assert await holder.desk.rescan() == (TINY,)
+    assert (await holder.desk.rescan()).models == (TINY,)
     assert 0 in holder.store.registry.held(TINY)
-    assert await holder.desk.rescan() == ()
+    assert await holder.desk.rescan() == Rescan(models=())
+
+
+async def test_a_rescan_names_whole_files_and_says_what_to_do_with_them(folks: Folks, tiny: Path) -> None:
+    holder = await with_model(folks, tiny)
+    root = holder.store.catalog.root
+    (root / "Another Model.gguf").write_bytes(tiny.read_bytes())
+    (root / "broken.gguf").write_bytes(b"GGUF and then nothing")
+    (root / TINY / tiny.name).write_bytes(tiny.read_bytes())
+    (root / "!!.gguf").write_bytes(tiny.read_bytes())
+    found = {Path(one.path).name: one for one in (await holder.desk.rescan()).files}
+    assert set(found) == {"Another Model.gguf", "broken.gguf", tiny.name, "!!.gguf"}
+    another = found["Another Model.gguf"]
+    assert another.problem is None and another.model == "another-model" and another.size_bytes == tiny.stat().st_size
+    assert "GGUF" in (found["broken.gguf"].problem or "") and "not needed" in (found[tiny.name].problem or "")
+    assert "rename" in (found["!!.gguf"].problem or "")
+    assert await holder.desk.add_file(Path(another.path), 100_000) == "another-model"
