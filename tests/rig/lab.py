@@ -80,7 +80,8 @@ class Lab:
         if megabits is None:
             run(*inside, "del", "dev", "eth0", "root")
         else:
-            run(*inside, "replace", "dev", "eth0", "root", "tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms")
+            shape = ("tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms")
+            run(*inside, "replace", "dev", "eth0", "root", *shape)
 
     def readdress(self, place: str, old: str, new: str) -> None:
         """As after a new lease."""
