@@ -192,9 +192,10 @@ async def holders(folder: Path, model: Path, *, count: int, first_port: int) -> 
 def line(name: str, size: int, seconds: list[float], ours: list[float], cpu: list[float]) -> str:
     """The best round is the least disturbed one; on a machine that others use, medians compare the disturbances."""
     median, best = statistics.median(seconds), min(seconds)
+    against, used = statistics.median(ours) / median, statistics.median(cpu)
     return (
         f"{name:28} {median:6.2f} s, best {best:5.2f} s ({size / best / 1e6:4.0f} MB/s)  "
-        f"speed {statistics.median(ours) / median:5.2f}, best {min(ours) / best:5.2f}  {statistics.median(cpu):5.2f} s of processors"
+        f"speed {against:5.2f}, best {min(ours) / best:5.2f}  {used:5.2f} s of processors"
     )
 
 
