@@ -76,10 +76,10 @@ class Holder:
                     break
                 await self._look(work)
                 room = self._trouble is None and len(self._calls) < self._window()
-                if room and await self._places.take(self._rank, LOOK_S):
+                if room and await self._places.take(self.name, self._rank, LOOK_S):
                     if self._start(work, group):
                         continue
-                    self._places.put()
+                    self._places.put(self.name)
                 self._drop_stalled(work)
                 if work.wanted and self._trouble is None:
                     dry = self._partial and not self._calls
@@ -119,7 +119,7 @@ class Holder:
     def _ended(self, work: Work, number: int) -> None:
         del self._calls[number]
         self._arrived.discard(number)
-        self._places.put()
+        self._places.put(self.name)
         work.release(self, number)
 
     async def _bring(self, work: Work, number: int) -> None:

@@ -7,6 +7,7 @@ several kinds; which chunks are whose is the board's business alone.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,52 +171,59 @@ class Work:
 
 
 Rank = Callable[[], tuple[float, float]]
-"""How many places the asker has, and the seconds that its chunks take (inf: not known); the lower, the sooner its turn."""
+"""How many places the asker has for this shard, and the seconds that its chunks take (inf: not known); less is sooner."""
 
 
 class Places:
     """Room in memory for chunks that are on their way. One of these for all fetches.
 
-    A free place goes to the source with the fewest, then to the quickest: so every source and every shard has its turn, and
-    slow sources cannot keep a quick one out. The upper half is for sources that have none yet.
+    A free place goes to the source with the fewest, then to the shard for which it has the fewest, then to the quickest: so
+    every source and every shard has its turn, and slow sources cannot keep a quick one out. The upper half is for sources
+    that have none yet.
     """
 
     def __init__(self, count: int = PLACES, seconds: int = SECONDS) -> None:
         self._count, self._seconds = count, seconds
-        self._used = 0
-        self._waiting: dict[asyncio.Future[None], Rank] = {}  # bounded by the sources that run
+        self._used: Counter[str] = Counter()
+        self._waiting: dict[asyncio.Future[None], tuple[str, Rank]] = {}  # bounded by the sources that run
 
-    async def take(self, rank: Rank, seconds: float) -> bool:
+    async def take(self, source: str, rank: Rank, seconds: float) -> bool:
         """Waits for a place, at most so long. Give it back with `put`. False: there was none."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = rank
+        self._waiting[turn] = (source, rank)
         self._hand_out()
         try:
             if not turn.done():
                 await asyncio.wait((turn,), timeout=seconds)
         except asyncio.CancelledError:
             if turn.done():
-                self.put()
+                self.put(source)
             raise
         finally:
             self._waiting.pop(turn, None)
         return turn.done()
 
-    def put(self) -> None:
-        """A place is free."""
-        self._used -= 1
+    def put(self, source: str) -> None:
+        """A place of this source is free."""
+        self._used[source] -= 1
+        if not self._used[source]:
+            del self._used[source]
         self._hand_out()
 
     def pressing(self) -> float | None:
         """Seconds that the chunks of the quickest take who waits; inf: nobody knows; None: nobody waits."""
-        return min((rank()[1] for rank in self._waiting.values()), default=None)
+        return min((rank()[1] for _, rank in self._waiting.values()), default=None)
+
+    def _order(self, turn: asyncio.Future[None]) -> tuple[float, float, float]:
+        source, rank = self._waiting[turn]
+        return (self._used[source], *rank())
 
     def _hand_out(self) -> None:
         while self._waiting:
-            best = min(self._waiting, key=lambda turn: self._waiting[turn]())
-            limit = self._count if self._waiting[best]()[0] == 0 else self._seconds
-            if self._used >= limit:
+            best = min(self._waiting, key=self._order)
+            source, _ = self._waiting[best]
+            if self._used.total() >= (self._seconds if self._used[source] else self._count):
                 return
             del self._waiting[best]
-            self._used += 1
+            self._used[source] += 1
             best.set_result(None)

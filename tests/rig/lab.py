@@ -74,6 +74,15 @@ class Lab:
         if up and place[0] in "ab":
             self.route(place, f"{HOME_NET}.1")
 
+    def pace(self, place: str, megabits: int | None) -> None:
+        """What leaves the place, by its cable; None: as fast as it goes. Raises RuntimeError where the kernel cannot."""
+        inside = ("ip", "netns", "exec", self.name(place), "tc", "qdisc")
+        if megabits is None:
+            run(*inside, "del", "dev", "eth0", "root")
+        else:
+            shape = ("tbf", "rate", f"{megabits}mbit", "burst", "256k", "latency", "50ms")
+            run(*inside, "replace", "dev", "eth0", "root", *shape)
+
     def readdress(self, place: str, old: str, new: str) -> None:
         """As after a new lease."""
         self.ip(place, "address", "del", f"{old}/24", "dev", "eth0")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench import random_model
 from tests.rig.lab import HOME_NET, OPEN_NET, Lab
 from tests.rig.nodes import Node, until
 
@@ -17,6 +19,8 @@ PLACES = (*MEMBERS, *GUESTS, "x")
 MODEL, QUESTION = "swarmd-builtin", "What is a shard?"
 BACK_S = 40.0  # the longest pause between two dials is 30 s
 LAN_S = 5.0  # in which members in one network find each other
+EXCHANGED = random_model.Shape(layers=20, width=1024, heads=16, kv_heads=4, feed_forward=4096, vocabulary=8000)  # 180 MB
+PACED_MBITS = 200  # 180 MB take 7 s, so that there is a midst
 PATIENCE_S = 12.0  # longer than the longest pause between two dials to somebody who was here lately
 
 
@@ -247,6 +251,76 @@ def a_revoked_member_is_cut_off_everywhere_and_can_be_invited_again(swarm: Swarm
     return f"cut off in {gone:.2f} s and kept out, the log grew by {grown} bytes; back {back:.2f} s after a new invite"
 
 
+def kill_9_of_a_holder_in_the_midst_of_an_exchange(swarm: Swarm) -> str:
+    """c and a1 hold a model, a2, b1 and b2 fetch it, all at once; a1 is killed when a2 has a part. The others bring what is
+    missing to each other and from c, whose line alone would need much longer for three."""
+    c, a1 = swarm["c"], swarm["a1"]
+    fetchers = [swarm[place] for place in ("a2", "b1", "b2")]
+    path = random_model.write(c.folder.parent / "exchange.gguf", EXCHANGED)
+    model = c.call("POST", "/api/admin/models", {"path": str(path)})["model_id"]
+    _fetch(a1, model)
+    until(lambda: _fetched(a1, model) == 1.0, 60, "a1 has the model")
+    until(lambda: all(_offered(node, model) for node in fetchers), 60, "everybody knows two holders")
+    size = path.stat().st_size
+    paced = (c, a1)
+    for node in paced:
+        swarm.lab.pace(node.place, PACED_MBITS)
+    try:
+        between = _bytes(swarm["b1"], swarm["b2"])
+        started = time.monotonic()
+        for node in fetchers:
+            _fetch(node, model)
+        until(lambda: _fetched(swarm["a2"], model) > 0.3, 60, "a2 has a part")
+        had = _fetched(swarm["a2"], model)
+        assert had < 1.0, "a2 had all of it before a1 was killed"
+        a1.signal(signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: all(_fetched(node, model) == 1.0 for node in fetchers), 120, "the others have it all")
+        took, after = time.monotonic() - started, time.monotonic() - killed
+        between = _bytes(swarm["b1"], swarm["b2"]) - between
+    finally:
+        for node in paced:
+            swarm.lab.pace(node.place, None)
+    whole = _digests(c, model)
+    assert whole and all(_digests(node, model) == whole for node in fetchers), "some shard is not what c has"
+    assert between > size / 4, f"b1 and b2 brought each other {between} bytes of {size}"
+    a1.start()
+    until(swarm.all_linked, BACK_S, "everybody is linked again")
+    for node in (*fetchers, a1, c):
+        node.call("DELETE", f"/api/admin/models/{model}")
+    return (
+        f"{size / 1e6:.0f} MB to three nodes in {took:.1f} s, {after:.1f} s of it after the kill (a2 had {had:.0%}); "
+        f"b1 and b2 brought each other {between / size:.0%}"
+    )
+
+
+def _fetch(node: Node, model: str) -> None:
+    until(lambda: any(row["id"] == model for row in _models(node)), 30, f"{node.place} hears of the model")
+    node.call("POST", f"/api/admin/models/{model}/add", {})
+
+
+def _fetched(node: Node, model: str) -> float:
+    status = node.call("GET", f"/api/admin/models/{model}/status")
+    assert not isinstance(status["state"], dict), f"{node.place} gave up: {status['state']}"
+    if status["state"] == "complete":
+        return 1.0
+    return min(0.999, status["downloaded_bytes"] / max(1, status["total_bytes"])) if "total_bytes" in status else 0.0
+
+
+def _offered(node: Node, model: str) -> bool:
+    """By two nodes."""
+    rows = [row for row in _models(node) if row["id"] == model]
+    return bool(rows) and all(shard["holders"] >= 2 for shard in rows[0]["shards"])
+
+
+def _digests(node: Node, model: str) -> dict[str, str]:
+    """Of the files: headers are made alike everywhere."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((node.folder / "models" / model).glob("shard_*.gguf"))
+    }
+
+
 SCENARIOS: list[Callable[[Swarm], str]] = [
     joining_by_code_from_behind_nat,
     neighbours_at_home_find_each_other,
@@ -261,4 +335,5 @@ SCENARIOS: list[Callable[[Swarm], str]] = [
     another_address,
     a_home_cut_off_and_back,
     a_revoked_member_is_cut_off_everywhere_and_can_be_invited_again,
+    kill_9_of_a_holder_in_the_midst_of_an_exchange,
 ]

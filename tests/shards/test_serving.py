@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,24 @@ from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import PeerIdentity, Purpose
 from swarmd.kit.world import real_world, seeded_world
-from swarmd.shards.serving import ShardServer, is_near, upload_limit
+from swarmd.shards.serving import FIRST_PLACES, ShardServer, is_near, upload_limit
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Reply
-from swarmd.wire.exchange import AskChunk, AskHeader, AskManifest, HeaderPart, ManifestPart, ShardChunk
+from swarmd.wire.exchange import (
+    AskChunk,
+    AskChunkMap,
+    AskHeader,
+    AskManifest,
+    ChunkMap,
+    HeaderPart,
+    ManifestPart,
+    ShardChunk,
+    unpack_chunks,
+)
 from swarmd.wire.messages import Refused
-from tests.fakes.holders import open_store
+from tests.fakes.holders import Store, open_store
 from tests.shards.test_registry import hold
-from tests.shards.test_storage import MODEL, adopted
+from tests.shards.test_storage import MODEL, adopted, chunk
 from tests.transport.nodes import nodes
 
 PEER = PeerIdentity(node=NodeId("a" * 64), purpose=Purpose.BULK, software="swarmd/test")
@@ -96,3 +107,86 @@ async def test_members_get_what_is_held_and_nothing_else(tmp_path: Path, tiny: P
         store.storage.path(ShardRef(MODEL, 1)).unlink()
         ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=0)
         assert isinstance(await link.call(ask, ShardChunk, timeout_s=5), Refused)
+
+
+async def test_what_has_arrived_of_a_shard_is_served(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    layout, count = known.manifest.layout, known.manifest.shards[1].chunk_count
+    async with nodes("ab", hub=LoopbackHub()) as (server, client):
+        ShardServer(
+            catalog=store.catalog, storage=store.storage, disk=store.disk, world=real_world(), upload_limit=lambda: None,
+            observed_host=lambda peer: "10.0.0.1",
+        ).register(server.dispatcher)  # fmt: skip
+        link = await client.link_to(server)
+        ask_map = AskChunkMap(model=MODEL, layout=layout, shard=1)
+        assert isinstance(await link.call(ask_map, ChunkMap, timeout_s=5), Refused), "nothing of it is here"
+        landing = await store.storage.open_landing(ref)
+        for number in (0, 3):
+            await landing.write_chunk(number, chunk(cut.payloads[1], number))
+        reply = await link.call(ask_map, ChunkMap, timeout_s=5)
+        assert isinstance(reply, Reply) and unpack_chunks(reply.payload, count) == {0, 3}
+        for number in range(count):
+            ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=number)
+            answer = await link.call(ask, ShardChunk, timeout_s=5)
+            if number in (0, 3):
+                assert isinstance(answer, Reply) and answer.payload == chunk(cut.payloads[1], number)
+            else:
+                assert isinstance(answer, Refused), number
+        for shard in (-1, 0, 99):
+            ask_map = AskChunkMap(model=MODEL, layout=layout, shard=shard)
+            assert isinstance(await link.call(ask_map, ChunkMap, timeout_s=5), Refused)
+        await store.storage.drop(ref)
+        ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=0)
+        assert isinstance(await link.call(ask, ShardChunk, timeout_s=5), Refused), "it was deleted"
+        await hold(store, cut.payloads[1], ref)
+        reply = await link.call(AskChunkMap(model=MODEL, layout=layout, shard=1), ChunkMap, timeout_s=5)
+        assert isinstance(reply, Reply) and unpack_chunks(reply.payload, count) == set(range(count))
+
+
+def served(store: Store, host: Callable[[PeerIdentity], str], rate: float | None = None) -> ShardServer:
+    return ShardServer(
+        catalog=store.catalog, storage=store.storage, disk=store.disk, world=seeded_world(1),
+        upload_limit=lambda: rate, observed_host=host,
+    )  # fmt: skip
+
+
+@pytest.mark.looptime
+async def test_nobody_waits_behind_a_slow_peer(tmp_path: Path) -> None:
+    """A peer that takes nothing off its socket keeps its own places and no others."""
+    server = served(open_store(1, tmp_path), lambda peer: "10.0.0.1")
+    never = asyncio.Event()
+
+    async def slow(peer: PeerIdentity) -> None:
+        async with server._place(peer, 1000):
+            await never.wait()
+
+    async with asyncio.TaskGroup() as group:
+        slow_ones = [replace(PEER, node=NodeId(f"{number:064x}")) for number in range(FIRST_PLACES - 1)]
+        stuck = [group.create_task(slow(peer)) for peer in slow_ones for _ in range(8)]
+        await asyncio.sleep(1)
+        async with asyncio.timeout(1):
+            for _ in range(20):
+                async with server._place(PEER, 1000):
+                    pass
+        for task in stuck:
+            task.cancel()
+    assert server._queues == {}, "nothing is kept of who asks no more"
+
+
+@pytest.mark.looptime
+async def test_peers_take_turns_at_the_uplink(tmp_path: Path) -> None:
+    server, order = served(open_store(1, tmp_path), lambda peer: "8.8.8.8", rate=1000.0), list[str]()
+
+    async def one(peer: PeerIdentity, name: str) -> None:
+        async with server._place(peer, 1000):
+            order.append(name)
+
+    start = asyncio.get_running_loop().time()
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(one(PEER, f"greedy {number}"))
+        await asyncio.sleep(0.1)
+        group.create_task(one(replace(PEER, node=NodeId("b" * 64)), "modest"))
+    assert order.index("modest") <= 2, order
+    assert asyncio.get_running_loop().time() - start >= 6, "all peers together keep to the limit"

@@ -37,41 +37,63 @@ class Plain:
 
 @pytest.mark.looptime
 async def test_a_free_place_goes_to_the_source_with_the_fewest_then_to_the_quickest() -> None:
-    places, got = Places(3, 2), list[str]()
+    places, got = Places(4, 2), list[str]()
 
     async def ask(name: str, has: int, seconds: float) -> None:
-        if await places.take(lambda: (float(has), seconds), 5.0):
+        if await places.take(name, lambda: (float(has), seconds), 5.0):
             got.append(name)
 
     async with asyncio.TaskGroup() as group:
-        assert await places.take(lambda: (0.0, 9.0), 5.0) and await places.take(lambda: (1.0, 9.0), 5.0)
-        for name, has, seconds in (("greedy", 2, 0.1), ("slow", 0, 30.0), ("quick", 0, 1.0)):
+        for _ in range(2):
+            assert await places.take("greedy", lambda: (0.0, 0.1), 5.0)
+        for name, has, seconds in (("greedy", 2, 0.1), ("slow", 0, 30.0), ("quick", 0, 1.0), ("slower", 0, 60.0)):
             group.create_task(ask(name, has, seconds))
         await asyncio.sleep(1)
-        assert got == ["slow"], "a third place, for those that have none yet: the first who asked"
+        assert got == ["slow", "quick"], "two more places, for those that have none yet: the first who asked"
         assert places.pressing() == 0.1
-        places.put()
+        places.put("quick")
         await asyncio.sleep(1)
-        assert got == ["slow", "quick"]
+        assert got == ["slow", "quick", "slower"]
+        places.put("slower")
         await asyncio.sleep(10)
-        assert got == ["slow", "quick"], "a second place is to be had only when few are taken"
-    places.put()
-    places.put()
+        assert len(got) == 3, "another place of one that has some is to be had only when few are taken"
+    places.put("slow")
     assert places.pressing() is None
-    assert await places.take(lambda: (1.0, 1.0), 1.0)
+    assert not await places.take("greedy", lambda: (2.0, 1.0), 1.0)
+    places.put("greedy")
+    assert await places.take("greedy", lambda: (1.0, 1.0), 1.0)
+
+
+@pytest.mark.looptime
+async def test_shards_share_a_source() -> None:
+    places, got = Places(4, 4), list[str]()
+
+    async def ask(shard: str, has: int) -> None:
+        if await places.take("one", lambda: (float(has), 1.0), 5.0):
+            got.append(shard)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            assert await places.take("one", lambda: (0.0, 1.0), 5.0)
+        group.create_task(ask("has four", 4))
+        group.create_task(ask("has none", 0))
+        await asyncio.sleep(1)
+        places.put("one")
+        await asyncio.sleep(1)
+        assert got == ["has none"]
 
 
 @pytest.mark.looptime
 async def test_who_is_cancelled_keeps_no_place() -> None:
     places = Places(1, 1)
-    assert await places.take(lambda: (0.0, 1.0), 1.0)
-    assert not await places.take(lambda: (0.0, 1.0), 1.0)
+    assert await places.take("a", lambda: (0.0, 1.0), 1.0)
+    assert not await places.take("b", lambda: (0.0, 1.0), 1.0)
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(places.take(lambda: (0.0, 1.0), 60.0))
+        waiting = group.create_task(places.take("b", lambda: (0.0, 1.0), 60.0))
         await asyncio.sleep(1)
-        places.put()
+        places.put("a")
         waiting.cancel()  # in the very moment in which it gets its turn
-    assert await places.take(lambda: (0.0, 1.0), 1.0)
+    assert await places.take("c", lambda: (0.0, 1.0), 1.0)
 
 
 async def test_the_first_copy_of_a_chunk_wins(tmp_path: Path, tiny: Path) -> None:
