@@ -43,10 +43,15 @@ from swarmd.discovery.join import Joiner
 from swarmd.discovery.lan import Lan, Multicast
 from swarmd.domain.events import NodeStarted
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
+from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.shards import TransferState
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
+from swarmd.economy.shelf import Shelf
+from swarmd.economy.steward import OVER, Steward
+from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
 from swarmd.inference.forwarding import Stages
@@ -73,7 +78,7 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
-from swarmd.shards.desk import ShardDesk
+from swarmd.shards.desk import MEGABYTE, ShardDesk
 from swarmd.shards.registry import Registry
 from swarmd.shards.serving import ShardServer, upload_limit
 from swarmd.shards.storage import ShardStorage
@@ -235,8 +240,9 @@ class _Built:
         # floor 5: shards, and how the network grows
         self._storage = ShardStorage(catalog=self._catalog, disk=disk)
         self._registry = Registry(
-            node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries
-        )
+            node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries,
+            trust=self._trust_in, locked=self._is_locked,
+        )  # fmt: skip
         ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
             observed_host=self._observed_host,
@@ -291,6 +297,17 @@ class _Built:
         self._census = Census(
             ours=self._herald.summary, peers=self._links.views, models=self._registry.models,
             min_replicas=lambda: live.current().auto_manage.min_replicas,
+        )  # fmt: skip
+        self._trust = ModelTrust(
+            db=database, bus=bus, clock=world.clock, pinned=self._is_pinned,
+            hosted=lambda model: bool(self._registry.held(model)), holders=self._census.holders,
+            requests=self._census.requests,
+        )  # fmt: skip
+        self._steward = Steward(
+            node=key.node, region=self._region, shelf=Shelf(catalog=self._catalog, registry=self._registry).models,
+            peers=self._links.views, trust=self._trust.level, demand=self._demand.told, desk=self._desk, room=self._room,
+            used_bytes=lambda: self._storage.local_bytes() + self._catalog.stored_bytes(), settings=live.current,
+            db=database, bus=bus, world=world,
         )  # fmt: skip
 
         # floor 9: the rim
@@ -347,12 +364,15 @@ class _Built:
             await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
+            await self._trust.load()
+            await self._steward.load()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
             self._feed, self._hardware, self._reputation, self._doors, self._links, self._renewal,
-            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald, self._server,
+            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
+            self._trust, self._steward, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         await self._cut_builtin(self._live.current())
@@ -411,6 +431,28 @@ class _Built:
     def _observed_host(self, peer: PeerIdentity) -> str | None:
         link = self._links.link(peer.node, peer.purpose)
         return link.connection.remote.host if link is not None and link.connection.via is None else None
+
+    def _trust_in(self, model: ModelId) -> TrustLevel:
+        return self._trust.level(model)
+
+    def _is_locked(self, ref: ShardRef) -> bool:
+        return self._steward.is_locked(ref)
+
+    def _is_pinned(self, model: ModelId) -> bool:
+        known = self._catalog.get(model)
+        return known is not None and known.pinned
+
+    def _room(self) -> int:
+        """Bytes of the disk that shards may still take, beside those that are on their way."""
+        coming = [
+            ShardRef(job.model, one.index)
+            for job in self._desk.acquisitions()
+            if job.state not in OVER and self._catalog.get(job.model) is not None
+            for one in job.transfers
+            if one.state not in (TransferState.COMPLETE, TransferState.FAILED)
+        ]
+        limit = self._live.current().resources.max_disk_mb * MEGABYTE
+        return self._storage.room(limit_bytes=limit, promised=coming)
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""
