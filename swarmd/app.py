@@ -23,6 +23,7 @@ import psutil
 from swarmd import __version__
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
+from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -343,6 +344,7 @@ class _Built:
                     peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
                 ),
                 members=MemberHandlers(members=self._members),
+                autopilot=AutopilotHandlers(autopilot=self._steward),
                 openai=OpenAiHandlers(
                     models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
                 ),

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from swarmd import __version__
-from swarmd.cli import chat, doctor, members, models, network, running
+from swarmd.cli import autopilot, chat, doctor, members, models, network, running
 from swarmd.cli.terminal import say
 
 
@@ -31,6 +31,9 @@ def program() -> typer.Typer:
     commands.command("members")(members.members)
     commands.command("revoke")(members.revoke)
     commands.add_typer(_model_program(), name="model")
+    commands.command("autopilot")(autopilot.autopilot)
+    commands.command("lock")(autopilot.lock)
+    commands.command("unlock")(autopilot.unlock)
     commands.command("doctor")(doctor.doctor)
     commands.command("version")(show_version)
     return commands

@@ -23,7 +23,7 @@ from swarmd.domain.autopilot import Contribution, Fetch, Gate, NotFetched
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.regions import UNKNOWN
-from swarmd.economy.copies import ShardCopies, copies_of, model_holders, pool_of
+from swarmd.economy.copies import ShardCopies, Survey, model_holders
 from swarmd.economy.spreading import fetch_order
 from swarmd.economy.stock import NONE, ModelStock, Snapshot
 from swarmd.economy.trust import RANK
@@ -62,9 +62,8 @@ class _Run:
     bytes: int = 0
 
 
-def propose(snapshot: Snapshot) -> tuple[tuple[Fetch, ...], tuple[NotFetched, ...]]:
+def propose(snapshot: Snapshot, found: Survey) -> tuple[tuple[Fetch, ...], tuple[NotFetched, ...]]:
     """The best first; and every other shard that is not here, with the first gate that is closed to it."""
-    pool = pool_of(snapshot)
     candidates: list[_Candidate] = []
     skipped: list[NotFetched] = []
     for model in snapshot.models:
@@ -72,7 +71,7 @@ def propose(snapshot: Snapshot) -> tuple[tuple[Fetch, ...], tuple[NotFetched, ..
         if closed is not None:
             skipped.append(NotFetched(model=model.model, index=None, gate=closed[0], why=closed[1]))
             continue
-        copies = copies_of(snapshot, model, pool=pool)
+        copies = found.copies[model.model]
         share = _share(snapshot, model)
         hosts = _hosts(snapshot, model)
         for index in range(len(model.sizes)):
@@ -83,7 +82,7 @@ def propose(snapshot: Snapshot) -> tuple[tuple[Fetch, ...], tuple[NotFetched, ..
                 skipped.append(NotFetched(model=model.model, index=index, gate=gate[0], why=gate[1]))
                 continue
             candidates.append(_candidate(snapshot, model, index, copies, in_share=index in share))
-    fetches, left = _choose(snapshot, candidates, pool=pool)
+    fetches, left = _choose(snapshot, candidates, pool=found.pool)
     return fetches, (*skipped, *left)
 
 

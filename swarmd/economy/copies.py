@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from swarmd.domain.ids import NodeId
+from swarmd.domain.ids import ModelId, NodeId
 from swarmd.economy.replication import replication_target
 from swarmd.economy.stock import NONE, ModelStock, Snapshot
 
@@ -82,6 +82,19 @@ def copies_of(snapshot: Snapshot, model: ModelStock, *, pool: int) -> tuple[Shar
             )
         )  # fmt: skip
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """The copies of every model of a snapshot."""
+
+    pool: int
+    copies: Mapping[ModelId, tuple[ShardCopies, ...]]
+
+
+def survey(snapshot: Snapshot) -> Survey:
+    pool = pool_of(snapshot)
+    return Survey(pool=pool, copies={one.model: copies_of(snapshot, one, pool=pool) for one in snapshot.models})
 
 
 def missing_of(copies: Sequence[ShardCopies]) -> int:

@@ -131,7 +131,7 @@ def _guard(
         _person(snapshot, model, view.ref.index, share)
         or _running(model, view.ref.index)
         or _needed(snapshot, model, view, target, pool=pool)
-        or _turn(snapshot, model, view)
+        or _turn(snapshot, model, view, surplus=len(view.holders) - kept_copies(target, snapshot.limits.pressure, pool))
     )
 
 
@@ -182,13 +182,13 @@ def _needed(
     return None
 
 
-def _turn(snapshot: Snapshot, model: ModelStock, view: _View) -> tuple[Guard, str] | None:
+def _turn(snapshot: Snapshot, model: ModelStock, view: _View, *, surplus: int) -> tuple[Guard, str] | None:
     cooldown_s = snapshot.limits.prune_cooldown_s
     if model.pruned_s is not None and model.pruned_s < cooldown_s:
         return Guard.COOLDOWN, f"a shard of its model was dropped {model.pruned_s:.0f} s ago"
     turn, within = divmod(snapshot.now, TURN_S)
     if not EDGE_S <= within <= TURN_S - EDGE_S:
         return Guard.OTHERS_FIRST, "the turns change, and nobody drops anything for a moment"
-    if not may_drop(snapshot.own, model.model, view.holders, turn=int(turn)):
-        return Guard.OTHERS_FIRST, f"{len(view.holders)} nodes hold it, and it is another one's turn to drop it"
+    if not may_drop(snapshot.own, model.model, view.holders, surplus=surplus, turn=int(turn)):
+        return Guard.OTHERS_FIRST, f"{len(view.holders)} nodes hold it, and it is the turn of {surplus} others to drop it"
     return None

@@ -27,13 +27,15 @@ def fetch_order(model: ModelId, candidates: Iterable[tuple[NodeId, int]]) -> lis
     return [node for _, _, node in sorted((tier, place(node, model), node) for node, tier in candidates)]
 
 
-def may_drop(own: NodeId, model: ModelId, holders: Iterable[NodeId], *, turn: int) -> bool:
-    """Whether `own` is the one among the holders that may drop a copy in this turn.
+def may_drop(own: NodeId, model: ModelId, holders: Iterable[NodeId], *, surplus: int, turn: int) -> bool:
+    """Whether `own` is among the `surplus` holders that may drop a copy in this turn.
 
-    The turn is in the hash, so that a holder that never drops (it is locked, or switched off there) holds up the others for
-    one turn only.
+    When one of them has dropped its copy there is one holder less and a surplus of one less, and the others are still those
+    who may: so it does no harm to see a little late what others did. The turn is in the hash, so that a holder that never
+    drops (it is locked there, or switched off) stands in the way for one turn only.
     """
-    return own == max(holders, key=lambda node: (place(node, model, turn), node), default=None)
+    order = sorted(holders, key=lambda node: (place(node, model, turn), node))
+    return own in order[:surplus]
 
 
 @lru_cache(maxsize=CACHED)

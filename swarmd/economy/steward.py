@@ -54,7 +54,7 @@ from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.domain.regions import as_region
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.economy import acquiring, pruning
-from swarmd.economy.copies import URGENT_GRACE_S, copies_of, missing_of, pool_of
+from swarmd.economy.copies import URGENT_GRACE_S, Survey, missing_of, survey
 from swarmd.economy.notes import Notes
 from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, pressure_at
 from swarmd.economy.shelf import Shelved
@@ -168,10 +168,10 @@ class Steward:
         settings, clock = self._settings(), self._world.clock
         await self._reconcile()
         if settings.auto_manage.enabled:
-            while drop := next(iter(self.plan().drops), None):  # seen anew after each: the last one changed what is needed
-                if not await self._drop(drop):
-                    break
-            await self._fetch(self.plan().fetches)
+            plan = self.plan()
+            while plan.drops and await self._drop(plan.drops[0]):
+                plan = self.plan()  # the last one changed what is needed
+            await self._fetch(plan.fetches)
         now = clock.monotonic()
         self._notes.tidy(at=now)
         next_at = now + self._jittered(settings.auto_manage.interval_minutes * 60.0)
@@ -185,15 +185,16 @@ class Steward:
         """What it would do now, were it switched on. Changes nothing."""
         settings = self._settings()
         snapshot = self._snapshot(settings)
-        pool = pool_of(snapshot)
-        fetches, not_fetched = acquiring.propose(snapshot)
-        drops, kept = pruning.propose(snapshot, pool=pool)
+        found = survey(snapshot)
+        snapshot = self._with_waits(snapshot, found)
+        fetches, not_fetched = acquiring.propose(snapshot, found)
+        drops, kept = pruning.propose(snapshot, pool=found.pool)
         limits = snapshot.limits
         return AutopilotPlan(
             enabled=settings.auto_manage.enabled,
             reduced=is_reduced(self._schedule, self._hour()),
             contribution=limits.contribution,
-            pool=pool,
+            pool=found.pool,
             budget_bytes=limits.budget_bytes,
             used_bytes=limits.used_bytes,
             pressure=limits.pressure,
@@ -207,7 +208,7 @@ class Steward:
                     shard=ShardRef(model.model, index), holders=len(one.holders), coming=len(one.coming), target=one.target
                 )
                 for model in snapshot.models
-                for index, one in enumerate(copies_of(snapshot, model, pool=pool))
+                for index, one in enumerate(found.copies[model.model])
             ),
         )
 
@@ -282,23 +283,18 @@ class Steward:
         models = tuple(
             self._model(one, requests[one.model], coming, shared=one.model in shared, at=at) for one in shelved
         )
-        snapshot = Snapshot(
+        return Snapshot(
             own=self._node, region=self._region, now=self._world.clock.now(), nodes=tuple(nodes), models=models,
             limits=self._limits(settings, shelved, coming, slots=slots, at=at),
         )  # fmt: skip
-        pool = pool_of(snapshot)
-        return replace(
-            snapshot,
-            models=tuple(
-                replace(
-                    model,
-                    waited_s=self._notes.waited_s(
-                        model.model, missing_of(copies_of(snapshot, model, pool=pool)), at=at
-                    ),
-                )
-                for model in snapshot.models
-            ),
-        )
+
+    def _with_waits(self, snapshot: Snapshot, found: Survey) -> Snapshot:
+        """How long copies have been missing can be told only when they have been counted."""
+        at, models = self._world.clock.monotonic(), list[ModelStock]()
+        for model in snapshot.models:
+            waited_s = self._notes.waited_s(model.model, missing_of(found.copies[model.model]), at=at)
+            models.append(replace(model, waited_s=waited_s) if waited_s else model)
+        return replace(snapshot, models=tuple(models))
 
     def _model(
         self, one: Shelved, requests: int, coming: frozenset[ShardRef], *, shared: bool, at: float
