@@ -118,6 +118,7 @@ class Node:
     codes: NetworkCodes
     links: Links
     bus: EventBus
+    steward: Steward
 
 
 @asynccontextmanager
@@ -388,6 +389,7 @@ class _Built:
             node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._peer_endpoint(),
             stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
+            steward=self._steward,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:

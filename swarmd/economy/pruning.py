@@ -27,7 +27,7 @@ from swarmd.models.slicing import fair_share
 
 USED_LATELY_S: Final = 300.0  # contract
 FETCHED_LATELY_S: Final = 1800.0  # contract's "held under 30 min", there a matter of score, here a guard
-TURN_S: Final = 7200.0  # a model of 16 shards goes in one turn, at one shard in each cooldown of 5 min, and time to spare
+TURN_S: Final = 3600.0  # a model of twelve shards goes in one turn, at one shard in each cooldown of 5 min
 EDGE_S: Final = 120.0  # clocks of machines that ask no time server differ by less; gossip takes seconds
 LEAST_COPIES: Final = 2  # so that the loss of any one node loses nothing
 SPARE: Final = 0.5  # contract, as the three below: under this pressure one copy more than needed stays
