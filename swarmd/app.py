@@ -302,6 +302,7 @@ class _Built:
         )  # fmt: skip
         self._trust = ModelTrust(
             db=database, bus=bus, clock=world.clock, pinned=self._is_pinned,
+            known=lambda model: self._catalog.get(model) is not None,
             hosted=lambda model: bool(self._registry.held(model)), holders=self._census.holders,
             requests=self._census.requests,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Final
 
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.economy.replication import replication_target
-from swarmd.economy.stock import NONE, ModelStock, Snapshot
+from swarmd.economy.stock import NONE, ModelStock, NodeStock, Snapshot
 
 GRACE_S: Final = 600.0
 """A node that vanished counts as a holder for so long: machines are restarted, lines come back, and shards are large."""
@@ -43,8 +43,10 @@ def pool_of(snapshot: Snapshot) -> int:
     return 1 + sum(one.gone_s is None or one.gone_s < GRACE_S for one in snapshot.nodes)
 
 
-def copies_of(snapshot: Snapshot, model: ModelStock, *, pool: int) -> tuple[ShardCopies, ...]:
-    """By shard index."""
+def copies_of(
+    snapshot: Snapshot, model: ModelStock, nodes: Iterable[NodeStock], *, pool: int
+) -> tuple[ShardCopies, ...]:
+    """By shard index. `nodes`: those of the snapshot that have any of the model."""
     count = len(model.sizes)
     holders: list[list[NodeId]] = [[] for _ in range(count)]
     coming: list[list[NodeId]] = [[] for _ in range(count)]
@@ -55,7 +57,7 @@ def copies_of(snapshot: Snapshot, model: ModelStock, *, pool: int) -> tuple[Shar
         near[index] += 1
     for index in model.coming - model.held:
         coming[index].append(snapshot.own)
-    for one in snapshot.nodes:
+    for one in nodes:
         held = frozenset(index for index in one.held.get(model.model, NONE) if index < count)
         if one.gone_s is not None:
             for index in held:
@@ -90,11 +92,22 @@ class Survey:
 
     pool: int
     copies: Mapping[ModelId, tuple[ShardCopies, ...]]
+    nodes: Mapping[ModelId, Sequence[NodeStock]]
+    """Others that have any of it, or are fetching it, gone ones included. Without those models that nobody has."""
 
 
 def survey(snapshot: Snapshot) -> Survey:
+    """Takes as long as there are holdings, not as there are nodes times models."""
     pool = pool_of(snapshot)
-    return Survey(pool=pool, copies={one.model: copies_of(snapshot, one, pool=pool) for one in snapshot.models})
+    nodes: dict[ModelId, list[NodeStock]] = {}
+    for one in snapshot.nodes:
+        for model in {**one.held, **one.coming}:
+            nodes.setdefault(model, []).append(one)
+    return Survey(
+        pool=pool,
+        copies={one.model: copies_of(snapshot, one, nodes.get(one.model, ()), pool=pool) for one in snapshot.models},
+        nodes=nodes,
+    )
 
 
 def missing_of(copies: Sequence[ShardCopies]) -> int:

@@ -20,6 +20,7 @@ from typing import Final
 from swarmd.domain.autopilot import Drop, Guard, Kept
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.regions import UNKNOWN
+from swarmd.economy.copies import Survey
 from swarmd.economy.replication import replication_target
 from swarmd.economy.spreading import may_drop
 from swarmd.economy.stock import NONE, ModelStock, NodeStock, Snapshot
@@ -68,14 +69,17 @@ def kept_copies(target: int, pressure: float, pool: int) -> int:
     return max(keep, min(LEAST_COPIES, pool))
 
 
-def propose(snapshot: Snapshot, *, pool: int) -> tuple[tuple[Drop, ...], tuple[Kept, ...]]:
+def propose(snapshot: Snapshot, found: Survey) -> tuple[tuple[Drop, ...], tuple[Kept, ...]]:
     """The most dispensable first; and every other shard that is here, with the first guard that keeps it."""
     drops: list[Drop] = []
     kept: list[Kept] = []
     most = 2 if snapshot.limits.pressure > FULL else 1
     taken: Counter[ModelId] = Counter()
-    linked = [one for one in snapshot.nodes if one.gone_s is None and one.connected]
+    pool = found.pool
     for model in snapshot.models:
+        if not model.held:
+            continue
+        linked = [one for one in found.nodes.get(model.model, ()) if one.gone_s is None and one.connected]
         target = prune_target(pool=pool, min_replicas=snapshot.limits.min_replicas, requests=model.peak_requests)
         views = [_view(snapshot, linked, model, index) for index in sorted(model.held) if index < len(model.sizes)]
         share = _share(snapshot, model)

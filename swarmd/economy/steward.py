@@ -23,6 +23,7 @@ from swarmd.domain.autopilot import (
     Contribution,
     Drop,
     Fetch,
+    Guard,
     ModelPolicy,
     PruneRecord,
     Schedule,
@@ -169,9 +170,10 @@ class Steward:
         await self._reconcile()
         if settings.auto_manage.enabled:
             plan = self.plan()
-            while plan.drops and await self._drop(plan.drops[0]):
-                plan = self.plan()  # the last one changed what is needed
-            await self._fetch(plan.fetches)
+            for number, drop in enumerate(plan.drops):
+                if number == 0 or self._is_still_right(drop):  # the one before took its time, and changed what is needed
+                    await self._drop(drop)
+            await self._fetch(self.plan().fetches if plan.drops else plan.fetches)
         now = clock.monotonic()
         self._notes.tidy(at=now)
         next_at = now + self._jittered(settings.auto_manage.interval_minutes * 60.0)
@@ -188,7 +190,7 @@ class Steward:
         found = survey(snapshot)
         snapshot = self._with_waits(snapshot, found)
         fetches, not_fetched = acquiring.propose(snapshot, found)
-        drops, kept = pruning.propose(snapshot, pool=found.pool)
+        drops, kept = pruning.propose(snapshot, found)
         limits = snapshot.limits
         return AutopilotPlan(
             enabled=settings.auto_manage.enabled,
@@ -448,6 +450,14 @@ class Steward:
             )
         )  # fmt: skip
         return True
+
+    def _is_still_right(self, drop: Drop) -> bool:
+        """It would be dropped, or waits only for those of the same look."""
+        plan = self.plan()
+        waits = (Guard.COOLDOWN, Guard.LATER)
+        return any(one.shard == drop.shard for one in plan.drops) or any(
+            one.shard == drop.shard and one.guard in waits for one in plan.kept
+        )
 
     async def _reconcile(self) -> None:
         """What was asked for and neither came nor is coming has failed."""

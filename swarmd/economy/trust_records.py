@@ -35,13 +35,16 @@ class ModelTrust:
         bus: EventBus,
         clock: Clock,
         pinned: Callable[[ModelId], bool],
+        known: Callable[[ModelId], bool],
         hosted: Callable[[ModelId], bool],
         holders: Callable[[], Mapping[ModelId, int]],
         requests: Callable[[], Mapping[ModelId, int]],
     ) -> None:
-        """`holders`: distinct nodes with a shard, by model. `requests`: of the last ten minutes in the whole swarm."""
+        """`known`: its manifest is here; `hosted`: a shard of it is. `holders`: distinct nodes with a shard, by model.
+        `requests`: of the last ten minutes in the whole swarm."""
         self._db, self._bus, self._clock = db, bus, clock
-        self._pinned, self._hosted, self._holders, self._requests = pinned, hosted, holders, requests
+        self._pinned, self._known, self._hosted = pinned, known, hosted
+        self._holders, self._requests = holders, requests
         self._records: dict[ModelId, TrustRecord] = {}
         self._unwritten: set[ModelId] = set()
 
@@ -77,6 +80,9 @@ class ModelTrust:
     async def check(self) -> None:
         """What the swarm holds and asks for, and what time has done."""
         now, holders, requests = self._clock.now(), self._holders(), self._requests()
+        for model in requests.keys() - self._records.keys():  # of an earlier run, before there were records
+            if self._known(model):
+                self._put(model, discovered(now))
         for model, record in tuple(self._records.items()):
             heard = told(record, requests=requests.get(model, 0), now=now)
             self._put(model, checked(heard, holders=holders.get(model, 0), now=now))

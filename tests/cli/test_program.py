@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 from swarmd import __version__
 from swarmd.cli.program import installed, program
 
-COMMANDS = ("run", "chat", "status", "peers", "invite", "join", "members", "revoke", "model", "doctor", "version")
+COMMANDS = (
+    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "model", "autopilot", "lock", "unlock",
+    "doctor", "version",
+)  # fmt: skip
 
 
 def test_help_lists_every_command() -> None:

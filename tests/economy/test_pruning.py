@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swarmd.domain.autopilot import Guard, Kept, ModelPolicy
 from swarmd.domain.ids import NodeId
-from swarmd.economy.copies import pool_of
+from swarmd.economy.copies import survey
 from swarmd.economy.pruning import EDGE_S, TURN_S, kept_copies, propose, prune_target
 from swarmd.economy.replication import replication_target
 from swarmd.economy.stock import ModelStock, NodeStock, Snapshot
@@ -23,12 +23,13 @@ MANY = tuple(peer(number, 0) for number in range(1, 9))
 
 
 def looked(seen: Snapshot) -> tuple[list[int], dict[int, Kept]]:
-    drops, kept = propose(seen, pool=pool_of(seen))
+    drops, kept = propose(seen, survey(seen))
     return [one.shard.index for one in drops], {one.shard.index: one for one in kept}
 
 
 def test_a_surplus_copy_goes() -> None:
-    drops, kept = propose(snapshot(*MANY, models=(model(0, **IDLE),)), pool=9)
+    seen = snapshot(*MANY, models=(model(0, **IDLE),))
+    drops, kept = propose(seen, survey(seen))
     (drop,) = drops
     assert drop.shard.index == 0 and drop.holders == 9 and drop.size_bytes == 100 * MB and kept == ()
     assert drop.why == "9 copies are there and 3 are needed"  # replication: pool 9, a third
@@ -140,6 +141,6 @@ def test_all_who_look_at_once_leave_enough(held: list[bool], requests: int, pres
         )
         stock: ModelStock = model(0, count=1, requests=requests)
         seen = snapshot(*others, models=(stock,), own=node, pressure=pressure, now=now, max_load=10_000)
-        after -= len(propose(seen, pool=len(nodes))[0])
+        after -= len(propose(seen, survey(seen))[0])
     target = prune_target(pool=len(nodes), min_replicas=2, requests=requests)
     assert after >= min(before, kept_copies(target, pressure, len(nodes))) >= min(before, 2)

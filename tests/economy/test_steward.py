@@ -236,6 +236,18 @@ async def test_a_surplus_shard_goes_into_the_history_and_off_the_disk(world: Wor
         assert {one.gate for one in steward.plan().not_fetched} <= {Gate.DROPPED_LATELY, Gate.ENOUGH}
 
 
+async def test_two_of_a_model_go_when_the_disk_is_full_and_one_else(world: World) -> None:
+    for room, gone in ((0, 2), (10_000 * MB, 1)):
+        around = spare(4)
+        around.room = room
+        async with inline_database() as db:
+            steward = steward_of(around, db, world)
+            while len(around.deleted) == 0:
+                await until_a_turn(world)
+                await steward.look()
+            assert len(around.deleted) == gone
+
+
 async def test_what_the_desk_does_not_delete_is_no_history(world: World) -> None:
     around = spare()
     around.says = Busy(what="it runs")

@@ -13,7 +13,7 @@ def test_an_empty_snapshot_proposes_nothing() -> None:
     empty = Snapshot(own=NodeId("0" * 64))
     found = survey(empty)
     assert found.pool == 1
-    assert acquiring.propose(empty, found) == ((), ()) and pruning.propose(empty, pool=1) == ((), ())
+    assert acquiring.propose(empty, found) == ((), ()) and pruning.propose(empty, found) == ((), ())
 
 
 def test_a_name_alone_is_not_fetched() -> None:

@@ -42,7 +42,8 @@ class Swarm:
 @asynccontextmanager
 async def keeping(world: World, db: Database, swarm: Swarm) -> AsyncIterator[ModelTrust]:
     trust = ModelTrust(
-        db=db, bus=swarm.bus, clock=world.clock, pinned=swarm.pinned.__contains__, hosted=swarm.hosted.__contains__,
+        db=db, bus=swarm.bus, clock=world.clock, pinned=swarm.pinned.__contains__,
+        known=lambda model: model in (A, B), hosted=swarm.hosted.__contains__,
         holders=lambda: swarm.holders, requests=lambda: swarm.requests,
     )  # fmt: skip
     await trust.load()
@@ -104,6 +105,14 @@ async def test_without_a_record_and_after_a_removal(world: World) -> None:
         assert trust.level(B) is TrustLevel.DEMAND_VERIFIED
         await swarm.tell(ModelRemoved(model=B))
         assert trust.level(B) is TrustLevel.DISCOVERED and await read_model_trust(db) == ()
+
+
+async def test_what_was_here_before_there_were_records_and_what_is_not(world: World) -> None:
+    swarm = Swarm(hosted={A}, requests={A: 4, ModelId("invented"): 9})
+    async with inline_database() as db, keeping(world, db, swarm) as trust:
+        await asyncio.sleep(CHECK_S + 1)
+        assert trust.level(A) is TrustLevel.DEMAND_VERIFIED
+        assert [row.model for row in await read_model_trust(db)] == [A]
 
 
 async def test_a_busy_node_is_still_looked_at(world: World) -> None:
