@@ -47,8 +47,21 @@ async def fleet(
     folder: Path, model: Path, *, count: int, threads: int, first_port: int, environment: dict[str, str]
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node], str]]:
     """`count` nodes with the model's shards spread over them, and the model's id."""
-    shutil.rmtree(folder, ignore_errors=True)
     megabytes = model.stat().st_size / count / 1e6  # as many shards as nodes: every shard is a llama.cpp context
+    async with swarm(
+        folder, count=count, threads=threads, first_port=first_port, megabytes=megabytes, environment=environment
+    ) as (session, nodes):
+        await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(model)})
+        name = await _spread(session, nodes)
+        yield session, nodes, name
+
+
+@contextlib.asynccontextmanager
+async def swarm(
+    folder: Path, *, count: int, threads: int, first_port: int, megabytes: float, environment: dict[str, str]
+) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node]]]:
+    """`count` linked nodes without models. `megabytes`: of a shard."""
+    shutil.rmtree(folder, ignore_errors=True)
     nodes: list[Node] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as session:
         try:
@@ -62,9 +75,7 @@ async def fleet(
                 code = await nodes[0].call(session, "GET", "/api/admin/network-code")
                 await node.call(session, "POST", "/api/admin/join-network", {"code": code["code"]})
             await until(lambda: _linked(session, nodes), READY_S, "linked")
-            await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(model)})
-            name = await _spread(session, nodes)
-            yield session, nodes, name
+            yield session, nodes
         finally:
             await asyncio.gather(*(_stop(node) for node in nodes))
     shutil.rmtree(folder, ignore_errors=True)

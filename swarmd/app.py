@@ -24,6 +24,7 @@ from swarmd import __version__
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -48,6 +49,11 @@ from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import TransferState
+from swarmd.downloads.access import hub_endpoint, hub_token_now
+from swarmd.downloads.engine import Engine
+from swarmd.downloads.hub import Hub
+from swarmd.downloads.probe import Prober
+from swarmd.downloads.ranges import RangeClient
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
 from swarmd.economy.shelf import Shelf
@@ -65,7 +71,7 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.logs import Redactor
 from swarmd.kit.service import Fatal, Supervisor
 from swarmd.kit.world import World
-from swarmd.models.catalog import Catalog
+from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.peers.addresses import announced
 from swarmd.peers.book import PeerBook
 from swarmd.peers.gate import Gate
@@ -80,6 +86,8 @@ from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
 from swarmd.shards.desk import MEGABYTE, ShardDesk
+from swarmd.shards.hub_desk import HubDesk
+from swarmd.shards.hub_source import HubLine
 from swarmd.shards.registry import Registry
 from swarmd.shards.serving import ShardServer, upload_limit
 from swarmd.shards.storage import ShardStorage
@@ -146,6 +154,9 @@ async def open_node(
         )
         if redactor is not None:
             redactor.hide(api_key)
+        hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
+        if redactor is not None and hub_token is not None:
+            redactor.hide(hub_token)
         where = loaded.settings.identity.region
         here = await asyncio.to_thread(region, setting=where, environ=environ, disk=disk)
         database = await Database.open(folder / "state.sqlite", disk=disk)
@@ -155,9 +166,12 @@ async def open_node(
             async with Supervisor("node", world=world, stop_timeout_s=STOP_TIMEOUT_S) as supervisor:
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
-                    gauges=gauges, world=world, supervisor=supervisor, region=here,
+                    gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
                 )  # fmt: skip
-                yield await built.start()
+                try:
+                    yield await built.start()
+                finally:
+                    await built.close()
         finally:
             await database.close()
 
@@ -193,6 +207,8 @@ class _Built:
         world: World,
         supervisor: Supervisor,
         region: str,
+        environ: Mapping[str, str],
+        hub_token: str | None,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
@@ -239,6 +255,25 @@ class _Built:
         self._reputation = Reputation(own=key.node, db=database, clock=world.clock, bus=bus)
         self._catalog = Catalog(root=folder / "models", disk=disk, bus=bus, verify=_verify_manifest)
 
+        # between floors 4 and 5: files from the hub
+        agent = f"swarmd/{__version__}"
+
+        def hub_address() -> str:
+            return hub_endpoint(live.current().downloads.hub_endpoint, environ)
+
+        def proxy() -> str | None:
+            return live.current().downloads.proxy or None
+
+        hub = Hub(endpoint=hub_address, token=lambda: hub_token, proxy=proxy, world=world, user_agent=agent)
+        self._ranges = RangeClient(
+            world=world, hub=hub_address, token=lambda: hub_token, proxy=proxy, user_agent=agent
+        )
+        engine = Engine(
+            client=self._ranges, world=world, connections=lambda: live.current().downloads.connections,
+            bytes_per_s=self._download_limit,
+        )  # fmt: skip
+        prober = Prober(hub=hub, client=self._ranges, world=world)
+
         # floor 5: shards, and how the network grows
         self._storage = ShardStorage(catalog=self._catalog, disk=disk)
         self._registry = Registry(
@@ -254,6 +289,14 @@ class _Built:
             summaries=self._summaries, db=database, disk=disk, world=world, bus=bus, gauges=gauges,
             settings=live.current, sign=lambda message: key.sign(Signed.MANIFEST, message), before_drop=self._before_drop,
             in_memory=self._in_memory,
+            hub=HubLine(engine=engine, client=self._ranges, url=hub.url, confirm=self._confirm),
+        )  # fmt: skip
+        self._desk.register(dispatcher)
+        self._hub_desk = HubDesk(
+            node=key.node, hub=hub, prober=prober, desk=self._desk, catalog=self._catalog, registry=self._registry,
+            lines=self._links, disk=disk, bus=bus, world=world, settings=live.current,
+            sign=lambda message: key.sign(Signed.MANIFEST, message), memory_here=self._free_ram,
+            memory_swarm=self._swarm_ram,
         )  # fmt: skip
         self._mapping = PortMapping(
             gateway=UpnpGateway, port=lambda: self._peer_endpoint().port, changed=lambda: self._herald.tell(), world=world,
@@ -340,8 +383,9 @@ class _Built:
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
-                    peers=self._links, disk=disk, folder=self._folder / "models",
+                    peers=self._links, disk=disk, folder=self._folder / "models", hub=self._hub_desk,
                 ),
+                downloads=DownloadHandlers(downloads=self._desk, hub=self._hub_desk),
                 network=NetworkHandlers(
                     peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
                 ),
@@ -358,6 +402,10 @@ class _Built:
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
             feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
         )  # fmt: skip
+
+    async def close(self) -> None:
+        """What is no service and holds connections."""
+        await self._ranges.close()
 
     async def start(self) -> Node:
         """Recovery, then every service in floor order."""
@@ -467,6 +515,17 @@ class _Built:
             contribution=settings.node.contribution,
             workers_rss_bytes=sum(status.rss_bytes for status in self._workers.statuses()),
         )
+
+    def _swarm_ram(self) -> int:
+        """Bytes that workers of all connected nodes may still take, as they say, with ours."""
+        return self._free_ram() + sum(summary.ram_free_bytes for summary in self._summaries().values())
+
+    def _download_limit(self) -> float | None:
+        mbps = self._live.current().downloads.max_mbps
+        return mbps * 1e6 / 8 if mbps else None
+
+    async def _confirm(self, known: KnownModel) -> Refusal | None:
+        return await self._hub_desk.confirm(known)
 
     def _relay_bytes_per_s(self) -> float:
         network = self._live.current().network

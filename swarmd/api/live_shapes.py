@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
-from swarmd.api.shapes import Credits, DownloadRow, HardwareRow, PeerRow
+from swarmd.api.download_shapes import DownloadRow
+from swarmd.api.shapes import Credits, HardwareRow, PeerRow
 
 
 class LiveShard(Struct, frozen=True, kw_only=True):

@@ -54,9 +54,36 @@ SILENT: Final = Row()
 
 
 def _stored(fact: events.ShardStored) -> Said:
-    where = "cut from a file here" if fact.source is None else f"arrived from node {short(fact.source)}"
-    kind = "shard_verified" if fact.source is None else "shard_p2p_complete"
+    if fact.source is not None:
+        where, kind = f"arrived from node {short(fact.source)}", "shard_p2p_complete"
+    elif fact.hub:
+        where, kind = "arrived from the hub", "shard_download_complete"
+    else:
+        where, kind = "cut from a file here", "shard_verified"
     return Said(message=f"{_shard(fact.shard)} {where}", kind=kind, shard=fact.shard, node=fact.source)
+
+
+def _download_started(fact: events.DownloadStarted) -> Said:
+    what = _counted(len(fact.shards)) if fact.shards else "shards"
+    where = "the hub and from peers" if fact.hub else "peers"
+    return Said(message=f"fetching {what} of {fact.model} from {where}", toast=INFO, model=fact.model)
+
+
+def _download_ended(fact: events.DownloadEnded) -> Said:
+    match fact.state:
+        case "complete":
+            kind = "hf_download_complete" if fact.hub else "model_download_complete"
+            return Said(message=f"{fact.model} is here, all that was wanted", kind=kind, toast=SUCCESS, model=fact.model)
+        case "cancelled":
+            return Said(message=f"{fact.model}: download cancelled", kind="download_cancelled", toast=INFO, model=fact.model)
+        case _:
+            kind, why = "hf_download_failed" if fact.hub else "shard_download_failed", fact.reason or "unknown"
+            message = f"{fact.model} could not be fetched: {why}"
+            return Said(message=message, kind=kind, toast=ERROR, model=fact.model, reason=why)
+
+
+def _counted(shards: int) -> str:
+    return f"{shards} shard{'' if shards == 1 else 's'}"
 
 
 def _finished(fact: events.GenerationFinished) -> Said:
@@ -143,10 +170,23 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="model_removed", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{fact.model} was removed", toast=INFO, model=fact.model),
     ),
+    events.HubProbeStarted: Row(
+        kind="hf_probe_started", category="download",
+        say=lambda fact: Said(message=f"reading the header of {fact.filename} in {fact.repo_id}", toast=INFO),
+    ),
+    events.DownloadStarted: Row(kind="download_started", category="download", models_changed=True, say=_download_started),
+    events.DownloadProgressed: Row(
+        kind="download_progressed", category="download",
+        say=lambda fact: Said(
+            message=f"{fact.percent} % of what is wanted of {fact.model} is here", model=fact.model, number=fact.percent
+        ),
+    ),
+    events.DownloadEnded: Row(category="download", models_changed=True, say=_download_ended),
     events.ShardDownloadStarted: Row(
         kind="shard_download_started", category="download", models_changed=True,
         say=lambda fact: Said(
-            message=f"{_shard(fact.shard)} is coming from node {short(fact.source)}", shard=fact.shard, node=fact.source
+            message=f"{_shard(fact.shard)} is coming from {f'node {short(fact.source)}' if fact.source else 'the hub'}",
+            shard=fact.shard, node=fact.source,
         ),
     ),
     events.ShardStored: Row(kind="shard_verified", category="download", models_changed=True, say=_stored),

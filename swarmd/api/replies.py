@@ -147,6 +147,8 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.BadCode: Row(400, REQUEST, "bad_code"),
     refusals.Expired: Row(400, REQUEST, "code_expired"),
     refusals.UsedUp: Row(400, REQUEST, "code_used"),
+    refusals.HubFailed: Row(502, "unavailable_error", "hub_failed"),
+    refusals.HubForbidden: Row(502, "permission_error", "hub_forbidden"),
     refusals.NoAnswer: Row(502, "unavailable_error", "no_answer"),
     refusals.Forbidden: Row(403, "permission_error", "forbidden"),
     refusals.OtherNode: Row(403, "permission_error", "other_node"),
@@ -178,6 +180,8 @@ def reply_to(refusal: Refusal) -> Reply:
     match refusal:
         case TooManyRequests(retry_after_s=wait):
             headers["retry-after"] = str(max(1, math.ceil(wait)))
+        case refusals.HubFailed(retry_after_s=wait) if wait > 0:
+            headers["retry-after"] = str(math.ceil(wait))
         case refusals.Busy():
             headers["retry-after"] = str(RETRY_BUSY_S)
         case NoKey():
@@ -219,13 +223,14 @@ def refusal_of_http(error: web.HTTPException, request: web.Request) -> Refusal:
 
 
 _WHERE = re.compile(r" - at `\$\.?([^`]*)`$")
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `([^`]*)`")
 
 
 def unreadable(error: Exception) -> refusals.Invalid:
     """A body that is not the JSON the row asks for; the sentence names the place: `$.messages[0].role`."""
     if isinstance(error, msgspec.ValidationError):
         text = str(error)
-        found = _WHERE.search(text)
-        return refusals.Invalid(what=f"the body does not fit: {text}", param=found.group(1) if found else None)
+        places = [found.group(1) for found in (_WHERE.search(text), _FIELD.match(text)) if found is not None]
+        return refusals.Invalid(what=f"the body does not fit: {text}", param=".".join(places) or None)
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     return refusals.Invalid(what=f"the body is not valid JSON: {reason}")

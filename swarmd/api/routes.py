@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.api import autopilot_shapes, invite_shapes, shapes
+from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
+from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
 from swarmd.api.models import ModelHandlers
@@ -86,13 +87,15 @@ def table(
     autopilot: AutopilotHandlers,
     openai: OpenAiHandlers,
     feed: LiveFeed,
+    downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
-    """The node's own rows."""
+    """The node's own rows. `downloads`: None on a node that has no hub."""
     return (
         *_page_rows(pages),
         *_node_rows(node),
         *_model_rows(models),
         *_storage_rows(storage),
+        *(_download_rows(downloads) if downloads is not None else ()),
         *_network_rows(network),
         *_member_rows(members),
         *_autopilot_rows(autopilot),
@@ -225,7 +228,7 @@ def _storage_rows(storage: StorageHandlers) -> tuple[Route, ...]:
         Route(
             method="POST", path="/api/admin/models/{model}/shards/{index}/download", guard=WRITE,
             handler=storage.download_shard, reply=shapes.ShardDownload, status=(200, 400, 404, 507),
-            doc="Fetch one shard from a peer.",
+            doc="Fetch one shard from a peer, or say where the hub has it.",
         ),
         Route(
             method="GET", path="/api/admin/shard-storage", guard=READ, handler=storage.shard_storage,
@@ -234,6 +237,52 @@ def _storage_rows(storage: StorageHandlers) -> tuple[Route, ...]:
         Route(
             method="POST", path="/api/admin/rescan-shards", guard=WRITE, handler=storage.rescan, reply=shapes.Rescanned,
             doc="Look for shard files that were put into the data folder by hand.",
+        ),
+    )  # fmt: skip
+
+
+def _download_rows(downloads: DownloadHandlers) -> tuple[Route, ...]:
+    # The hub's rows are LOCAL_READ: opening the reads must not let passers-by send this node, and its token, to the hub.
+    return (
+        Route(
+            method="GET", path="/api/admin/hf/search", guard=LOCAL_READ, handler=downloads.search,
+            reply=list[download_shapes.HubRepoRow], status=(200, 400, 502), query=("query", "q"),
+            doc="GGUF models on the hub, by repository, with what fits this node and the swarm; `q` is the same as `query`.",
+        ),
+        Route(
+            method="GET", path="/api/admin/hf/probe", guard=LOCAL_READ, handler=downloads.probe,
+            reply=download_shapes.HubProbe, status=(200, 400, 502), query=("repo_id", "filename"),
+            doc="What the header of a GGUF file on the hub says: size, shards, architecture.",
+        ),
+        Route(
+            method="POST", path="/api/admin/hf/download-shards", guard=WRITE, handler=downloads.download_shards,
+            request=download_shapes.DownloadShards, reply=download_shapes.DownloadStarted, status=(200, 400, 502, 503, 507),
+            doc="Fetch a model of the hub: some shards, this node's fair share, or all; from peers where they have it.",
+        ),
+        Route(
+            method="GET", path="/api/admin/hf/source/{model}", guard=LOCAL_READ, handler=downloads.source,
+            reply=download_shapes.HubOrigin, status=(200, 404, 502), doc="Where on the hub a known model is found.",
+        ),
+        Route(
+            method="GET", path="/api/admin/downloads", guard=READ, handler=downloads.downloads,
+            reply=download_shapes.DownloadList, doc="What is being fetched, or was: progress, speed, source by shard.",
+        ),
+        Route(
+            method="POST", path="/api/admin/downloads/{model}/cancel", guard=WRITE, handler=downloads.cancel,
+            reply=download_shapes.DownloadChanged, status=(200, 400), doc="Give a download up; shards that are here stay.",
+        ),
+        Route(
+            method="POST", path="/api/admin/downloads/{model}/pause", guard=WRITE, handler=downloads.pause,
+            reply=download_shapes.DownloadChanged, status=(200, 404), doc="Let the fetching of a model rest.",
+        ),
+        Route(
+            method="POST", path="/api/admin/downloads/{model}/resume", guard=WRITE, handler=downloads.resume,
+            reply=download_shapes.DownloadChanged, status=(200, 404), doc="Go on with fetching a model.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/downloads/{model}/place", guard=WRITE, handler=downloads.place,
+            request=download_shapes.DownloadPlace, reply=download_shapes.DownloadMoved, status=(200, 400, 404),
+            doc="Another place in the queue of downloads; 0 is the first.",
         ),
     )  # fmt: skip
 

@@ -327,7 +327,7 @@ class ShardProgress(Struct, frozen=True, kw_only=True):
 class AcquisitionStatus(Struct, frozen=True, kw_only=True):
     model_id: str
     state: str | FailedState
-    """`awaiting_manifest`, `downloading`, `complete` or `{"failed": {"reason"}}`."""
+    """`awaiting_manifest`, `downloading`, `complete`, `cancelled` or `{"failed": {"reason"}}`; ours: `queued`, `paused`."""
     total_shards: int
     downloaded_shards: int
     verified_shards: int
@@ -340,37 +340,6 @@ class AcquisitionStatus(Struct, frozen=True, kw_only=True):
     shard_progress: dict[str, ShardProgress]
     source: str
     trigger: str
-
-
-class ShardDetail(Struct, frozen=True, kw_only=True):
-    index: int
-    state: str
-    progress_pct: float
-    downloaded_bytes: int
-    total_bytes: int
-
-
-class DownloadRow(Struct, frozen=True, kw_only=True):
-    """A model on its way, as `stats_update` shows it (swarmllm.md 2.4.3)."""
-
-    model_id: str
-    model_name: str
-    state: str
-    source: str
-    total_shards: int
-    downloaded_shards: int
-    verified_shards: int
-    failed_shards: int
-    total_bytes: int
-    downloaded_bytes: int
-    overall_pct: float
-    speed_bytes_per_sec: int
-    eta_secs: int | None
-    cancellable: bool
-    started_at: str
-    trigger: str
-    log: list[str]
-    shard_details: list[ShardDetail]
 
 
 class GeneralMetadata(Struct, frozen=True, kw_only=True):
@@ -465,11 +434,15 @@ class ShardUnloaded(Struct, frozen=True, kw_only=True):
 
 class ShardDownload(Struct, frozen=True, kw_only=True):
     status: str
-    """`already_local` or `downloading`."""
+    """`already_local`, `downloading`, or `use_hf`: no peer has it, `POST /api/admin/hf/download-shards` fetches it."""
     model_id: str
     shard_index: int
     source: str | UnsetType = UNSET
+    """`p2p` or `huggingface`."""
     peer: str | UnsetType = UNSET
+    repo_id: str | UnsetType = UNSET
+    """With `use_hf`, as the next."""
+    filename: str | UnsetType = UNSET
 
 
 class StoredModel(Struct, frozen=True, kw_only=True):

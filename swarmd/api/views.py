@@ -12,11 +12,12 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from swarmd.api import invite_shapes, live_shapes, shapes
+from swarmd.api import download_shapes, invite_shapes, live_shapes, shapes
 from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
 from swarmd.domain.generation import Usage
 from swarmd.domain.ids import ModelId, NodeId, short
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
+from swarmd.domain.models import Manifest
 from swarmd.domain.peers import LinkView, PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.regions import UNKNOWN, RegionView, as_region
@@ -27,7 +28,6 @@ from swarmd.peers.addresses import ip_of
 HEALTHY_S: Final = 90.0  # contract: swarmllm.md 2.1.2
 HOLDERS_SHOWN: Final = 32  # contract: swarmllm.md 2.2.2
 MEMORY_FACTOR: Final = 1.15  # contract: swarmllm.md 2.2.1; weights, plus caches and buffers of a short chat
-LOG_SHOWN: Final = 10  # contract: swarmllm.md 2.4.3
 GAPS_SHOWN: Final = 100  # of a region, every 2 s to every dashboard: more is not read, and names come from peers
 
 _DOWNLOAD_STATES: Final = {
@@ -35,7 +35,6 @@ _DOWNLOAD_STATES: Final = {
     TransferState.DOWNLOADING: "Downloading",
     TransferState.VERIFYING: "Verifying",
 }
-_DOWNLOAD_ORDER: Final = ("downloading", "awaiting_manifest", "other", "failed", "complete")
 
 
 def time_text(unix_s: float) -> str:
@@ -127,8 +126,7 @@ def live_stats(
     uptime_s: float,
     counters: Counters,
     peers: Sequence[PeerView],
-    acquisitions: Sequence[Acquisition],
-    names: Mapping[ModelId, str],
+    downloads: list[download_shapes.DownloadRow],
     hardware: HardwareReading,
     region: str,
     census: Mapping[str, RegionView],
@@ -138,8 +136,6 @@ def live_stats(
     for peer in (peer for peer in peers if peer.present):
         theirs = as_region(peer.summary.region) if peer.summary else UNKNOWN
         regions[theirs] = regions.get(theirs, 0) + 1
-    rows = [download_row(one, name=names.get(one.model, one.model)) for one in acquisitions]
-    rows.sort(key=lambda row: _DOWNLOAD_ORDER.index(row.state if row.state in _DOWNLOAD_ORDER else "other"))
     return live_shapes.LiveStats(
         peers=len(connected),
         lan_peers=sum(is_lan(peer) for peer in connected),
@@ -150,7 +146,7 @@ def live_stats(
         requests_made=counters.requests_made,
         forwards_served=counters.forwards_served,
         uptime_seconds=int(uptime_s),
-        acquisitions=rows,
+        acquisitions=downloads,
         region=region,
         region_summary=regions,
         region_demand={name: {**view.demand} for name, view in census.items() if view.demand},
@@ -334,7 +330,7 @@ def _download(transfer: Transfer | None) -> shapes.Download | UnsetType:
         return UNSET
     return shapes.Download(
         state=state,
-        progress_pct=_percent(transfer.done_bytes, transfer.total_bytes),
+        progress_pct=percent(transfer.done_bytes, transfer.total_bytes),
         downloaded_bytes=transfer.done_bytes,
         total_bytes=transfer.total_bytes,
     )
@@ -362,10 +358,10 @@ def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
         encrypted_pipeline=False,
         has_first_shard=0 in held,
         has_last_shard=bool(count) and count - 1 in held,
-        hf_source=None,
+        hf_source=_hub_place(manifest),
         has_manifest=manifest is not None,
         has_header=manifest is not None,  # the catalogue knows a model only with both
-        probed=False,
+        probed=manifest is not None and manifest.source is not None,
         estimated_vram_mb=megabytes(size * MEMORY_FACTOR),
         architecture=manifest.architecture if manifest else None,
         architecture_supported=view.architecture_supported,
@@ -376,6 +372,11 @@ def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
         acquisition_progress=_progress(view.acquisition),
         cpu_placement_reason=None,
     )
+
+
+def _hub_place(manifest: Manifest | None) -> shapes.HfSource | None:
+    source = None if manifest is None else manifest.source
+    return None if source is None else shapes.HfSource(repo_id=source.repo_id, filename=source.filename)
 
 
 def stored_model(view: ModelView) -> shapes.StoredModel:
@@ -443,9 +444,9 @@ def acquisition_status(one: Acquisition) -> shapes.AcquisitionStatus:
         model_id=one.model,
         state=failed if one.state == "failed" else one.state,
         total_shards=len(one.transfers),
-        downloaded_shards=_count(one, TransferState.COMPLETE, TransferState.VERIFYING),
-        verified_shards=_count(one, TransferState.COMPLETE),
-        failed_shards=_count(one, TransferState.FAILED),
+        downloaded_shards=count_in(one, TransferState.COMPLETE, TransferState.VERIFYING),
+        verified_shards=count_in(one, TransferState.COMPLETE),
+        failed_shards=count_in(one, TransferState.FAILED),
         total_bytes=sum(transfer.total_bytes for transfer in one.transfers),
         downloaded_bytes=sum(transfer.done_bytes for transfer in one.transfers),
         speed_bytes_per_sec=round(one.bytes_per_second),
@@ -457,7 +458,7 @@ def acquisition_status(one: Acquisition) -> shapes.AcquisitionStatus:
             )
             for transfer in one.transfers
         },
-        source="peers",
+        source=_source(one),
         trigger=one.trigger,
     )
 
@@ -467,67 +468,37 @@ def no_acquisition(model: ModelId) -> shapes.NoAcquisition:
     return shapes.NoAcquisition(model_id=model, state="unknown", message=message)
 
 
-def download_row(one: Acquisition, *, name: str) -> shapes.DownloadRow:
-    total = sum(transfer.total_bytes for transfer in one.transfers)
-    done = sum(transfer.done_bytes for transfer in one.transfers)
-    speed = round(one.bytes_per_second)
-    running = one.state not in ("complete", "failed")
-    return shapes.DownloadRow(
-        model_id=one.model,
-        model_name=name,
-        state=one.state,
-        source="network",
-        total_shards=len(one.transfers),
-        downloaded_shards=_count(one, TransferState.COMPLETE, TransferState.VERIFYING),
-        verified_shards=_count(one, TransferState.COMPLETE),
-        failed_shards=_count(one, TransferState.FAILED),
-        total_bytes=total,
-        downloaded_bytes=done,
-        overall_pct=_percent(done, total),
-        speed_bytes_per_sec=speed,
-        eta_secs=math.ceil((total - done) / speed) if running and speed > 0 else None,
-        cancellable=False,
-        started_at=time_text(one.started_at),
-        trigger=one.trigger,
-        log=list(reversed(one.log))[:LOG_SHOWN],
-        shard_details=[
-            shapes.ShardDetail(
-                index=transfer.index,
-                state=transfer.state.value,
-                progress_pct=_percent(transfer.done_bytes, transfer.total_bytes),
-                downloaded_bytes=transfer.done_bytes,
-                total_bytes=transfer.total_bytes,
-            )
-            for transfer in one.transfers
-        ],
-    )
-
-
 def _progress(one: Acquisition | None) -> shapes.AcquisitionProgress | None:
     if one is None or _acquisition_word(one) is None:
         return None
     return shapes.AcquisitionProgress(
         downloaded_bytes=sum(transfer.done_bytes for transfer in one.transfers),
         total_bytes=sum(transfer.total_bytes for transfer in one.transfers),
-        downloaded_shards=_count(one, TransferState.COMPLETE),
+        downloaded_shards=count_in(one, TransferState.COMPLETE),
         total_shards=len(one.transfers),
         speed_bytes_per_sec=round(one.bytes_per_second),
-        source="peers",
+        source=_source(one),
         trigger=one.trigger,
     )
 
 
+def _source(one: Acquisition) -> str:
+    return "huggingface" if one.from_hub else "peers"
+
+
 def _acquisition_word(one: Acquisition | None) -> str | None:
-    if one is None or one.state == "complete":
+    """The contract has two words (swarmllm.md 2.2.1): what waits or rests is still being fetched."""
+    if one is None or one.state in ("complete", "cancelled"):
         return None
     return "failed" if one.state == "failed" else "downloading"
 
 
-def _count(one: Acquisition, *states: TransferState) -> int:
+def count_in(one: Acquisition, *states: TransferState) -> int:
+    """Shards in one of these states."""
     return sum(transfer.state in states for transfer in one.transfers)
 
 
-def _percent(done: int, total: int) -> float:
+def percent(done: int, total: int) -> float:
     return round(100 * done / total, 1) if total else 0.0
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSCloseCode, web
 
-from swarmd.api import live_shapes, relay, views
+from swarmd.api import download_views, live_shapes, relay, views
 from swarmd.api.calls import Call
 from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
 from swarmd.domain.events import Fact, SummaryForgotten, SummaryReceived
@@ -192,8 +192,9 @@ class LiveFeed:
             uptime_s=self._world.clock.monotonic() - self._started_at,
             counters=self._counters,
             peers=self._peers.views(),
-            acquisitions=self._desk.acquisitions(),
-            names={view.model: view.name for view in found},
+            downloads=download_views.download_rows(
+                download_views.for_the_tick(self._desk.acquisitions()), names={view.model: view.name for view in found}
+            ),
             hardware=self._machine.snapshot(),
             region=self._census.here(),
             census=self._census.regions(),

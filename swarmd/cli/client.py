@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
-from swarmd.api import autopilot_shapes, invite_shapes, openai_shapes, shapes
+from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Place
@@ -24,6 +24,7 @@ T = TypeVar("T")
 CONNECT_S: Final = 5.0  # the node is on this machine or in the next room
 REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials, 10 s for the link
 SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
+PROBE_S: Final = 300.0  # for what asks the hub: a probe is tried again after 5, 30 and 120 s (swarmllm.md 2.4.2)
 CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
 
 
@@ -187,6 +188,37 @@ class NodeClient:
     async def lock_shard(self, model: str, index: int, *, locked: bool) -> autopilot_shapes.LockSet:
         body = autopilot_shapes.LockRequest(locked=locked)
         return await self._ask("PUT", f"{_shard(model, index)}/lock", autopilot_shapes.LockSet, body=body)
+
+    # -- the hub and downloads
+
+    async def search_hub(self, query: str) -> list[download_shapes.HubRepoRow]:
+        path = f"/api/admin/hf/search?query={_part(query)}"
+        return await self._ask("GET", path, list[download_shapes.HubRepoRow], within_s=PROBE_S)
+
+    async def probe_hub(self, repo_id: str, filename: str) -> download_shapes.HubProbe:
+        path = f"/api/admin/hf/probe?repo_id={_part(repo_id)}&filename={_part(filename)}"
+        return await self._ask("GET", path, download_shapes.HubProbe, within_s=PROBE_S)
+
+    async def download_shards(
+        self, repo_id: str, filename: str, *, shards: Sequence[int] | None = None, fair_share: bool = False
+    ) -> download_shapes.DownloadStarted:
+        """`shards` None and no `fair_share`: all."""
+        body = download_shapes.DownloadShards(
+            repo_id=repo_id,
+            filename=filename,
+            shards=None if shards is None else [*shards],
+            peer_fair_share=fair_share,
+            all_shards=shards is None and not fair_share,
+        )
+        path = "/api/admin/hf/download-shards"
+        return await self._ask("POST", path, download_shapes.DownloadStarted, body=body, within_s=PROBE_S)
+
+    async def downloads(self) -> download_shapes.DownloadList:
+        return await self._ask("GET", "/api/admin/downloads", download_shapes.DownloadList)
+
+    async def change_download(self, model: str, verb: str) -> download_shapes.DownloadChanged:
+        """`verb`: `pause`, `resume` or `cancel`."""
+        return await self._ask("POST", f"/api/admin/downloads/{_part(model)}/{verb}", download_shapes.DownloadChanged)
 
     # -- chat
 

@@ -98,8 +98,8 @@ async def _list(chosen: Chosen, *, as_json: bool) -> None:
     if not rows:
         say("this node knows no model: add one with `swarmd model add FILE.gguf`")
         return
-    columns = ("model", "size", "kind", "layers", "shards here", "nodes", "can answer")
-    show_table(columns, [model_cells(row) for row in rows], numbers=("size", "layers", "shards here", "nodes"))
+    columns = ("model", "size", "kind", "shards here", "nodes", "trust", "source", "state", "can answer")
+    show_table(columns, [model_cells(row) for row in rows], numbers=("size", "shards here", "nodes"))
 
 
 def model_cells(row: shapes.ModelRow) -> tuple[str, ...]:
@@ -107,11 +107,28 @@ def model_cells(row: shapes.ModelRow) -> tuple[str, ...]:
         row.id,
         megabytes(row.total_size_bytes),
         " ".join(part for part in (row.architecture, row.quantization) if part),
-        "" if row.layer_count is None else str(row.layer_count),
         f"{row.hosted_shards}/{row.shard_count}",
         str(holders(row)),
+        row.trust_level,
+        source_text(row),
+        state_text(row),
         answer_text(row),
     )
+
+
+def source_text(row: shapes.ModelRow) -> str:
+    """Where the model was found first, wherever its shards come from."""
+    if row.hf_source is not None:
+        return row.hf_source.repo_id
+    return "a file" if row.has_manifest else ""
+
+
+def state_text(row: shapes.ModelRow) -> str:
+    """`loaded`, `ready`, `partial` or `available`, or how far it has arrived."""
+    progress = row.acquisition_progress
+    if row.acquisition == "downloading" and progress is not None and progress.total_bytes:
+        return f"downloading, {100 * progress.downloaded_bytes / progress.total_bytes:.0f} %"
+    return row.status if row.acquisition is None else row.acquisition
 
 
 def holders(row: shapes.ModelRow) -> int:
@@ -173,7 +190,7 @@ def _held(row: shapes.ModelRow, indices: tuple[int, ...] | None) -> bool:
 
 
 def _under_way(state: AcquisitionState) -> bool:
-    return state.state in ("awaiting_manifest", "downloading")
+    return state.state in ("awaiting_manifest", "queued", "downloading", "paused")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from swarmd import __version__
-from swarmd.cli import autopilot, chat, doctor, members, models, network, running
+from swarmd.cli import autopilot, chat, doctor, downloads, members, models, network, running, search
 from swarmd.cli.terminal import say
 
 
@@ -30,10 +30,14 @@ def program() -> typer.Typer:
     commands.command("join")(network.join)
     commands.command("members")(members.members)
     commands.command("revoke")(members.revoke)
+    commands.command("models")(models.list_models)
     commands.add_typer(_model_program(), name="model")
     commands.command("autopilot")(autopilot.autopilot)
     commands.command("lock")(autopilot.lock)
     commands.command("unlock")(autopilot.unlock)
+    commands.command("search")(search.search)
+    commands.command("get")(downloads.get)
+    commands.add_typer(_downloads_program(), name="downloads")
     commands.command("doctor")(doctor.doctor)
     commands.command("version")(show_version)
     return commands
@@ -64,4 +68,13 @@ def _model_program() -> typer.Typer:
     commands.command("list")(models.list_models)
     commands.command("fetch")(models.fetch)
     commands.command("remove")(models.remove)
+    return commands
+
+
+def _downloads_program() -> typer.Typer:
+    commands = typer.Typer(invoke_without_command=True)
+    commands.callback()(downloads.show)
+    commands.command("pause")(downloads.pause)
+    commands.command("resume")(downloads.resume)
+    commands.command("cancel")(downloads.cancel)
     return commands

@@ -72,6 +72,11 @@ def _endpoint(text: str) -> None:
         parse_endpoint(text)
 
 
+def _url(text: str) -> None:
+    if text and not re.fullmatch(r"https?://[!-~]{1,500}", text):
+        raise ValueError("no address")
+
+
 def _folder(text: str) -> None:
     if (text and not text.startswith(("/", "~"))) or "\0" in text or len(text) > 4096:
         raise ValueError("not absolute")
@@ -95,6 +100,7 @@ def _region(text: str) -> None:
 ADDRESS = Form(words="an IP address or localhost", check=_address)
 ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
 FOLDER = Form(words="empty, or an absolute path", check=_folder)
+URL = Form(words="empty, or an address that begins with http:// or https://", check=_url)
 MODEL = Form(words="empty, or a model id", check=_model)
 REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
 API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
@@ -261,6 +267,28 @@ class AutoManageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadsSettings:
+    hub_endpoint: str = setting(
+        "", "Address of the hub that models are downloaded from; empty: HF_ENDPOINT, else https://huggingface.co.",
+        live=True, form=URL,
+    )
+    proxy: str = setting(
+        "", "Proxy for downloads from the hub, as http://host:port; empty: HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        live=True, form=URL,
+    )
+    max_mbps: int = setting(
+        0, "Limit of all downloads from the hub together, in Mbit/s; 0: none.", live=True, low=0, high=100_000,
+    )
+    connections: int = setting(
+        16, "Connections to the hub for one shard or file at most; as few as bring the speed are used.",
+        live=True, low=1, high=64,
+    )
+    models_at_once: int = setting(
+        2, "Models that are fetched at a time; others wait in the queue.", live=True, low=1, high=64,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     rate_limit_rpm: int = setting(
         60, "Requests a minute from one address to /v1; 0: no limit.",
@@ -313,6 +341,7 @@ class Settings:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     auto_manage: AutoManageSettings = field(default_factory=AutoManageSettings)
+    downloads: DownloadsSettings = field(default_factory=DownloadsSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     ui: UiSettings = field(default_factory=UiSettings)

@@ -155,11 +155,53 @@ class ModelRemoved(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubProbeStarted(Fact):
+    """The hub is asked for the header of a file, which takes seconds. Published by whoever asks."""
+
+    repo_id: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadStarted(Fact):
+    """Shards of a model are wanted here, and that is written down. Published by the desk, as the two below."""
+
+    model: ModelId
+    shards: tuple[int, ...]
+    """Sorted; empty as long as they are not chosen."""
+    hub: bool
+    """The hub is asked for what no peer holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadProgressed(Fact):
+    """A quarter more of what is wanted of a model has arrived."""
+
+    model: ModelId
+    percent: int
+    """25, 50 or 75: the last quarter is the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadEnded(Fact):
+    """Nothing more of a model is being fetched."""
+
+    model: ModelId
+    state: str
+    """`complete`, `failed` or `cancelled`."""
+    reason: str | None = None
+    """Why it failed; None otherwise."""
+    hub: bool = False
+    """Something of it came, or should have come, from the hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDownloadStarted(Fact):
-    """Bytes of a shard begin to arrive from a peer."""
+    """Bytes of a shard begin to arrive."""
 
     shard: ShardRef
-    source: NodeId
+    source: NodeId | None
+    """None: the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +211,9 @@ class ShardStored(Fact):
     shard: ShardRef
     size_bytes: int
     source: NodeId | None
-    """None: it was cut here from a local file."""
+    """None: it was cut here from a local file, or came from the hub."""
+    hub: bool = False
+    """Its last bytes came from the hub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

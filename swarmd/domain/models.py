@@ -12,7 +12,9 @@ from enum import Enum
 from swarmd.domain.hub import HubSource
 from swarmd.domain.ids import ModelId, NodeId
 
-CHUNK_BYTES = 8 * 1024 * 1024  # the unit of verification and resume (design, section 5)
+CHUNK_BYTES = 8 * 1024 * 1024  # the unit of verification and of exchange (design, section 5)
+BLOCKS_PER_CHUNK = 8
+"""What is written down of a chunk on its way: a kill costs at most a block of 1 MiB for each connection."""
 
 
 class TrustLevel(Enum):

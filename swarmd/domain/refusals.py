@@ -6,6 +6,7 @@ HTTP status.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -195,6 +196,42 @@ class Forbidden(Refusal):
     @property
     def sentence(self) -> str:
         return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFailed(Refusal):
+    """The hub cannot be reached, or answers what it should not."""
+
+    what: str
+    """The whole sentence, but for when to try again."""
+    retry_after_s: float = 0.0
+    """The hub asks for so much patience; 0: it does not say."""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.what}: try again in {math.ceil(self.retry_after_s)} s" if self.retry_after_s else self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubForbidden(Refusal):
+    """The hub does not show a repository to this node: it is gated, private, or not there at all, which a hub does not tell
+    apart to strangers."""
+
+    repo_id: str
+    has_token: bool
+    """A token was sent along."""
+
+    @property
+    def sentence(self) -> str:
+        if self.has_token:
+            return (
+                f"the hub does not show {self.repo_id} to the owner of this node's token: accept its terms on its page with "
+                "that account, or look whether the name is right"
+            )
+        return (
+            f"the hub does not show {self.repo_id} to everybody: accept its terms on its page, set HF_TOKEN to a token of "
+            "that account, and start the node again; or look whether the name is right"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

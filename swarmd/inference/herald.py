@@ -1,6 +1,7 @@
 """Says to everybody what this node holds and has free: one summary, which `peers.gossip` spreads.
 
-Facts about shards, workers and short codes are told within COALESCE_S; what drifts (free memory, speeds, demand) every
+Facts about shards, workers and short codes are told within COALESCE_S, and while they keep coming, as in a download, once in
+APART_S with all that has come together, as long as the budget lasts; what drifts (free memory, speeds, demand) every
 DRIFT_S at most, and only when it has gone far: whatever is told here, every node of the swarm has to hear. And every
 HEARTBEAT_S what is so is told anew as a sign of life, for nodes that have no link to this one.
 """
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 
 from swarmd.domain.events import (
     ModelRemoved,
+    ShardDownloadStarted,
     ShardDropped,
     ShardStored,
     ShortCodeEnded,
@@ -30,9 +32,11 @@ from swarmd.kit.service import Ready
 from swarmd.kit.world import World
 from swarmd.peers.fact_table import AHEAD_S
 
-COALESCE_S: Final = 0.2  # a model that is loaded or deleted makes a fact for every shard within milliseconds
-TELLS_BURST: Final = 8
-TELLS_PER_S: Final = 0.15  # others take 10, then one in 5 s (`peers.fact_table`): one who keeps to this is never held back
+COALESCE_S: Final = 0.25  # a model that is loaded or deleted makes a fact for every shard within milliseconds
+APART_S: Final = 1.0  # a download is followed from second to second; a shard takes longer nearly everywhere
+AT_ONCE: Final = 3  # tells that need not be apart: a person who makes a short code in the midst waits for nothing
+TELLS_BURST: Final = 40  # a model of so many shards that comes in a minute; 36 kB in records of 900 bytes
+TELLS_PER_S: Final = 0.25  # others take 48, then one in 3 s (`peers.fact_table`): one who keeps to this is never held back
 LOOK_S: Final = 30.0  # how often the numbers that drift are looked at
 DRIFT_S: Final = 60.0  # plans are made with these numbers, and every node checks again before it loads anything
 HEARTBEAT_S: Final = 180.0  # of 1,000 nodes some six a second, 700 bytes each; see docs/performance.md
@@ -82,11 +86,12 @@ class Herald:
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
         self._pace = TokenBucket(TELLS_PER_S, TELLS_BURST, clock=world.clock)
+        self._beat = TokenBucket(1 / APART_S, AT_ONCE, clock=world.clock)
 
     async def run(self, ready: Ready) -> None:
         codes = (ShortCodeMade, ShortCodeEnded)
-        facts = (ShardStored, ShardDropped, ModelRemoved, WorkerReady, WorkerStopped, WorkerDied, *codes)
-        with self._bus.subscribe(*facts) as inbox:
+        shards = (ShardDownloadStarted, ShardStored, ShardDropped, ModelRemoved)
+        with self._bus.subscribe(*shards, WorkerReady, WorkerStopped, WorkerDied, *codes) as inbox:
             self.tell()
             ready()
             clock = self._world.clock
@@ -99,6 +104,7 @@ class Herald:
                     pass
                 else:
                     await asyncio.sleep(COALESCE_S)
+                    await self._beat.take()
                     await self._pace.take()
                     inbox.drain()
                 silent_s = clock.monotonic() - told_at + LOOK_S / 2  # the nearest look counts

@@ -22,6 +22,7 @@ from swarmd.domain.refusals import BadFile, Refusal, UnsupportedModel
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.models import manifest as manifests
+from swarmd.models import seals
 from swarmd.models.architectures import Architecture, check_supported
 from swarmd.models.gguf import BadGguf, GgufHeader, parse_header
 from swarmd.models.shard_file import ShardFile, shard_file, vocabulary_file
@@ -30,6 +31,7 @@ MANIFEST_NAME = "manifest.json"
 HEADER_NAME = "gguf_header.bin"
 VOCABULARY_NAME = "vocabulary.gguf"
 PIN_NAME = "pinned"
+SHARED_NAME = "shared"
 INTRODUCER_NAME = "introduced_by"
 REMOVED_NAME = "_removed"  # beside the folders of the models; no model id has an underscore
 REMOVED_LIMIT = 1024  # names; four times as many as a node can know. Beyond, the longest removed may be learned again
@@ -50,10 +52,14 @@ class KnownModel:
     """How each shard becomes a file here; same order as the manifest's shards."""
     pinned: bool
     """Somebody asked for it on this node."""
+    shared: bool = False
+    """Somebody on this node wants the swarm to hold it: every node that manages its shards takes its fair share."""
     introducer: NodeId | None = None
     """The peer that it was learned from; None: a file of this node, or learned before this was written down."""
     stored_bytes: int = 0
     """On the disk, shards not counted: manifest, header and vocabulary."""
+    identity: str = ""
+    """`seals.identity` of the manifest as it was published; `manifest` has the hashes of seals filled in."""
 
 
 Admit = Callable[[KnownModel], tuple[ModelId, ...] | Refusal]
@@ -96,7 +102,10 @@ class Catalog:
                 logger.warning("model folder %s is left alone: %s", folder.name, reason)
                 continue
             self._models[model] = replace(
-                known, introducer=self._read_introducer_now(folder), stored_bytes=self._stored_bytes_now(folder)
+                self._with_seals_now(known, folder),
+                shared=self._disk.exists_now(folder / SHARED_NAME),
+                introducer=self._read_introducer_now(folder),
+                stored_bytes=self._stored_bytes_now(folder),
             )
 
     def get(self, model: ModelId) -> KnownModel | None:
@@ -195,6 +204,42 @@ class Catalog:
         self._bus.publish(ModelDiscovered(model=model, name=known.manifest.name))
         return known
 
+    async def seal(self, model: ModelId, index: int, data: bytes) -> KnownModel | BadFile:
+        """Keep the hashes of a shard that its manifest has none of. The first seal of a shard stays. Raises OSError.
+
+        BadFile: it is not a good seal of this shard, or the model has gone.
+        """
+        async with self._folders:
+            known = self._models.get(model)
+            if known is None or not 0 <= index < len(known.manifest.shards):
+                return BadFile(what=f"this node knows no shard {index} of a model {model}")
+            spec = known.manifest.shards[index]
+            if spec.sealed:
+                return known
+            seal = await asyncio.to_thread(
+                seals.decode, data, manifest=known.manifest, index=index, verify=self._verify
+            )
+            if isinstance(seal, BadFile):
+                return seal
+            await self._disk.write_atomic(self.seal_path(model, index), data)
+            if self._models.get(model) is not known:  # it was forgotten while we wrote, or somebody pinned it
+                known = self._models.get(model)
+                if known is None:
+                    return BadFile(what=f"model {model} was removed meanwhile")
+            sealed = self._models[model] = _with_hashes(known, index, seal.blake3, seal.chunk_blake3)
+            return sealed
+
+    async def unseal(self, model: ModelId, index: int) -> None:
+        """The hashes turned out to be of wrong bytes. Raises OSError."""
+        async with self._folders:
+            await self._disk.remove(self.seal_path(model, index))
+            known = self._models.get(model)
+            if known is not None and known.manifest.source is not None:
+                self._models[model] = _with_hashes(known, index, "", ())
+
+    def seal_path(self, model: ModelId, index: int) -> Path:
+        return self.folder(model) / f"shard_{index:03d}.seal"
+
     async def pin(self, model: ModelId) -> None:
         """Remember that somebody asked for this model here. Idempotent."""
         known = self._models.get(model)
@@ -203,6 +248,15 @@ class Catalog:
         await self._disk.write_atomic(self.folder(model) / PIN_NAME, b"")
         if (known := self._models.get(model)) is not None:  # it may have been removed meanwhile
             self._models[model] = replace(known, pinned=True)
+
+    async def share(self, model: ModelId) -> None:
+        """Remember that somebody here wants the swarm to hold this model. Idempotent."""
+        known = self._models.get(model)
+        if known is None or known.shared:
+            return
+        await self._disk.write_atomic(self.folder(model) / SHARED_NAME, b"")
+        if (known := self._models.get(model)) is not None:
+            self._models[model] = replace(known, shared=True)
 
     async def remove(self, model: ModelId) -> int:
         """A person does not want it: forget the model, delete its folder, and remember the name until somebody asks for it
@@ -260,6 +314,24 @@ class Catalog:
             logger.warning("what was removed before is not known any more: %s: %s", path, error)
             return {}
 
+    def _with_seals_now(self, known: KnownModel, folder: Path) -> KnownModel:
+        """One that cannot be read is left alone: the shard is then one that nobody has read yet."""
+        for spec in known.manifest.shards:
+            path = self.seal_path(known.manifest.model, spec.index)
+            if spec.sealed or not self._disk.exists_now(path):
+                continue
+            try:
+                data = self._disk.read_bytes_now(path, limit=seals.SEAL_LIMIT)
+            except OSError as error:
+                logger.warning("%s of %s cannot be read: %s", path.name, folder.name, error)
+                continue
+            seal = seals.decode(data, manifest=known.manifest, index=spec.index, verify=self._verify)
+            if isinstance(seal, BadFile):
+                logger.warning("%s of %s does not count: %s", path.name, folder.name, seal.sentence)
+            else:
+                known = _with_hashes(known, spec.index, seal.blake3, seal.chunk_blake3)
+        return known
+
     def _read_introducer_now(self, folder: Path) -> NodeId | None:
         try:
             return parse_node_id(self._disk.read_bytes_now(folder / INTRODUCER_NAME, limit=64).decode())
@@ -292,7 +364,17 @@ class Catalog:
         if fault is not None:
             return fault
         files = tuple(shard_file(header, manifest, shard.index) for shard in manifest.shards)
-        return KnownModel(manifest=manifest, header=header, architecture=architecture, files=files, pinned=pinned)
+        return KnownModel(
+            manifest=manifest, header=header, architecture=architecture, files=files, pinned=pinned,
+            identity=seals.identity(manifest),
+        )  # fmt: skip
+
+
+def _with_hashes(known: KnownModel, index: int, blake3: str, chunk_blake3: tuple[str, ...]) -> KnownModel:
+    manifest = seals.with_hashes(known.manifest, index, blake3, chunk_blake3)
+    files = list(known.files)
+    files[index] = replace(files[index], spec=manifest.shards[index])
+    return replace(known, manifest=manifest, files=tuple(files))
 
 
 def _unexpected(manifest: Manifest, expect: tuple[ModelId, str]) -> BadFile | None:

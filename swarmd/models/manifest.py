@@ -46,6 +46,9 @@ _TENSOR: Final = re.compile(r"[!-~]{1,63}")  # as the GGUF parser has it
 Verify = Callable[[NodeId, bytes, bytes], bool]
 """(publisher, signed bytes, signature) -> whether the publisher made this signature. Must not raise."""
 
+Sign = Callable[[bytes], bytes]
+"""The node's signature over canonical bytes: 64 bytes of Ed25519."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadHash:
@@ -150,8 +153,8 @@ def quantization(header: GgufHeader) -> str:
         return "unknown"
 
 
-def signed(manifest: Manifest, publisher: NodeId, sign: Callable[[bytes], bytes]) -> Manifest:
-    """The manifest under this publisher's name and signature. `sign` returns the 64 bytes of an Ed25519 signature."""
+def signed(manifest: Manifest, publisher: NodeId, sign: Sign) -> Manifest:
+    """The manifest under this publisher's name and signature."""
     named = replace(manifest, publisher=publisher, signature="")
     return replace(named, signature=sign(canonical_bytes(named)).hex())
 
@@ -289,15 +292,15 @@ def _source_fault(source: HubSource, manifest: Manifest) -> str | None:
         return "its source has no commit of 40 lower-case hex digits"
     if not 1 <= len(source.parts) <= MAX_PARTS:
         return f"its source has {len(source.parts)} files, accepted are 1 to {MAX_PARTS}"
-    end = manifest.header_size_bytes
+    start = end = manifest.header_size_bytes
     for part in source.parts:
         if not is_filename(part.filename):
             return f"its source has the file name {part.filename[:_MAX_TEXT]!a}"
         if part.sha256 is not None and not _HASH.fullmatch(part.sha256):
             return f"the SHA-256 of {part.filename} is not 64 lower-case hex digits"
-        if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < end:
+        if not 0 < part.data_offset <= part.size_bytes or part.virtual_offset < start:
             return f"the offsets of {part.filename} in its source are impossible"
-        end = part.virtual_offset + part.size_bytes - part.data_offset
+        start, end = part.virtual_offset, part.virtual_offset + part.size_bytes - part.data_offset
     return None if end <= manifest.file_size_bytes else "its source is larger than the file"
 
 

@@ -38,8 +38,8 @@ PRESENT_S: Final = 300.0  # a heartbeat comes within 3.5 minutes, and what was l
 FORGET_S: Final = 900.0  # four heartbeats: who is silent so long is off, and people want to see for a while who was there
 TOLD_S: Final = 840.0  # a minute less: more than a record takes to everybody
 AHEAD_S: Final = SKEW_S  # a version is a time: one from next year would silence its node until then
-RECORDS_PER_S: Final = 0.2  # of one node; `inference.herald` stays below, so only a broken or hostile node is held back
-RECORDS_BURST: Final = 10
+RECORDS_PER_S: Final = 0.33  # of one node; `inference.herald` stays below, so only a broken or hostile node is held back
+RECORDS_BURST: Final = 48
 PER_BUCKET: Final = 4  # nodes, about: a difference then costs some 200 bytes, and the marks of 1,000 nodes 2 KB
 
 

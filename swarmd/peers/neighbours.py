@@ -237,7 +237,7 @@ def unsound(summary: NodeSummary) -> str | None:
         for shards in (holding.shards, holding.loaded, holding.partial):
             if any(index < 0 or index >= MAX_SHARDS for index in shards) or list(shards) != sorted(set(shards)):
                 return "a list of shards that is none"
-        if not set(shards).issuperset(holding.loaded):
+        if not set(holding.shards).issuperset(holding.loaded):
             return "loaded shards that it does not hold"
         if not set(holding.shards).isdisjoint(holding.partial):
             return "shards that it holds and does not hold yet"

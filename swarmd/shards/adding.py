@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from swarmd.domain.ids import NodeId, ShardRef
@@ -23,6 +22,7 @@ from swarmd.kit.world import World
 from swarmd.models import manifest as manifests
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.gguf import BadGguf, GgufHeader
+from swarmd.models.manifest import Sign
 from swarmd.models.slicing import plan_layout
 from swarmd.shards.cutting import LocalFile, Progress, hash_payload, is_same_file, is_same_throughout, read_chunk
 from swarmd.shards.discovered import Discovered
@@ -31,9 +31,6 @@ from swarmd.shards.registry import Registry
 from swarmd.shards.storage import ChunkMismatch, ShardStorage
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-Sign = Callable[[bytes], bytes]
-"""The node's signature over a manifest's canonical bytes."""
 
 logger = logging.getLogger(__name__)
 

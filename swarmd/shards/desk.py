@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from swarmd.config.settings import Settings
-from swarmd.domain.events import PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived
+from swarmd.domain.events import (
+    DownloadEnded,
+    DownloadProgressed,
+    DownloadStarted,
+    PeerConnected,
+    PeerDisconnected,
+    ShardDropped,
+    SummaryReceived,
+)
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
@@ -25,22 +33,32 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.manifest import Sign
 from swarmd.models.slicing import fair_share
-from swarmd.shards.adding import Adder, Sign
+from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import open_local
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import FIRST_S, LIMIT_S, PATIENCE_S, Fetcher, Lines
+from swarmd.shards.hub_source import HubChunks, HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.learning import Learner, Summaries
+from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
-from swarmd.shards.storage import ShardStorage
-from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition
+from swarmd.shards.sealing import Sealer
+from swarmd.shards.sources import ChunkSource
+from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition, write_places
 from swarmd.store.database import Database
+from swarmd.transport.rpc import Dispatcher
 
 MEGABYTE: Final = 1_000_000
-SHARDS_AT_ONCE: Final = 2  # from two holders if there are two; more would only share the same downlink
+SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
 RESUME_PATIENCE_S: Final = 600.0  # after a power cut the machines of a house come back one by one
 JOBS_KEPT: Final = 256  # as many as there are models; a finished one is kept for whoever asks how it went
+
+MILESTONES: Final = (25, 50, 75)  # percent; the last quarter is the end
+MILESTONE_S: Final = 1.0
+NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
 
 BeforeDrop = Callable[[ShardRef], Awaitable[Refusal | None]]
 """Takes a shard out of the workers' memory before its file goes; a refusal when it cannot now."""
@@ -71,11 +89,12 @@ class ShardDesk:
         sign: Sign,
         before_drop: BeforeDrop,
         in_memory: Callable[[], Collection[ModelId]],
+        hub: HubLine | None = None,
         patience_s: float = PATIENCE_S,
         resume_patience_s: float = RESUME_PATIENCE_S,
     ) -> None:
         """`lines`: the links. `summaries`: of connected nodes. `sign`: as the publisher of a manifest. `in_memory`: models
-        that workers have, be it only their vocabulary."""
+        that workers have, be it only their vocabulary. `hub`: None for a node that fetches from peers alone."""
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
         self._lines, self._summaries, self._db, self._disk = lines, summaries, db, disk
         self._world, self._bus, self._settings, self._before_drop = world, bus, settings, before_drop
@@ -90,7 +109,15 @@ class ShardDesk:
         self._learner = Learner(
             catalog=catalog, discovered=self._discovered, lines=lines, summaries=summaries, world=world
         )
-        self._fetcher = Fetcher(storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world)
+        self._hub = hub
+        self._sealer = Sealer(
+            node=node, catalog=catalog, storage=storage, registry=registry, lines=lines, disk=disk, sign=sign
+        )
+        self._fetcher = Fetcher(
+            storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world, others=self._hub_chunks,
+            seals=self._sealer,
+        )  # fmt: skip
+        self._queue = Queue(lambda: self._settings().downloads.models_at_once)
         self._adder = Adder(
             node=node, catalog=catalog, discovered=self._discovered, storage=storage, registry=registry, disk=disk,
             gauges=gauges, world=world, sign=sign,
@@ -118,6 +145,10 @@ class ShardDesk:
                             self._learner.heard(fact.node, supervisor.spawn)
         finally:
             self._supervisor = None
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        """What peers may ask. Once, before the doors open."""
+        self._sealer.register(dispatcher)
 
     # ---- from a file
 
@@ -157,7 +188,14 @@ class ShardDesk:
             if not job.over:
                 job.fail("it was interrupted: add the file again to go on")
 
-    # ---- from peers
+    # ---- from peers and the hub
+
+    async def adopt_own(self, manifest_data: bytes, header_data: bytes) -> KnownModel | Refusal:
+        """Know a model that a person here asked for; it takes the place of what peers merely told of under its name.
+
+        Raises OSError.
+        """
+        return await self._catalog.adopt(manifest_data, header_data, admit=self._discovered.admit_own)
 
     async def acquire(
         self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user"
@@ -198,8 +236,11 @@ class ShardDesk:
             job.ask(indices)
         else:
             _want(job, known, chosen or ())
+        self._dress(job, known)
+        self._queue.enter(model)
         note = self._supervisor.spawn(self._write(job), name=f"noting {model}")
-        if not joined:
+        self._bus.publish(DownloadStarted(model=model, shards=job.wanted, hub=job.hub))
+        if not joined or job.waiting == "paused":  # who asks again wants it now
             self._start(job, note, patience_s=self._patience_s)
         return self._snapshot(job), note
 
@@ -209,8 +250,64 @@ class ShardDesk:
         return None if job is None else self._snapshot(job)
 
     def acquisitions(self) -> tuple[Acquisition, ...]:
-        """The oldest first."""
-        return tuple(self._snapshot(job) for job in self._jobs.values())
+        """Those that are not over in the order of the queue, then the others, the oldest first."""
+        jobs = sorted(self._jobs.values(), key=lambda job: (job.over, self._queue.place(job.model)))
+        return tuple(self._snapshot(job) for job in jobs)
+
+    # ---- the queue
+
+    async def cancel(self, model: ModelId) -> Refusal | None:
+        """Nothing more is fetched, and what has arrived of unfinished shards goes. Refuses NotFound, Busy."""
+        job = self._running(model)
+        if job is None:
+            return NotFound(what=f"nothing of model {model} is being fetched")
+        if job.local:
+            return Busy(what=f"model {model} is being added from a file, which ends by itself: wait until that is done")
+        unfinished = [ShardRef(model, index) for index in job.open]
+        job.cancelled()
+        await self._cancel(model)
+        self._ended(job)
+        for ref in unfinished:
+            if self._catalog.get(model) is not None and self._storage.state(ref) is ShardState.PARTIAL:
+                await self._storage.drop(ref)
+        return None
+
+    async def pause(self, model: ModelId) -> Refusal | None:
+        """Nothing is fetched until `resume`; what has arrived stays, also over a restart. Refuses NotFound, Busy."""
+        job = self._running(model)
+        if job is None:
+            return NotFound(what=f"nothing of model {model} is being fetched")
+        if job.local:
+            return Busy(what=f"model {model} is being added from a file, which cannot be paused: wait until that is done")
+        if job.waiting == "paused":
+            return None
+        job.waiting = "paused"
+        await self._write(job)
+        await self._stop(model)
+        job.say("paused")
+        return None
+
+    async def resume(self, model: ModelId) -> Refusal | None:
+        """Refuses NotFound, Busy; nothing happens to one that is not paused."""
+        job = self._running(model)
+        if job is None or job.local:
+            return NotFound(what=f"nothing of model {model} is being fetched")
+        if job.waiting == "paused" and model not in self._tasks:
+            if self._supervisor is None:
+                return Busy(what="this node is starting or stopping: try again in a moment")
+            job.waiting = "queued"
+            job.say("resumed")
+            self._start(job, self._supervisor.spawn(self._write(job), name=f"noting {model}"), patience_s=self._patience_s)
+        return None
+
+    async def move(self, model: ModelId, place: int) -> Refusal | None:
+        """To another place in the queue, 0 is the first. Refuses NotFound."""
+        if self._running(model) is None or model not in self._queue.order():
+            return NotFound(what=f"nothing of model {model} is being fetched")
+        self._queue.move(model, place)
+        async with self._db.transaction() as tx:
+            await write_places(tx, self._queue.order())
+        return None
 
     # ---- deleting, finding
 
@@ -226,7 +323,11 @@ class ShardDesk:
             refusal = await self._unload(ref)
             if refusal is not None:
                 return refusal
+        if job is not None:
+            job.cancelled()
         await self._cancel(model)
+        if job is not None:
+            self._ended(job)
         # No await between this look and `remove`: after it nothing is held or known, so nothing new can begin.
         refusal = next((refusal for ref in refs if (refusal := self._in_use(ref)) is not None), None)
         if refusal is not None:
@@ -278,7 +379,21 @@ class ShardDesk:
         return job
 
     def _snapshot(self, job: Job) -> Acquisition:
-        return job.snapshot(at=self._world.clock.monotonic())
+        return job.snapshot(at=self._world.clock.monotonic(), place=self._queue.place(job.model))
+
+    def _dress(self, job: Job, known: KnownModel | None) -> None:
+        """What people see of it beside the shards."""
+        if known is not None:
+            job.name = known.manifest.name
+            job.hub = self._hub is not None and known.manifest.source is not None
+        hub_jobs = [one.model for one in self._jobs.values() if one.hub and not one.over]
+        self._registry.set_coming(hub_jobs)
+
+    def _ended(self, job: Job) -> None:
+        """Once, when it is over."""
+        self._queue.leave(job.model)
+        self._dress(job, None)
+        self._bus.publish(DownloadEnded(model=job.model, state=job.state, reason=job.reason, hub=job.hub))
 
     def _promised(self) -> tuple[ShardRef, ...]:
         """Shards that are on their way and will take their space."""
@@ -306,6 +421,8 @@ class ShardDesk:
         wanted = tuple(sorted(set(range(count) if indices is None else indices).difference(held)))
         remote = self._registry.remote(manifest.model, manifest.layout).values()
         offered = {index for holding in remote for index in holding.shards}
+        if self._hub is not None and manifest.source is not None:
+            offered = set(wanted)  # what no peer has, the hub has
         uncovered = tuple(index for index in wanted if index not in offered)
         if uncovered and (indices is not None or len(uncovered) == len(wanted)):
             return NoCoverage(model=manifest.model, missing=uncovered, shard_count=count)
@@ -336,8 +453,13 @@ class ShardDesk:
         else:
             held = self._registry.held(row.model)
             _want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
-        job.say("going on after a restart")
-        self._start(job, None, patience_s=self._resume_patience_s)
+        self._dress(job, known)
+        self._queue.enter(job.model)
+        if row.paused:
+            job.waiting = "paused"
+        else:
+            job.say("going on after a restart")
+            self._start(job, None, patience_s=self._resume_patience_s)
 
     def _start(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
         """`note` writes the job down; None: it is written down."""
@@ -352,21 +474,42 @@ class ShardDesk:
                 await asyncio.wait((note,))
                 if note.cancelled() or note.exception() is not None:
                     job.fail("it could not be written down: ask again")
+                    self._ended(job)
                     return
-            problem = await self._fetch_all(job, patience_s=patience_s)
-            while not await self._settled(job):
-                first, problem = problem, await self._fetch_all(job, patience_s=patience_s)
-                problem = problem or (first if job.given_up else None)
+            job.waiting = "queued"
+            async with self._queue.turn(job.model):
+                job.waiting = None
+                async with asyncio.TaskGroup() as group:
+                    milestones = group.create_task(self._tell_milestones(job))
+                    problem = await self._fetch_until_settled(job, patience_s=patience_s)
+                    milestones.cancel()
             if problem is None:
                 job.complete()
             else:
                 job.fail(problem)
                 logger.warning("model %s is not complete: %s", job.model, problem)
+            self._ended(job)
         finally:
-            if not job.over:
+            if not job.over and job.waiting != "paused":
                 job.fail("it was interrupted")
             if self._tasks.get(job.model) is asyncio.current_task():
                 del self._tasks[job.model]
+
+    async def _fetch_until_settled(self, job: Job, *, patience_s: float) -> str | None:
+        problem = await self._fetch_all(job, patience_s=patience_s)
+        while not await self._settled(job):
+            first, problem = problem, await self._fetch_all(job, patience_s=patience_s)
+            problem = problem or (first if job.given_up else None)
+        return problem
+
+    async def _tell_milestones(self, job: Job) -> None:
+        told = job.percent
+        while True:
+            await asyncio.sleep(MILESTONE_S)
+            passed = [mark for mark in MILESTONES if told < mark <= job.percent]
+            if passed:
+                self._bus.publish(DownloadProgressed(model=job.model, percent=passed[-1]))
+            told = max(told, job.percent)
 
     async def _settled(self, job: Job) -> bool:
         """Forget what was to be done, unless more has been asked for meanwhile. No await between the end and True."""
@@ -381,6 +524,7 @@ class ShardDesk:
             return f"nobody sent a good manifest of model {job.model} within {patience_s:.0f} s"
         if job.trigger == "user":
             await self._catalog.pin(job.model)
+        self._dress(job, known)
         if job.state == "awaiting_manifest":
             selected = self._choose(known, job.asked)
             if isinstance(selected, Refusal):
@@ -390,13 +534,13 @@ class ShardDesk:
         problems: list[str] = []
         while pending := job.open:  # shards may be added while others come
             await self._make_room(job)
-            turns = iter(enumerate(pending))
+            turns = iter(pending)
 
-            async def lane(turns: enumerate[int] = turns) -> None:
-                for turn, index in turns:
+            async def lane(turns: Iterator[int] = turns) -> None:
+                for index in turns:
                     ref = ShardRef(job.model, index)
                     layout = known.manifest.layout
-                    problem = await self._fetcher.fetch(job, ref, layout, turn=turn, patience_s=patience_s)
+                    problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
                     if problem is not None:
                         problems.append(problem)
 
@@ -438,17 +582,43 @@ class ShardDesk:
             if job.over or not (job.wanted or job.asked != ()):
                 return
             shards = job.wanted or job.asked or ()
-            row = AcquisitionRow(model=job.model, trigger=job.trigger, started_at=job.started_at, shards=shards)
+            row = AcquisitionRow(
+                model=job.model, trigger=job.trigger, started_at=job.started_at, shards=shards,
+                place=self._queue.place(job.model), paused=job.waiting == "paused",
+            )  # fmt: skip
             await write_acquisition(tx, row)
 
     async def _cancel(self, model: ModelId) -> None:
         """End a job that fetches, and forget that it was to be done."""
+        await self._stop(model)
+        async with self._db.transaction() as tx:
+            await forget_acquisition(tx, model)
+
+    async def _stop(self, model: ModelId) -> None:
         task = self._tasks.get(model)
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
-        async with self._db.transaction() as tx:
-            await forget_acquisition(tx, model)
+
+    def _hub_chunks(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
+        """The hub as a source of this shard, where it is one."""
+        ref = landing.ref
+        known = self._catalog.get(ref.model)
+        if self._hub is None or known is None or known.manifest.source is None:
+            return ()
+
+        def near() -> bool:
+            return landing.spec.sealed and any(
+                ref.index in holding.shards and node not in job.liars and self._is_near(node)
+                for node, holding in self._registry.remote(ref.model, known.manifest.layout).items()
+            )
+
+        source = known.manifest.source
+        return (HubChunks(line=self._hub, known=known, source=source, spec=landing.spec, near=near),)
+
+    def _is_near(self, node: NodeId) -> bool:
+        view = self._lines.view(node)
+        return view is not None and view.rtt_ms is not None and view.rtt_ms <= NEAR_MS
 
 
 def _want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:

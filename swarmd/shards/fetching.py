@@ -1,15 +1,15 @@
-"""One shard from the peers that hold it: several chunks in flight, each checked before it is kept.
+"""One shard from everybody who has it, at once: peers with the whole or a part of it, and further sources.
 
-A holder that is lost is followed by the next one, and what arrived is kept. A holder that sends wrong bytes is not asked
-again in the same job. The order in which holders are tried: nearest first, turned by the shard's place in the job, so that
-several shards come from several holders.
+Sources come and go while it is fetched. One that is lost, refuses or breaks off leaves its chunks to the others and is asked
+again after a pause. One that sends wrong bytes is not asked again in the same job. What has arrived is never lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,18 +21,17 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import World
+from swarmd.shards.board import Board
+from swarmd.shards.holders import Holder
 from swarmd.shards.jobs import Job
 from swarmd.shards.registry import Registry
+from swarmd.shards.sources import ChunkSource, Places, Trouble, Work
 from swarmd.shards.storage import ChunkMismatch, Landing, ShardStorage
-from swarmd.transport.rpc import Link, LinkLost, StreamReset
-from swarmd.wire.events import TooManyStreams
-from swarmd.wire.exchange import AskChunk, ShardChunk
-from swarmd.wire.messages import Refused
+from swarmd.transport.rpc import Link
 
-CHUNKS_IN_FLIGHT: Final = 4  # 32 MiB: fills 100 Mbit/s over 2 s of round trip, and half of a link's window
-CHUNK_TIMEOUT_S: Final = 300.0  # four chunks over an uplink of 1 Mbit/s take 270 s; a dead link is noticed in 10 s
 PATIENCE_S: Final = 60.0  # a node that is restarted with its machine is back by then
 FIRST_S: Final = 0.2
+LOOK_S: Final = 0.2  # for holders that failed and may be asked again
 LIMIT_S: Final = 5.0  # news of a holder end the pause at once; this is for holders that refused or failed
 
 logger = logging.getLogger(__name__)
@@ -46,13 +45,23 @@ class Lines(Protocol):
     def connected(self) -> tuple[NodeId, ...]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trouble:
-    reason: str
-    lied: bool = False
-    """The holder sent wrong bytes."""
-    ours: bool = False
-    """Our own disk failed: another holder would not help."""
+Others = Callable[[Job, Landing], Iterable[ChunkSource]]
+"""Sources that are no peers, asked for when a fetch begins."""
+
+
+class Seals(Protocol):
+    """What is needed of `shards.sealing.Sealer`."""
+
+    async def learn(self, ref: ShardRef) -> bool: ...
+    async def make(self, landing: Landing) -> str | None: ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Resting:
+    """A holder that failed: not asked before `until` (monotonic seconds)."""
+
+    backoff: Backoff
+    until: float = 0.0
 
 
 class Fetcher:
@@ -67,32 +76,48 @@ class Fetcher:
         bus: EventBus,
         gauges: Gauges,
         world: World,
+        others: Others | None = None,
+        seals: Seals | None = None,
     ) -> None:
+        """`others`: further sources of a shard, beside the peers. `seals`: None where every shard has its hashes."""
+        self._seals = seals
         self._storage, self._registry, self._lines = storage, registry, lines
-        self._bus, self._gauges, self._world = bus, gauges, world
-        self._news = asyncio.Event()
+        self._bus, self._gauges, self._world, self._others = bus, gauges, world, others
+        self._places = Places()
+        self._news: set[asyncio.Event] = set()
 
     def wake(self) -> None:
         """Something changed among the peers: whoever waits for a holder looks again."""
-        self._news.set()
+        for news in self._news:
+            news.set()
 
     async def pause(self, seconds: float) -> None:
         """Until there is news, at most so long."""
-        self._news.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+        with self._listening() as news:
+            await _heard(news, seconds)
 
-    async def fetch(self, job: Job, ref: ShardRef, layout: str, *, turn: int, patience_s: float = PATIENCE_S) -> str | None:
-        """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try."""
-        gauge = f"shards.{ref.model}.{ref.index}.progress"
+    @contextmanager
+    def _listening(self) -> Generator[asyncio.Event]:
+        news = asyncio.Event()
+        self._news.add(news)
         try:
+            yield news
+        finally:
+            self._news.discard(news)
+
+    async def fetch(self, job: Job, ref: ShardRef, layout: str, *, patience_s: float = PATIENCE_S) -> str | None:
+        """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try."""
+        landing: Landing | None = None
+        try:
+            if self._seals is not None:
+                await self._seals.learn(ref)
             landing = await self._storage.open_landing(ref)
-            problem = await self._land(job, landing, layout, gauge, turn=turn, patience_s=patience_s)
+            problem = await self._land(job, landing, layout, patience_s=patience_s)
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
+                if self._seals is not None and not landing.spec.sealed:
+                    problem = await self._seals.make(landing)
+            if problem is None:
                 await landing.commit()
         except ChunkMismatch as error:
             # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
@@ -101,117 +126,131 @@ class Fetcher:
         except OSError as error:
             problem = f"shard {ref.index} cannot be written: {error}"
         finally:
-            self._gauges.remove(gauge)
+            if landing is not None:
+                landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
+            self._gauges.remove(f"shards.{ref.model}.{ref.index}.progress")
         if problem is not None:
             job.mark(ref.index, TransferState.FAILED)
             job.say(problem)
             return problem
         job.mark(ref.index, TransferState.COMPLETE)
         job.say(f"shard {ref.index} is here")
-        self._registry.hold(ref, source=job.source(ref.index))
+        self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
         return None
 
-    async def _land(
-        self, job: Job, landing: Landing, layout: str, gauge: str, *, turn: int, patience_s: float
-    ) -> str | None:
+    async def _land(self, job: Job, landing: Landing, layout: str, *, patience_s: float) -> str | None:
         """Until no chunk is missing. A sentence when there was no progress for `patience_s`, or the disk failed."""
-        ref, clock = landing.ref, self._world.clock
-        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
-        tried: set[NodeId] = set()
-        progress_at = clock.monotonic()
-        while missing := landing.missing():
-            found = self._choose(job, ref, layout, turn=turn, tried=tried)
-            if found is None:
-                if clock.monotonic() - progress_at >= patience_s:
-                    liars = f", {len(job.liars)} that sent wrong bytes left out" if job.liars else ""
-                    return f"shard {ref.index}: no node that holds it could be reached for {patience_s:.0f} s{liars}"
-                tried.clear()
-                await self.pause(backoff.delay())
-                continue
-            node, link = found
-            job.begin(ref.index, done_bytes=landing.done_bytes, source=node)
-            job.say(f"shard {ref.index} from {short(node)}: {len(missing)} chunks")
-            self._bus.publish(ShardDownloadStarted(shard=ref, source=node))
-            trouble = await self._pull(job, landing, layout, link, gauge)
-            if len(landing.missing()) < len(missing):
-                progress_at = clock.monotonic()
-                backoff.reset()
-            if trouble is None:
-                continue
-            job.say(f"shard {ref.index} from {short(node)}: {trouble.reason}")
-            if trouble.ours:
-                return f"shard {ref.index} cannot be written: {trouble.reason}"
-            tried.add(node)
-            if trouble.lied:
-                logger.warning("node %s is not asked again for %s: %s", short(node), ref.model, trouble.reason)
-                job.liars.add(node)
-                self._bus.publish(ShardRejected(shard=ref, source=node, reason=trouble.reason))
+        ref, count = landing.ref, landing.spec.chunk_count
+        board = Board(landing.missing(), count=count, start=int(self._world.entropy.uniform(0, count)))
+        work = Work(job=job, landing=landing, layout=layout, board=board, clock=self._world.clock, gauges=self._gauges)
+        if not work.wanted:
+            return None
+        job.begin(ref.index, done_bytes=landing.done_bytes, source=None)
+        running: dict[asyncio.Task[Trouble | None], ChunkSource] = {}
+        last = ""
+        resting: dict[NodeId, _Resting] = {}
+        fresh: list[ChunkSource] = list(self._others(job, landing)) if self._others is not None else []
+        with self._listening() as news:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    while work.wanted:
+                        news.clear()
+                        fresh += self._holders(work, {source.name: source for source in running.values()}, resting)
+                        for source in fresh:
+                            work.join(source)
+                            task = group.create_task(source.run(work), name=f"shard {ref.index} from {source.name}")
+                            task.add_done_callback(lambda _: news.set())
+                            running[task] = source
+                            self._joined(work, source)
+                        fresh = []
+                        if not running and work.now() - work.progress_at >= patience_s:
+                            liars = f", {len(job.liars)} that sent wrong bytes left out" if job.liars else ""
+                            return (
+                                f"shard {ref.index}: no node that holds it could be reached for {patience_s:.0f} s{liars}"
+                                + (f"; {last}" if last else "")
+                            )
+                        await _heard(news, LOOK_S)
+                        for task in [task for task in running if task.done()]:
+                            source = running.pop(task)
+                            work.leave(source)
+                            trouble = task.result()
+                            if trouble is not None and not isinstance(source, Holder):
+                                last = f"{source.name}: {trouble.reason}"
+                            problem = self._left(work, source, trouble, resting)
+                            if problem is not None:
+                                return problem
+                finally:
+                    for task in running:
+                        task.cancel()
         return None
 
-    def _choose(
-        self, job: Job, ref: ShardRef, layout: str, *, turn: int, tried: set[NodeId]
-    ) -> tuple[NodeId, Link] | None:
-        able = [
-            (self._distance(node), node, link)
-            for node, holding in self._registry.remote(ref.model, layout).items()
-            if ref.index in holding.shards
-            and node not in job.liars
-            and node not in tried
-            and (link := self._lines.link(node, Purpose.BULK)) is not None
-        ]
-        if not able:
-            return None
-        able.sort(key=lambda one: one[:2])
-        _, node, link = able[turn % len(able)]
-        return node, link
+    def _holders(
+        self, work: Work, asked: Mapping[str, ChunkSource], resting: Mapping[NodeId, _Resting]
+    ) -> list[Holder]:
+        """Able ones that are not asked yet, the nearest first. One that has got the whole shard meanwhile is told so."""
+        ref, job, now = work.ref, work.job, work.now()
+        found: list[Holder] = []
+        if not work.landing.spec.sealed:  # what they send could not be checked
+            return found
+        for node, holding in self._registry.remote(ref.model, work.layout).items():
+            whole = ref.index in holding.shards
+            if not (whole or ref.index in holding.partial) or node in job.liars:
+                continue
+            known = asked.get(node)
+            if known is not None:
+                if whole and isinstance(known, Holder):
+                    known.whole(work)
+                continue
+            link = self._lines.link(node, Purpose.BULK)
+            if link is None or (node in resting and now < resting[node].until):
+                continue
+            found.append(
+                Holder(node=node, link=link, partial=not whole, distance=self._distance(node), places=self._places)
+            )
+        return sorted(found, key=lambda holder: (holder.distance, holder.node))
 
     def _distance(self, node: NodeId) -> float:
         view = self._lines.view(node)
         return float("inf") if view is None or view.rtt_ms is None else view.rtt_ms
 
-    async def _pull(self, job: Job, landing: Landing, layout: str, link: Link, gauge: str) -> _Trouble | None:
-        """Everything that is missing, from one holder. The first trouble ends all lanes after what they have in hand."""
-        troubles: list[_Trouble] = []
-        numbers = iter(landing.missing())
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CHUNKS_IN_FLIGHT):
-                group.create_task(self._lane(job, landing, layout, link, gauge, numbers, troubles))
-        # A lie counts for more than the lost link that often follows it.
-        return max(troubles, key=lambda trouble: (trouble.ours, trouble.lied), default=None)
+    def _joined(self, work: Work, source: ChunkSource) -> None:
+        if isinstance(source, Holder):
+            self._bus.publish(ShardDownloadStarted(shard=work.ref, source=source.node))
+            work.job.say(f"shard {work.ref.index} from {short(source.node)}", index=work.ref.index)
+        else:
+            work.job.say(f"shard {work.ref.index} from {source.name}", index=work.ref.index)
 
-    async def _lane(
-        self,
-        job: Job,
-        landing: Landing,
-        layout: str,
-        link: Link,
-        gauge: str,
-        numbers: Iterator[int],
-        troubles: list[_Trouble],
-    ) -> None:
-        for number in numbers:
-            trouble = await self._chunk(landing, layout, link, number)
-            if trouble is not None:
-                troubles.append(trouble)
-            else:
-                job.gained(landing.ref.index, landing.chunk_size(number), at=self._world.clock.monotonic())
-                self._gauges.set(gauge, job.progress(landing.ref.index))
-            if troubles:
-                return
-
-    async def _chunk(self, landing: Landing, layout: str, link: Link, number: int) -> _Trouble | None:
-        ref = landing.ref
-        ask = AskChunk(model=ref.model, layout=layout, shard=ref.index, chunk=number)
-        try:
-            reply = await link.call(ask, ShardChunk, timeout_s=CHUNK_TIMEOUT_S)
-        except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
-            return _Trouble(reason=str(error) or f"no answer within {CHUNK_TIMEOUT_S:.0f} s")
-        if isinstance(reply, Refused):
-            return _Trouble(reason=reply.sentence[:200])
-        try:
-            await landing.write_chunk(number, reply.payload)
-        except ChunkMismatch as error:
-            return _Trouble(reason=str(error), lied=True)
-        except OSError as error:
-            return _Trouble(reason=str(error), ours=True)
+    def _left(
+        self, work: Work, source: ChunkSource, trouble: Trouble | None, resting: dict[NodeId, _Resting]
+    ) -> str | None:
+        """A source has ended. A sentence when the fetch cannot go on."""
+        if trouble is None:
+            return None
+        job, ref = work.job, work.ref
+        if not isinstance(source, Holder):
+            job.say(f"shard {ref.index} from {source.name}: {trouble.reason}", index=ref.index)
+            return f"shard {ref.index} cannot be written: {trouble.reason}" if trouble.ours else None
+        node = source.node
+        job.say(f"shard {ref.index} from {short(node)}: {trouble.reason}", index=ref.index)
+        if trouble.ours:
+            return f"shard {ref.index} cannot be written: {trouble.reason}"
+        if trouble.lied:
+            logger.warning("node %s is not asked again for %s: %s", short(node), ref.model, trouble.reason)
+            job.liars.add(node)
+            self._bus.publish(ShardRejected(shard=ref, source=node, reason=trouble.reason))
+            return None
+        if node not in resting:  # bounded by the nodes that told us of the shard
+            resting[node] = _Resting(backoff=Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy))
+        elif source.brought:
+            resting[node].backoff.reset()
+        resting[node].until = work.now() + resting[node].backoff.delay()
         return None
+
+
+async def _heard(news: asyncio.Event, seconds: float) -> None:
+    """Until there is news, at most so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        pass

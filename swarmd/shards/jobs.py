@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
 
 LOG_LINES: Final = 50
+SHARD_LOG_LINES: Final = 10  # of each shard: a model has hundreds
 RATE_WINDOW_S: Final = 5.0  # long enough to smooth chunks of 8 MiB on a slow line, short enough to see a stall
 RATE_SAMPLES: Final = 256  # more chunks than that in the window mean a rate nobody needs to the last digit
 
@@ -21,6 +22,9 @@ class _Progress:
     done_bytes: int = 0
     state: TransferState = TransferState.PENDING
     source: NodeId | None = None
+    hub: bool = False
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=SHARD_LOG_LINES))
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RATE_SAMPLES))
 
 
 class Job:
@@ -30,6 +34,12 @@ class Job:
         """`started_at`: unix seconds. `local`: from a file of this node."""
         self.model, self.trigger, self.started_at, self.local = model, trigger, started_at, local
         self.state = "awaiting_manifest"
+        self.waiting: str | None = None
+        """`queued` or `paused`: it is not being worked on, whatever its state."""
+        self.name = ""
+        """Of the model, for people; empty as long as it is not known."""
+        self.hub = False
+        """The hub is asked for what no near peer holds."""
         self.asked: tuple[int, ...] | None = ()
         """What was asked for before the shards were known, sorted; None: all, or this node's share."""
         self.reason: str | None = None
@@ -41,7 +51,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        return self.state in ("complete", "failed")
+        return self.state in ("complete", "failed", "cancelled")
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -71,16 +81,34 @@ class Job:
                 self._shards[index] = _Progress(total_bytes=size)
         self.state = "downloading"
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, index: int | None = None) -> None:
+        """`index`: the shard that it is about."""
         self._log.append(line)
+        if index is not None:
+            self._shards[index].log.append(line)
 
     def begin(self, index: int, *, done_bytes: int, source: NodeId | None) -> None:
         shard = self._shards[index]
         shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
 
-    def gained(self, index: int, size: int, *, at: float) -> None:
-        """`at`: monotonic seconds."""
-        self._shards[index].done_bytes += size
+    def gained(
+        self,
+        index: int,
+        size: int,
+        *,
+        at: float,
+        done_bytes: int | None = None,
+        source: NodeId | None = None,
+        hub: bool = False,
+    ) -> None:
+        """`at`: monotonic seconds. `source` or `hub`: who sent these bytes. `done_bytes`: of the shard now, where that is
+        known better: what turned out wrong does not count."""
+        shard = self._shards[index]
+        shard.done_bytes = shard.done_bytes + size if done_bytes is None else done_bytes
+        shard.hub = hub
+        if source is not None:
+            shard.source = source
+        shard.samples.append((at, size))
         self._samples.append((at, size))
 
     def mark(self, index: int, state: TransferState) -> None:
@@ -91,12 +119,25 @@ class Job:
 
     def fail(self, reason: str) -> None:
         """Everything that is not here is given up. The first reason stays."""
-        if self.state == "failed":
+        if self.over:
             return
         for index in self.open:
             self._shards[index].state = TransferState.FAILED
         self.state, self.reason = "failed", reason
         self.say(reason)
+
+    def cancelled(self) -> None:
+        """Somebody does not want it any more: everything that is not here is given up."""
+        for index in self.open:
+            self._shards[index].state = TransferState.FAILED
+        self.state, self.waiting = "cancelled", None
+        self.say("cancelled")
+
+    @property
+    def percent(self) -> int:
+        """Of all bytes that are wanted, 0 to 100; 0 as long as the shards are not chosen."""
+        total = sum(shard.total_bytes for shard in self._shards.values())
+        return sum(shard.done_bytes for shard in self._shards.values()) * 100 // total if total else 0
 
     def complete(self) -> None:
         self.state = "complete"
@@ -106,18 +147,20 @@ class Job:
         """Who sent the latest bytes of a shard; None: nobody, it was complete when the job began, or it is a local file."""
         return self._shards[index].source
 
+    def from_hub(self, index: int) -> bool:
+        """The latest bytes of a shard came from the hub."""
+        return self._shards[index].hub
+
     def progress(self, index: int) -> float:
         """Of one shard, 0 to 1."""
         shard = self._shards[index]
         return shard.done_bytes / shard.total_bytes
 
-    def snapshot(self, *, at: float) -> Acquisition:
+    def snapshot(self, *, at: float, place: int = 0) -> Acquisition:
         """`at`: monotonic seconds."""
-        recent = [] if self.over else [(when, size) for when, size in self._samples if at - when <= RATE_WINDOW_S]
-        span = max(at - recent[0][0], 1.0) if recent else 1.0
         return Acquisition(
             model=self.model,
-            state=self.state,
+            state=self.state if self.over else self.waiting or self.state,
             reason=self.reason,
             transfers=tuple(
                 Transfer(
@@ -126,11 +169,22 @@ class Job:
                     done_bytes=shard.done_bytes,
                     total_bytes=shard.total_bytes,
                     source=shard.source,
+                    hub=shard.hub,
+                    bytes_per_second=_rate(shard.samples, at) if shard.state is TransferState.DOWNLOADING else 0.0,
+                    log=tuple(shard.log),
                 )
                 for index, shard in sorted(self._shards.items())
             ),
-            bytes_per_second=sum(size for _, size in recent) / span,
+            bytes_per_second=0.0 if self.over else _rate(self._samples, at),
             started_at=self.started_at,
             log=tuple(self._log),
             trigger=self.trigger,
+            name=self.name,
+            place=place,
         )
+
+
+def _rate(samples: Iterable[tuple[float, int]], at: float) -> float:
+    """Bytes a second within RATE_WINDOW_S before `at`."""
+    recent = [(when, size) for when, size in samples if at - when <= RATE_WINDOW_S]
+    return sum(size for _, size in recent) / max(at - recent[0][0], 1.0) if recent else 0.0

@@ -43,17 +43,18 @@ class Registry:
         self._loaded: dict[ModelId, frozenset[int]] = {}
         self._trust: Trust = trust or (lambda model: catalog.trust(model))
         self._locked: Locked = locked or (lambda _ref: False)
+        self._coming: frozenset[ModelId] = frozenset()
 
     def held(self, model: ModelId) -> tuple[int, ...]:
         """Verified on this node's disk, sorted."""
         return self._storage.held(model)
 
-    def hold(self, ref: ShardRef, *, source: NodeId | None) -> None:
+    def hold(self, ref: ShardRef, *, source: NodeId | None, hub: bool = False) -> None:
         """A shard got its final name; tells everybody."""
         known = self._catalog.get(ref.model)
         assert known is not None, "a shard is held of a model that is not known"
         size = known.manifest.shards[ref.index].size_bytes
-        self._bus.publish(ShardStored(shard=ref, size_bytes=size, source=source))
+        self._bus.publish(ShardStored(shard=ref, size_bytes=size, source=source, hub=hub))
 
     async def drop(self, ref: ShardRef) -> bool:
         """Delete a shard that nobody uses (the caller asked `in_use`). False: it was not there."""
@@ -83,24 +84,32 @@ class Registry:
         """For `inference/workers`: these shards, and no others, are in memory."""
         self._loaded[model] = frozenset(shards)
 
+    def set_coming(self, models: Iterable[ModelId]) -> None:
+        """For the desk: these are fetched from the hub. They are told of before a shard of them is here, so that others can
+        join in."""
+        self._coming = frozenset(models)
+
     def loaded(self, model: ModelId) -> frozenset[int]:
         return self._loaded.get(model, frozenset())
 
     def holdings(self) -> tuple[Holding, ...]:
-        """What this node tells others that it holds; speeds are added by whoever measured them."""
+        """What this node tells others that it holds, and what arrives here; speeds are added by whoever measured them."""
         return tuple(
             Holding(
                 model=known.manifest.model,
                 layout=known.manifest.layout,
                 shards=shards,
                 loaded=tuple(sorted(self.loaded(known.manifest.model).intersection(shards))),
+                partial=partial,
+                shared=known.shared,
             )
             for known in self._catalog.all()
-            if (shards := self._storage.held(known.manifest.model))
+            for shards, partial in [(self._storage.held(known.manifest.model), self._storage.arriving(known.manifest.model))]
+            if shards or partial or known.shared or known.manifest.model in self._coming
         )
 
     def remote(self, model: ModelId, layout: str) -> dict[NodeId, Holding]:
-        """Connected nodes that hold shards of this model in this layout."""
+        """Connected nodes that hold shards of this model in this layout, or parts of shards."""
         return {
             node: holding
             for node, summary in self._summaries().items()
@@ -127,7 +136,7 @@ class Registry:
             node
             for node, summary in self._summaries().items()
             for holding in summary.holdings
-            if holding.model == model
+            if holding.model == model and holding.shards
         }
         if not heard:
             return None
@@ -139,7 +148,9 @@ class Registry:
     def models(self) -> tuple[ModelId, ...]:
         """Known ones first, then names heard from peers; each group sorted."""
         known = [entry.manifest.model for entry in self._catalog.all()]
-        heard = {holding.model for summary in self._summaries().values() for holding in summary.holdings}
+        heard = {
+            holding.model for summary in self._summaries().values() for holding in summary.holdings if holding.shards
+        }
         return (*known, *sorted(heard.difference(known)))
 
     def _view_known(self, known: KnownModel, acquisition: Acquisition | None) -> ModelView:

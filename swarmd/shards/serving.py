@@ -15,7 +15,7 @@ from typing import Final
 
 from swarmd.config.settings import Settings
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
-from swarmd.domain.models import CHUNK_BYTES
+from swarmd.domain.models import CHUNK_BYTES, ShardSpec
 from swarmd.domain.peers import PeerIdentity
 from swarmd.domain.refusals import Invalid, NotFound, Refusal
 from swarmd.kit.disk import Disk
@@ -24,11 +24,23 @@ from swarmd.kit.world import World
 from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, Catalog, KnownModel
 from swarmd.shards.storage import ShardStorage
 from swarmd.transport.rpc import Dispatcher, Stream, WithPayload
-from swarmd.wire.exchange import PART_BYTES, AskChunk, AskHeader, AskManifest, HeaderPart, ManifestPart, ShardChunk
+from swarmd.wire.exchange import (
+    PART_BYTES,
+    AskChunk,
+    AskChunkMap,
+    AskHeader,
+    AskManifest,
+    ChunkMap,
+    HeaderPart,
+    ManifestPart,
+    ShardChunk,
+    pack_chunks,
+)
 from swarmd.wire.messages import Refused
 
-CHUNKS_PER_PEER: Final = 4  # as many as a node asks of one holder at a time; more would only wait in memory
-CHUNKS_AT_ONCE: Final = 16  # 128 MiB that are read and not yet written to their sockets, whoever asks
+ASKS_PER_PEER: Final = 2  # in memory at a time: one is written to the socket while the next one is read
+FIRST_PLACES: Final = 12  # for one of each peer, so that nobody waits behind the second one of somebody slow: 96 MiB
+SECOND_PLACES: Final = 4  # for the peers' second ones: 32 MiB
 BITS_PER_MEGABIT: Final = 1_000_000
 AUTOMATIC_MBPS: Final = {"minimal": 10, "moderate": 50, "maximum": None}  # the setting's own sentence
 
@@ -75,14 +87,15 @@ class ShardServer:
         self._upload_limit, self._observed_host = upload_limit, observed_host
         self._uplink: TokenBucket | None = None
         self._rate: float | None = None
-        self._slots = asyncio.Semaphore(CHUNKS_AT_ONCE)
-        self._queues: dict[NodeId, asyncio.Semaphore] = {}
-        self._busy: dict[NodeId, int] = {}
+        self._firsts = asyncio.Semaphore(FIRST_PLACES)
+        self._seconds = asyncio.Semaphore(SECOND_PLACES)
+        self._queues: dict[NodeId, _Queue] = {}
 
     def register(self, dispatcher: Dispatcher) -> None:
         """Once, before the doors open."""
         dispatcher.answer(AskManifest, self._manifest)
         dispatcher.answer(AskHeader, self._header)
+        dispatcher.answer(AskChunkMap, self._map)
         dispatcher.serve(AskChunk, self._chunk)
 
     async def _manifest(self, ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
@@ -101,44 +114,60 @@ class ShardServer:
         if isinstance(known, Refusal):
             return known
         path = self._catalog.folder(known.manifest.model) / name
-        async with self._place(peer.node):
-            try:
-                total = await self._disk.size_bytes(path)
-                if not 0 <= offset <= total:
-                    return Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}")
-                data = await self._disk.read_range(path, offset, PART_BYTES)
-            except OSError as error:
-                return _unreadable(path.name, model, error)
-            await self._pace(peer, len(data))
-        return total, data
+        try:
+            total = await self._disk.size_bytes(path)
+            if not 0 <= offset <= total:
+                return Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}")
+            async with self._place(peer, min(PART_BYTES, total - offset)):
+                return total, await self._disk.read_range(path, offset, PART_BYTES)
+        except OSError as error:
+            return _unreadable(path.name, model, error)
+
+    async def _map(self, ask: AskChunkMap, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
+        spec = self._shard(ask.model, ask.layout, ask.shard)
+        if isinstance(spec, Refusal):
+            return spec
+        present = self._storage.present(ShardRef(ask.model, ask.shard))
+        return WithPayload(ChunkMap(), pack_chunks(present, spec.chunk_count))
 
     async def _chunk(self, ask: AskChunk, payload: memoryview, stream: Stream) -> None:
         """A task of its own until the chunk is written: its place is not free while its bytes are in memory."""
-        async with self._place(stream.peer.node):
-            answer = await self._read(ask)
-            if isinstance(answer, Refusal):
-                await stream.send(Refused(kind=type(answer).__name__, sentence=answer.sentence), last=True)
+        spec = self._shard(ask.model, ask.layout, ask.shard)
+        if isinstance(spec, Refusal):
+            await self._refuse(stream, spec)
+            return
+        if (absent := self._absent(ask, spec)) is not None:
+            await self._refuse(stream, absent)
+            return
+        size = min(CHUNK_BYTES, spec.size_bytes - ask.chunk * CHUNK_BYTES)
+        async with self._place(stream.peer, size):
+            ref = ShardRef(ask.model, ask.shard)
+            try:
+                data = await self._storage.read_chunk(ref, ask.chunk)
+            except OSError as error:
+                await self._refuse(stream, _unreadable(f"shard {ask.shard}", ask.model, error))
                 return
-            await self._pace(stream.peer, len(answer))
-            await stream.send(ShardChunk(), answer, last=True)
+            await stream.send(ShardChunk(), data, last=True)
             await stream.drain()
 
-    async def _read(self, ask: AskChunk) -> bytes | Refusal:
-        known = self._known(ask.model, ask.layout)
+    async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
+        await stream.send(Refused(kind=type(refusal).__name__, sentence=refusal.sentence), last=True)
+
+    def _absent(self, ask: AskChunk, spec: ShardSpec) -> Refusal | None:
+        if not 0 <= ask.chunk < spec.chunk_count:
+            return Invalid(what=f"shard {ask.shard} of model {ask.model} has no chunk {ask.chunk}")
+        if not self._storage.has_chunk(ShardRef(ask.model, ask.shard), ask.chunk):
+            return NotFound(what=f"chunk {ask.chunk} of shard {ask.shard} of model {ask.model} is not on this node")
+        return None
+
+    def _shard(self, model: ModelId, layout: str, index: int) -> ShardSpec | Refusal:
+        """A shard of which something is here."""
+        known = self._known(model, layout)
         if isinstance(known, Refusal):
             return known
-        if ask.shard not in self._storage.held(ask.model):
-            return NotFound(what=f"shard {ask.shard} of model {ask.model} is not on this node")
-        spec = known.manifest.shards[ask.shard]
-        if not 0 <= ask.chunk < len(spec.chunk_blake3):
-            return Invalid(what=f"shard {ask.shard} of model {ask.model} has no chunk {ask.chunk}")
-        offset = ask.chunk * CHUNK_BYTES
-        try:
-            return await self._storage.read_payload(
-                ShardRef(ask.model, ask.shard), offset, min(CHUNK_BYTES, spec.size_bytes - offset)
-            )
-        except OSError as error:
-            return _unreadable(f"shard {ask.shard}", ask.model, error)
+        if index not in self._storage.held(model) and index not in self._storage.arriving(model):
+            return NotFound(what=f"shard {index} of model {model} is not on this node")
+        return known.manifest.shards[index]
 
     def _known(self, model: ModelId, layout: str) -> KnownModel | NotFound:
         known = self._catalog.get(model)
@@ -148,17 +177,27 @@ class ShardServer:
         return known
 
     @asynccontextmanager
-    async def _place(self, node: NodeId) -> AsyncGenerator[None]:
-        """First a place in the peer's own queue, then one of all: a greedy peer waits behind itself."""
-        queue = self._queues.setdefault(node, asyncio.Semaphore(CHUNKS_PER_PEER))
-        self._busy[node] = self._busy.get(node, 0) + 1
+    async def _place(self, peer: PeerIdentity, size: int) -> AsyncGenerator[None]:
+        """A greedy peer waits behind itself: first for a turn of its own, then, one ask of it at a time, for the uplink, so
+        that peers take turns there; then for a place in memory. What waits holds no memory."""
+        queue = self._queues.setdefault(peer.node, _Queue())
+        queue.users += 1
         try:
-            async with queue, self._slots:
-                yield
+            async with queue.turns:
+                async with queue.uplink:
+                    await self._pace(peer, size)
+                first = not queue.has_first
+                queue.has_first = True
+                try:
+                    async with self._firsts if first else self._seconds:
+                        yield
+                finally:
+                    if first:
+                        queue.has_first = False
         finally:
-            self._busy[node] -= 1
-            if not self._busy[node]:
-                del self._busy[node], self._queues[node]
+            queue.users -= 1
+            if not queue.users:
+                del self._queues[peer.node]
 
     async def _pace(self, peer: PeerIdentity, size: int) -> None:
         """Waits until the uplink has earned `size` bytes."""
@@ -172,6 +211,19 @@ class ShardServer:
         self._rate = rate
         logger.debug("%d bytes for %s go over the uplink", size, short(peer.node))
         await self._uplink.take(size)
+
+
+class _Queue:
+    """Of one peer, as long as it asks."""
+
+    __slots__ = ("has_first", "turns", "uplink", "users")
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(ASKS_PER_PEER)
+        self.uplink = asyncio.Lock()
+        self.users = 0
+        self.has_first = False
+        """It has one of the first places, or is next for it."""
 
 
 def _unreadable(what: str, model: ModelId, error: OSError) -> NotFound:

@@ -1,28 +1,29 @@
 """The files of this node's shards: landing, committed, quarantined.
 
-A shard lands in `shard_NNN.gguf.partial`, chunk by chunk, each verified before it is written; `shard_NNN.chunks` remembers
-which are on the disk. When all are, the local GGUF header is put in front, everything is synced and the final name given.
-So a final name means: every byte matched its hash. Killed at any moment, the next start continues where the bitmap ends.
+A shard lands in `shard_NNN.gguf.partial`, in chunks from peers and in blocks from the hub; `shard_NNN.journal` remembers
+which blocks are on the disk. A chunk whose hash is known counts as there once it matched. When all are there, the local
+GGUF header is put in front, everything is synced and the final name given. So a final name means: every byte matched its
+hash. Killed at any moment, the next start continues where the journal ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import blake3
 
 from swarmd.domain.ids import ModelId, ShardRef
-from swarmd.domain.models import CHUNK_BYTES, Manifest, ShardSpec, ShardState
+from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardSpec, ShardState
 from swarmd.domain.refusals import NoSpace
 from swarmd.kit.disk import Disk
+from swarmd.kit.journal import BlockJournal
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.manifest import PayloadHash, PayloadHasher
 from swarmd.models.shard_file import Run, ShardFile
-
-BITMAP_LIMIT = 64 * 1024  # bytes: one for each chunk of a shard of 500 GB
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class ShardStorage:
                     continue
                 if self._disk.size_bytes_now(path) == known.files[spec.index].size_bytes:
                     self._held.setdefault(model, set()).add(spec.index)
-                    for left in (path.with_suffix(".gguf.partial"), path.with_suffix(".chunks")):
+                    for left in (path.with_suffix(".gguf.partial"), path.with_suffix(".journal")):
                         self._disk.remove_now(left)  # killed when the final name was just given
                 else:
                     logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index, model)
@@ -137,23 +138,72 @@ class ShardStorage:
 
     async def _open(self, ref: ShardRef) -> Landing:
         known = self._need(ref.model)
-        file = known.files[ref.index]
-        partial, bitmap_path = self._partial(ref), self._bitmap(ref)
-        spec = known.manifest.shards[ref.index]
-        tag = _tag(known.manifest)
-        bitmap = bytearray(len(spec.chunk_blake3))
-        if await self._disk.exists(partial) and await self._disk.exists(bitmap_path):
-            found = await self._disk.read_bytes(bitmap_path, limit=BITMAP_LIMIT)
-            # A bitmap of another manifest would call foreign bytes ours.
-            if found[: len(tag)] == tag and len(found) == len(tag) + len(bitmap):
-                bitmap[:] = found[len(tag) :]
-        if not any(bitmap):
-            # What lies in it is nobody's, also between the runs, where zeros belong. And a bitmap without its file would
-            # call the zeros of the next one ours.
-            await self._disk.remove(bitmap_path)
-            await self._disk.remove(partial)
-        await self._disk.preallocate(partial, file.size_bytes)
-        return Landing(self, self._disk, ref, spec, file, partial, bitmap_path, tag, bitmap)
+        file, spec = known.files[ref.index], known.manifest.shards[ref.index]
+        partial = self._partial(ref)
+        journal = BlockJournal(
+            self._disk, self._journal(ref), tag=bytes.fromhex(known.identity), size_bytes=spec.size_bytes,
+            block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
+        )  # fmt: skip
+
+        def work() -> None:
+            def read_block(number: int) -> bytes:
+                return self.read_payload_now(partial, file, number * journal.block_bytes, journal.size(number))
+
+            if not self._disk.exists_now(partial):
+                journal.remove_now()  # without its file it would call the zeros of the next one ours
+            if not journal.load_now(read_block):
+                # What lies in it is nobody's, also between the runs, where zeros belong.
+                self._disk.remove_now(partial)
+            self._disk.preallocate_now(partial, file.size_bytes)
+
+        await asyncio.to_thread(work)
+        return Landing(self, self._disk, ref, spec, file, partial, journal)
+
+    def arriving(self, model: ModelId) -> tuple[int, ...]:
+        """Sorted indices of shards with hashes that are landing now: verified chunks of them can be read."""
+        return tuple(
+            sorted(
+                ref.index
+                for ref, landing in list(self._landings.items())
+                if ref.model == model and landing.open and landing.spec.sealed and ref.index not in self._held.get(model, ())
+            )
+        )
+
+    def present(self, ref: ShardRef) -> frozenset[int]:
+        """Chunks of a shard that can be read now: all of a held one, those on the disk of one that is landing."""
+        count = self._need(ref.model).manifest.shards[ref.index].chunk_count
+        return frozenset(number for number in range(count) if self.has_chunk(ref, number))
+
+    def has_chunk(self, ref: ShardRef, number: int) -> bool:
+        """It is here, verified, and can be read."""
+        if ref.index in self._held.get(ref.model, ()):
+            return True
+        landing = self._landings.get(ref)
+        return landing is not None and landing.open and landing.spec.sealed and landing.has(number)
+
+    async def read_chunk(self, ref: ShardRef, number: int) -> list[bytes]:
+        """A chunk that is `present`, in pieces that follow each other. Raises OSError."""
+        known = self._need(ref.model)
+        offset = number * CHUNK_BYTES
+        size = min(CHUNK_BYTES, known.manifest.shards[ref.index].size_bytes - offset)
+
+        def work() -> list[bytes]:
+            places = pieces(known.files[ref.index].runs, offset, size)
+
+            def read(path: Path) -> list[bytes]:
+                found = [self._disk.read_range_now(path, at, count) for at, _, count in places]
+                if sum(map(len, found)) != size:
+                    raise OSError(f"{path.name} ends within chunk {number}")
+                return found
+
+            if ref.index in self._held.get(ref.model, ()):
+                return read(self.path(ref))
+            try:
+                return read(self._partial(ref))
+            except FileNotFoundError:  # it has got its final name just now
+                return read(self.path(ref))
+
+        return await asyncio.to_thread(work)
 
     async def read_payload(self, ref: ShardRef, offset: int, size: int) -> bytes:
         """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short."""
@@ -206,7 +256,7 @@ class ShardStorage:
         self._held.get(ref.model, set()).discard(ref.index)
         async with self._opening:
             await self._end_landing(ref)
-            gone = [await self._disk.remove(path) for path in (self.path(ref), self._bitmap(ref), self._partial(ref))]
+            gone = [await self._disk.remove(path) for path in (self.path(ref), self._journal(ref), self._partial(ref))]
         return any(gone)
 
     async def find_lost(self) -> list[ShardRef]:
@@ -227,6 +277,10 @@ class ShardStorage:
             if ref.model == model:
                 landing.give_up()
 
+    def expected_hash(self, ref: ShardRef) -> str:
+        """Of the whole payload, as the catalogue knows it now; empty when nobody has read it yet."""
+        return self._need(ref.model).manifest.shards[ref.index].blake3
+
     def committed(self, ref: ShardRef) -> None:
         """For `Landing` alone."""
         self._held.setdefault(ref.model, set()).add(ref.index)
@@ -242,15 +296,15 @@ class ShardStorage:
     def _partial(self, ref: ShardRef) -> Path:
         return self.path(ref).with_suffix(".gguf.partial")
 
-    def _bitmap(self, ref: ShardRef) -> Path:
-        return self.path(ref).with_suffix(".chunks")
+    def _journal(self, ref: ShardRef) -> Path:
+        return self.path(ref).with_suffix(".journal")
 
 
 class Landing:
     """One shard on its way to its final name.
 
     Whatever is done in a thread is waited for, also by a caller who is cancelled: nothing writes behind the back of whoever
-    opens or deletes these files next.
+    opens or deletes these files next. Two writers may work on different chunks at the same time, never on one.
     """
 
     def __init__(
@@ -261,77 +315,165 @@ class Landing:
         spec: ShardSpec,
         file: ShardFile,
         partial: Path,
-        bitmap_path: Path,
-        tag: bytes,
-        bitmap: bytearray,
+        journal: BlockJournal,
     ) -> None:
         self._storage, self._disk, self.ref, self.spec, self._file = storage, disk, ref, spec, file
-        self._partial, self._bitmap_path, self._tag, self._bitmap = partial, bitmap_path, tag, bitmap
-        self._saving = asyncio.Lock()
+        self._partial, self._journal = partial, journal
+        self._hashed: str | None = None
         self._given_up = False
         self._working: set[asyncio.Future[None]] = set()
 
+    @property
+    def block_bytes(self) -> int:
+        return self._journal.block_bytes
+
     def missing(self) -> list[int]:
         """Chunk numbers that are not on the disk yet, ascending."""
-        return [number for number, present in enumerate(self._bitmap) if not present]
+        return sorted({number // BLOCKS_PER_CHUNK for number in self._journal.missing()})
+
+    def missing_blocks(self, chunk: int) -> list[int]:
+        """Block numbers, counted over the whole shard, ascending."""
+        return [number for number in self._blocks(chunk) if not self._journal.has(number)]
+
+    def has(self, chunk: int) -> bool:
+        """It is on the disk, and verified if its hash is known."""
+        return all(self._journal.has(number) for number in self._blocks(chunk))
+
+    @property
+    def open(self) -> bool:
+        """Somebody may still write."""
+        return not self._given_up
 
     @property
     def done_bytes(self) -> int:
-        return sum(self.chunk_size(number) for number, present in enumerate(self._bitmap) if present)
+        return self._journal.done_bytes
 
     def chunk_size(self, number: int) -> int:
         return min(CHUNK_BYTES, self.spec.size_bytes - number * CHUNK_BYTES)
+
+    def block_size(self, number: int) -> int:
+        return self._journal.size(number)
 
     async def write_chunk(self, number: int, data: bytes | memoryview) -> None:
         """Verify a chunk and put it in its place. Raises ChunkMismatch; OSError of the disk."""
 
         def work() -> None:
-            if len(data) != self.chunk_size(number) or blake3.blake3(data).hexdigest() != self.spec.chunk_blake3[number]:
-                raise ChunkMismatch(f"chunk {number} of shard {self.ref.index} of {self.ref.model} has the wrong hash")
+            if len(data) != self.chunk_size(number) or (
+                self.spec.sealed and blake3.blake3(data).hexdigest() != self.spec.chunk_blake3[number]
+            ):
+                raise self._mismatch(number)
             view = memoryview(data)
-            for at, start, count in pieces(self._file.runs, number * CHUNK_BYTES, len(data)):
-                self._disk.write_range_now(self._partial, at, view[start : start + count])
-            self._disk.sync_now(self._partial)
+            self._write_now(number * CHUNK_BYTES, view)
+            for block in self._blocks(number):
+                at = block * self.block_bytes - number * CHUNK_BYTES
+                self._journal.record_now(block, (view[at : at + self.block_size(block)],))
 
         await self._on_disk(work)
-        self._bitmap[number] = 1
-        async with self._saving:  # the bitmap may lag behind the bytes, never run ahead of them
-            bitmap = self._tag + bytes(self._bitmap)
-            await self._on_disk(lambda: self._disk.write_atomic_now(self._bitmap_path, bitmap))
+
+    async def write_block(
+        self, number: int, parts: Sequence[bytes | memoryview], *, confirm: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
+        """Put a whole block in its place, and verify its chunk when it is the last one of it.
+
+        `confirm` is asked about a chunk that has no hash to be verified with. Raises ChunkMismatch, and the chunk is missing
+        as a whole again; OSError of the disk; whatever `confirm` raises, and the block is missing.
+        """
+        chunk = number // BLOCKS_PER_CHUNK
+        data = b"".join(parts)
+        assert len(data) == self.block_size(number), f"block {number} of {len(data)} bytes"
+        last = self.missing_blocks(chunk) == [number]
+
+        def work() -> None:
+            self._write_now(number * self.block_bytes, memoryview(data))
+            if last and self.spec.sealed:
+                whole = self._storage.read_payload_now(
+                    self._partial, self._file, chunk * CHUNK_BYTES, self.chunk_size(chunk)
+                )
+                if blake3.blake3(whole).hexdigest() != self.spec.chunk_blake3[chunk]:
+                    self._journal.forget_now(self._blocks(chunk))
+                    raise self._mismatch(chunk)
+            if not last or self.spec.sealed or confirm is None:
+                self._journal.record_now(number, (data,))
+
+        await self._on_disk(work)
+        if last and not self.spec.sealed and confirm is not None:
+            if not await confirm():
+                await self.forget(chunk)
+                raise self._mismatch(chunk)
+            await self._on_disk(lambda: self._journal.record_now(number, (data,)))
+
+    async def read_chunk(self, number: int) -> bytes:
+        """A chunk that has arrived. Raises OSError."""
+        return await asyncio.to_thread(
+            self._storage.read_payload_now, self._partial, self._file, number * CHUNK_BYTES, self.chunk_size(number)
+        )
+
+    async def forget(self, chunk: int) -> None:
+        """It turned out to be wrong: fetch it again. Raises OSError."""
+        await self._on_disk(lambda: self._journal.forget_now(self._blocks(chunk)))
+
+    async def hash(self) -> PayloadHash:
+        """Of what lies there, all of it: what its seal is made of. Raises OSError."""
+        assert not self.missing(), "hashed before the last chunk"
+        hasher = PayloadHasher()
+        await self._on_disk(lambda: self._read_all(hasher.feed))
+        payload = hasher.finish()
+        self._hashed = payload.blake3
+        return payload
 
     async def commit(self) -> None:
         """All chunks are there: put the header in front, check the whole, give the final name.
 
-        Raises ChunkMismatch; OSError of the disk. Cancelled, it is done, or can be done again.
+        A shard that was not sealed when this landing was opened has to be now, see `hash`. Raises ChunkMismatch; OSError of
+        the disk. Cancelled, it is done, or can be done again.
         """
-
         named = False
+        expected = self._storage.expected_hash(self.ref)
 
         def work() -> None:
             nonlocal named
             self._disk.write_range_now(self._partial, 0, self._file.header)
             for at, data in self._file.tail:
                 self._disk.write_range_now(self._partial, at, data)
-            hasher = blake3.blake3()
-            for offset in range(0, self.spec.size_bytes, CHUNK_BYTES):
-                self._go_on()
-                size = min(CHUNK_BYTES, self.spec.size_bytes - offset)
-                hasher.update(self._storage.read_payload_now(self._partial, self._file, offset, size))
-            if hasher.hexdigest() != self.spec.blake3:
-                self._disk.remove_now(self._bitmap_path)
+            hashed = self._hashed
+            if hashed is None:
+                hasher = blake3.blake3()
+                self._read_all(hasher.update)
+                hashed = hasher.hexdigest()
+            if hashed != expected:
+                self._journal.remove_now()
                 self._disk.remove_now(self._partial)
                 raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
             self._go_on()
             self._disk.rename_now(self._partial, self._storage.path(self.ref))
             named = True
-            self._disk.remove_now(self._bitmap_path)
+            self._journal.remove_now()
 
         assert not self.missing(), "commit before the last chunk"
+        assert expected, "commit of a shard without a seal"
         try:
             await self._on_disk(work)
         finally:
             if named:  # also when the caller was cancelled too late
                 self._storage.committed(self.ref)
+
+    def _read_all(self, take: Callable[[bytes], object]) -> None:
+        """The payload, piece by piece, in its order."""
+        for offset in range(0, self.spec.size_bytes, self.block_bytes):  # a block: it stays in the processor's cache
+            self._go_on()
+            size = min(self.block_bytes, self.spec.size_bytes - offset)
+            take(self._storage.read_payload_now(self._partial, self._file, offset, size))
+
+    def _blocks(self, chunk: int) -> range:
+        first = chunk * BLOCKS_PER_CHUNK
+        return range(first, min(first + BLOCKS_PER_CHUNK, self._journal.count))
+
+    def _write_now(self, offset: int, view: memoryview) -> None:
+        for at, start, count in pieces(self._file.runs, offset, len(view)):
+            self._disk.write_range_now(self._partial, at, view[start : start + count])
+
+    def _mismatch(self, chunk: int) -> ChunkMismatch:
+        return ChunkMismatch(f"chunk {chunk} of shard {self.ref.index} of {self.ref.model} has the wrong hash")
 
     def give_up(self) -> None:
         """Nothing more is written, apart from what is being written now."""
@@ -364,11 +506,6 @@ class Landing:
         self._working.discard(future)
         if not future.cancelled():
             future.exception()  # read, also when nobody waits any more
-
-
-def _tag(manifest: Manifest) -> bytes:
-    """What a bitmap belongs to: the layout and the bytes, since two files may share the one and not the other."""
-    return bytes.fromhex(manifest.layout) + blake3.blake3("".join(one.blake3 for one in manifest.shards).encode()).digest(16)
 
 
 def pieces(runs: Iterable[Run], offset: int, size: int) -> list[tuple[int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarmd.domain.ids import ModelId
@@ -18,19 +19,23 @@ class AcquisitionRow:
     """Unix seconds."""
     shards: tuple[int, ...]
     """Sorted; empty: not chosen yet."""
+    place: int = 0
+    """In the queue; 0 is the first."""
+    paused: bool = False
 
 
 async def read_acquisitions(db: Database) -> tuple[AcquisitionRow, ...]:
-    """The oldest first."""
+    """In the order of the queue."""
     shards: dict[str, list[int]] = {}
     for model, shard in await db.fetch_all("SELECT model, shard FROM acquisition_shards ORDER BY model, shard"):
         shards.setdefault(model, []).append(shard)
     return tuple(
         AcquisitionRow(
-            model=ModelId(model), trigger=trigger, started_at=started_at, shards=tuple(shards.get(model, ()))
+            model=ModelId(model), trigger=trigger, started_at=started_at, shards=tuple(shards.get(model, ())), place=place,
+            paused=bool(paused),
         )
-        for model, trigger, started_at in await db.fetch_all(
-            "SELECT model, triggered_by, started_at FROM acquisitions ORDER BY started_at, model"
+        for model, trigger, started_at, place, paused in await db.fetch_all(
+            "SELECT model, triggered_by, started_at, place, paused FROM acquisitions ORDER BY place, started_at, model"
         )
     )
 
@@ -39,11 +44,18 @@ async def write_acquisition(tx: Transaction, row: AcquisitionRow) -> None:
     """Replaces what was there for this model."""
     await forget_acquisition(tx, row.model)
     await tx.execute(
-        "INSERT INTO acquisitions (model, triggered_by, started_at) VALUES (?, ?, ?)",
-        (row.model, row.trigger, row.started_at),
+        "INSERT INTO acquisitions (model, triggered_by, started_at, place, paused) VALUES (?, ?, ?, ?, ?)",
+        (row.model, row.trigger, row.started_at, row.place, row.paused),
     )
     await tx.execute_many(
         "INSERT INTO acquisition_shards (model, shard) VALUES (?, ?)", [(row.model, shard) for shard in row.shards]
+    )
+
+
+async def write_places(tx: Transaction, order: Sequence[ModelId]) -> None:
+    """The order of the queue; models that are not in the table do not matter."""
+    await tx.execute_many(
+        "UPDATE acquisitions SET place = ? WHERE model = ?", [(place, model) for place, model in enumerate(order)]
     )
 
 

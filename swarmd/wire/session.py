@@ -349,19 +349,18 @@ class Session:
         if length != MAX_FRAME_PAYLOAD or length > size:
             raise FrameError(f"a first frame of {length} bytes for a message of {size}")
         stream.incoming = Incoming(
-            opens=opens, code=code, last=last, meta_length=meta_length, cost=cost, left=size - length, first=payload
+            opens=opens, code=code, last=last, meta_length=meta_length, cost=cost, size=size, first=payload
         )
 
     def _message_goes_on(self, stream: Stream, payload: memoryview) -> None:
         incoming = stream.incoming
         if incoming is None or len(payload) != min(incoming.left, MAX_FRAME_PAYLOAD):
             raise FrameError(f"{len(payload)} bytes that no message of stream {stream.id} asked for")
-        incoming.parts.append(payload)
-        incoming.left -= len(payload)
+        incoming.add(payload)
         if incoming.left:
             return
         stream.incoming = None
-        whole = memoryview(b"".join(incoming.parts))
+        whole = incoming.body.toreadonly()
         body = HEAD.size + incoming.meta_length
         message = Message(incoming.code, whole[HEAD.size : body], whole[body:], incoming.cost)
         self._message_ends(stream, message, opens=incoming.opens, last=incoming.last)

@@ -37,19 +37,18 @@ async def test_policy_of_a_model(rim: Rim) -> None:
     ("path", "body", "field"),
     [
         (POLICY, {"max_shards": -1}, "max_shards"), (POLICY, {"max_shards": 2**32}, "max_shards"),
-        (POLICY, {"enabled": "yes"}, "enabled"), (POLICY, {"prune": True}, None),
-        (LOCK, {"locked": 1}, "locked"), (LOCK, {}, None),
+        (POLICY, {"enabled": "yes"}, "enabled"), (POLICY, {"prune": True}, "prune"),
+        (LOCK, {"locked": 1}, "locked"), (LOCK, {}, "locked"),
         (SCHEDULE, {"reduced_hours_start": 24}, "reduced_hours_start"),
         (SCHEDULE, {"reduced_hours_end": -1}, "reduced_hours_end"),
         (SCHEDULE, {"reduced_contribution": "none"}, "reduced_contribution"),
         (SCHEDULE, {"prune_aggressiveness": "wild"}, "prune_aggressiveness"),
     ],
 )  # fmt: skip
-async def test_bad_input_names_the_field(rim: Rim, path: str, body: dict[str, Any], field: str | None) -> None:
+async def test_bad_input_names_the_field(rim: Rim, path: str, body: dict[str, Any], field: str) -> None:
     status, found = await fetch(rim, "PUT", path, json=body)
     assert status == 400
     assert found["error"]["param"] == field
-    assert field is not None or next(iter(body), "locked") in found["error"]["message"]
     assert rim.autopilot.policies == {} and rim.autopilot.locks == set() and rim.autopilot.hours == Schedule()
 
 

@@ -10,10 +10,14 @@ from swarmd.discovery.join import Joiner
 from swarmd.economy.census import Census
 from swarmd.inference.workers import Workers
 from swarmd.peers.links import Links
+from swarmd.shards.desk import ShardDesk
+from swarmd.shards.hub_desk import HubDesk
 from swarmd.shards.registry import Registry
 
 PAIRS = [
     (ports.Models, Registry),
+    (ports.Downloads, ShardDesk),
+    (ports.HubDesk, HubDesk),
     (ports.Memory, Workers),
     (ports.Peers, Links),
     (ports.Census, Census),

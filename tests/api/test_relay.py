@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET
 
 from swarmd.api.relay import ROWS, SILENT, activity
 from swarmd.domain import events
@@ -28,7 +29,12 @@ SAMPLES: list[Fact] = [
     events.PeerDisconnected(node=PEER, reason="timeout"),
     events.ModelDiscovered(model=MODEL, name="Tiny"),
     events.ModelRemoved(model=MODEL),
+    events.HubProbeStarted(repo_id="owner/name", filename="tiny.Q8_0.gguf"),
+    events.DownloadStarted(model=MODEL, shards=(0, 1), hub=True),
+    events.DownloadProgressed(model=MODEL, percent=25),
+    events.DownloadEnded(model=MODEL, state="complete"),
     events.ShardDownloadStarted(shard=REF, source=PEER),
+    events.ShardDownloadStarted(shard=REF, source=None),
     events.ShardStored(shard=REF, size_bytes=1, source=PEER),
     events.ShardRejected(shard=REF, source=PEER, reason="hash"),
     events.ShardDropped(shard=REF),
@@ -93,6 +99,34 @@ def test_outcomes_tell_kinds_apart() -> None:
     assert finished == {"stop": "inference_completed", "failed": "inference_failed", "cancelled": "inference_completed"}
     assert kind(events.ShardStored(shard=REF, size_bytes=1, source=None)) == "shard_verified"
     assert kind(events.ShardStored(shard=REF, size_bytes=1, source=NodeId("d" * 64))) == "shard_p2p_complete"
+    assert kind(events.ShardStored(shard=REF, size_bytes=1, source=None, hub=True)) == "shard_download_complete"
+
+
+@pytest.mark.parametrize(
+    ("state", "hub", "kind", "toast"),
+    [
+        ("complete", False, "model_download_complete", "success"),
+        ("complete", True, "hf_download_complete", "success"),
+        ("failed", False, "shard_download_failed", "error"),
+        ("failed", True, "hf_download_failed", "error"),
+        ("cancelled", True, "download_cancelled", "info"),
+    ],
+)
+def test_how_a_download_ended(state: str, hub: bool, kind: str, toast: str) -> None:
+    reason = "the hub hung up" if state == "failed" else None
+    said = activity(events.DownloadEnded(model=MODEL, state=state, reason=reason, hub=hub), now=0.0)
+    assert said is not None
+    assert (said.kind, said.toast_level, said.model_id) == (kind, toast, MODEL)
+    assert (reason or "tiny-q8") in said.message
+    assert said.detail_str == (UNSET if reason is None else reason)
+
+
+def test_a_download_speaks_at_its_start_and_murmurs_at_its_quarters() -> None:
+    started = activity(events.DownloadStarted(model=MODEL, shards=(0, 1), hub=False), now=0.0)
+    quarter = activity(events.DownloadProgressed(model=MODEL, percent=25), now=0.0)
+    assert started is not None and quarter is not None
+    assert ("2 shards" in started.message, started.toast_level) == (True, "info")
+    assert (quarter.detail_num, quarter.toast_level) == (25, None)
 
 
 def test_a_burnt_short_code_is_a_warning_and_a_cancelled_one_is_none() -> None:

@@ -24,7 +24,7 @@ EXAMPLES: dict[str, object] = {
     "needed_bytes": 1, "free_bytes": 0, "prompt_tokens": 9, "context_tokens": 8, "reason": "because", "expired_at": 0.0,
     "tried": (), "network": "c" * 64, "how": "crashed", "given": True, "retry_after_s": 2.5, "limit_bytes": 1,
     "above": None, "method": "GET", "allowed": ("PUT",), "request": RequestId("r"),
-    "remedy": "do this", "expected": NodeId("b" * 64), "where": "there",
+    "repo_id": "owner/name", "has_token": False, "remedy": "do this", "expected": NodeId("b" * 64), "where": "there",
 }  # fmt: skip
 
 
@@ -76,6 +76,16 @@ def test_who_should_come_back_is_told_when() -> None:
     assert replies.reply_to(replies.TooManyRequests(retry_after_s=0.2)).headers["retry-after"] == "1"
     assert replies.reply_to(replies.TooManyRequests(retry_after_s=12.1)).headers["retry-after"] == "13"
     assert "retry-after" not in replies.reply_to(example(refusals.NoCoverage)).headers
+    hub = refusals.HubFailed(what="the hub has had enough of this address", retry_after_s=29.2)
+    assert (replies.reply_to(hub).headers["retry-after"], hub.sentence[-17:]) == ("30", "try again in 30 s")
+    assert "retry-after" not in replies.reply_to(refusals.HubFailed(what="the hub does not answer")).headers
+
+
+def test_what_the_hub_hides_is_told_with_a_remedy() -> None:
+    nobody, stranger = (refusals.HubForbidden(repo_id="a/b", has_token=has) for has in (False, True))
+    assert "HF_TOKEN" in nobody.sentence and "HF_TOKEN" not in stranger.sentence
+    assert all("accept its terms" in one.sentence and "a/b" in one.sentence for one in (nobody, stranger))
+    assert replies.reply_to(nobody).status == 502
 
 
 def test_unreadable_bodies_name_the_place() -> None:

@@ -37,6 +37,12 @@ PUT /api/admin/schedule
 GET /api/admin/models/{model}/auto-manage
 PUT /api/admin/models/{model}/auto-manage
 PUT /api/admin/models/{model}/shards/{index}/lock
+GET /api/admin/hf/search
+GET /api/admin/hf/probe
+POST /api/admin/hf/download-shards
+GET /api/admin/hf/source/{model}
+GET /api/admin/downloads
+POST /api/admin/downloads/{model}/cancel
 GET /api/admin/version
 GET /api/admin/network-code
 GET /api/admin/network-map
@@ -51,6 +57,9 @@ GET /api/admin/links
 GET /api/admin/members
 POST /api/admin/members/{node}/revoke
 POST /api/admin/models
+POST /api/admin/downloads/{model}/pause
+POST /api/admin/downloads/{model}/resume
+PUT /api/admin/downloads/{model}/place
 GET /api/admin/models/{model}/pipeline-plan
 POST /api/admin/invites
 GET /api/admin/invites
@@ -68,7 +77,8 @@ POST /v1/completions
 GET /v1/models
 GET /v1/models/{id}
 """
-KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "network-map", "ws")
+KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "network-map", "ws",
+                        "hf/search", "hf/probe", "hf/source/{model}", "downloads")  # fmt: skip
 
 
 def listed(text: str) -> set[str]:

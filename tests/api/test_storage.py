@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from swarmd.domain.refusals import Busy, NotFound
-from tests.fakes.rim import PEER, SPREAD, TINY, Rim, acquisition, keyed, no_coverage
+from swarmd.domain.hub import ModelOrigin
+from swarmd.domain.refusals import Busy, HubFailed, NotFound
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, Rim, acquisition, hub_source, keyed, model_view, no_coverage
 
 
 async def fetch(rim: Rim, method: str, path: str, **more: Any) -> tuple[int, Any]:
@@ -42,6 +44,32 @@ async def test_download_variants(rim: Rim) -> None:
     status, found = await fetch(rim, "POST", f"/api/admin/models/{SPREAD}/shards/1/download")
     assert status == 400, "the seed: no peers and no source"
     assert "Hugging Face" in found["error"]["message"]
+
+
+async def test_what_no_peer_has_may_be_on_the_hub(rim: Rim) -> None:
+    path = f"/api/admin/models/{SPREAD}/shards/1/download"
+    there = {
+        "status": "use_hf", "model_id": SPREAD, "shard_index": 1, "source": "huggingface", "repo_id": "owner/Tiny-GGUF",
+        "filename": "tiny.Q4_K_M.gguf",
+    }  # fmt: skip
+    view = rim.models.known[SPREAD] = model_view(SPREAD, (OWN,), ())
+    assert (await fetch(rim, "POST", path))[0] == 400
+    rim.hub.says = HubFailed(what="the hub does not answer")
+    assert (await fetch(rim, "POST", path))[0] == 400, "no source is known, whatever the reason"
+    rim.hub.says = None
+    rim.hub.origins[SPREAD] = ModelOrigin(model=SPREAD, repo_id="owner/Tiny-GGUF", filename="tiny.Q4_K_M.gguf")
+    assert await fetch(rim, "POST", path) == (200, there)
+    assert SPREAD not in rim.desk.running, "nothing is begun"
+    rim.hub.origins.clear()
+    assert view.manifest is not None
+    rim.models.known[SPREAD] = replace(view, manifest=replace(view.manifest, source=hub_source()))
+    asked = len(rim.hub.asked)
+    assert await fetch(rim, "POST", path) == (200, there)
+    assert len(rim.hub.asked) == asked, "its manifest says it"
+    # A holder that went away between the two looks.
+    rim.models.known[SPREAD] = replace(model_view(SPREAD, (OWN,), (PEER,)), manifest=rim.models.known[SPREAD].manifest)
+    rim.desk.says = no_coverage()
+    assert await fetch(rim, "POST", path) == (200, there)
 
 
 async def test_shard_storage(rim: Rim) -> None:

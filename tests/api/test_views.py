@@ -12,9 +12,19 @@ from swarmd.api import views
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
 from swarmd.domain.regions import RegionView
-from swarmd.domain.shards import Acquisition
 from swarmd.economy.census import by_region
-from tests.fakes.rim import OWN, PEER, SPREAD, TINY, FakeMachine, FakePeers, FakePipeline, acquisition, model_view
+from tests.fakes.rim import (
+    OWN,
+    PEER,
+    SPREAD,
+    TINY,
+    FakeMachine,
+    FakePeers,
+    FakePipeline,
+    acquisition,
+    hub_source,
+    model_view,
+)
 
 NOW = 1_700_000_000.0
 
@@ -81,11 +91,32 @@ def test_holders_are_counted_whole_and_shown_up_to_32() -> None:
     assert (row.holders, len(row.holder_ids)) == (40, 32)
 
 
-def test_a_download_that_stands_still_has_no_end_in_sight() -> None:
-    still: Acquisition = replace(acquisition(SPREAD), bytes_per_second=0.0)
-    assert views.download_row(still, name="x").eta_secs is None
-    empty: Acquisition = replace(still, transfers=(), state="awaiting_manifest")
-    assert views.download_row(empty, name="x").overall_pct == 0.0
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [("queued", "downloading"), ("paused", "downloading"), ("failed", "failed"), ("cancelled", None), ("complete", None)],
+)
+def test_the_contract_s_words_of_an_acquisition(state: str, word: str | None) -> None:
+    view = replace(model_view(SPREAD, (OWN,), ()), acquisition=acquisition(SPREAD, state=state))
+    assert views.model_row(view, node=OWN).acquisition == word
+
+
+def test_where_the_bytes_of_an_acquisition_come_from() -> None:
+    one = acquisition(SPREAD)
+    assert views.acquisition_status(one).source == "peers"
+    from_hub = replace(one, transfers=(replace(one.transfers[0], hub=True, source=None),))
+    assert views.acquisition_status(from_hub).source == "huggingface"
+    progress = views.model_row(replace(model_view(SPREAD, (OWN,)), acquisition=from_hub), node=OWN).acquisition_progress
+    assert progress is not None and progress.source == "huggingface"
+
+
+def test_a_model_of_the_hub_says_where() -> None:
+    view = model_view(SPREAD, (OWN,))
+    assert view.manifest is not None
+    row = views.model_row(view, node=OWN)
+    assert (row.hf_source, row.probed) == (None, False)
+    row = views.model_row(replace(view, manifest=replace(view.manifest, source=hub_source())), node=OWN)
+    assert row.probed and row.hf_source is not None
+    assert (row.hf_source.repo_id, row.hf_source.filename) == ("owner/Tiny-GGUF", "tiny.Q4_K_M.gguf")
 
 
 def test_the_contract_s_sample_of_a_network_map() -> None:
@@ -117,7 +148,7 @@ def test_of_many_gaps_a_tick_says_the_first() -> None:
     gaps = tuple(ModelId(f"m{number:04}") for number in range(1000))
     census = {"DE": RegionView(nodes=1, holders={}, demand={}, gaps=gaps, targets={})}
     stats = views.live_stats(
-        uptime_s=1.0, counters=FakePipeline(), peers=[], acquisitions=[], names={}, hardware=FakeMachine().snapshot(),
+        uptime_s=1.0, counters=FakePipeline(), peers=[], downloads=[], hardware=FakeMachine().snapshot(),
         region="DE", census=census,
     )  # fmt: skip
     assert stats.region_coverage_gaps == {"DE": [*gaps[: views.GAPS_SHOWN]]}

@@ -13,7 +13,7 @@ from swarmd.cli.client import NodeClient, Turn
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Place
 from swarmd.domain.refusals import Busy
-from tests.fakes.rim import KEY, TINY, FakeDesk, Rim, failed, no_coverage, running, script
+from tests.fakes.rim import KEY, REPO, TINY, FakeDesk, Rim, failed, no_coverage, running, script
 
 TURNS = [Turn(role="user", content="Hi")]
 
@@ -50,6 +50,12 @@ async def test_everything_that_is_asked_is_understood(tmp_path: Path) -> None:
         assert (await node.fetch_shard(TINY, 0)).status == "already_local"
         assert (await node.acquisition(TINY)).state == "downloading"
         assert (await node.delete_shard(TINY, 0)).shard_index == 0
+        assert [row.repo_id for row in await node.search_hub("a b/c&d")] == [REPO]
+        assert rim.hub.asked == [("search", "a b/c&d")]
+        assert (await node.probe_hub(REPO, "x/tiny.gguf")).filename == "x/tiny.gguf"
+        assert (await node.download_shards(REPO, "tiny.gguf", shards=(1, 0))).shards == [0, 1]
+        assert (await node.downloads()).total == 2
+        assert (await node.change_download("tiny", "pause")).status == "paused"
         assert (await node.unload(TINY)).estimated_freed_mb > 0
         assert (await node.remove_model(TINY)).files_removed == 5
         assert (await node.settings())["shard_size_mb"] == 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import Acquisition
 from tests.cli.conftest import Cli
-from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, model_view, no_coverage
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, hub_source, model_view, no_coverage
 
 
 def test_the_list_says_what_can_answer(cli: Cli) -> None:
@@ -21,6 +22,18 @@ def test_the_list_says_what_can_answer(cli: Cli) -> None:
     assert "yes, alone" in rows["tiny-q8"] and "2/2" in rows["tiny-q8"]
     assert "yes, with others" in rows["spread-q8"] and "1/2" in rows["spread-q8"]
     assert "no, nobody has shard 1" in rows["gone-q8"]
+
+
+def test_the_list_says_where_models_are_from_and_how_far_they_are(cli: Cli) -> None:
+    view = cli.rim.models.known[SPREAD]
+    assert view.manifest is not None
+    cli.rim.models.known[SPREAD] = replace(view, manifest=replace(view.manifest, source=hub_source()))
+    cli.rim.desk.running[SPREAD] = acquisition(SPREAD)
+    rows = {line.split()[0]: line for line in cli("models").stdout.splitlines()}
+    assert "Pinned" in rows["tiny-q8"] and "a file" in rows["tiny-q8"] and "loaded" in rows["tiny-q8"]
+    assert "owner/Tiny-GGUF" in rows["spread-q8"] and "downloading, 40 %" in rows["spread-q8"]
+    cli.rim.desk.running[SPREAD] = acquisition(SPREAD, state="failed")
+    assert "failed" in cli("model", "list").stdout
 
 
 def test_the_list_for_programs_and_when_it_is_empty(cli: Cli) -> None:

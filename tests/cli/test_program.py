@@ -11,8 +11,8 @@ from swarmd import __version__
 from swarmd.cli.program import installed, program
 
 COMMANDS = (
-    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "model", "autopilot", "lock", "unlock",
-    "doctor", "version",
+    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
+    "unlock", "search", "get", "downloads", "doctor", "version",
 )  # fmt: skip
 
 
@@ -21,6 +21,8 @@ def test_help_lists_every_command() -> None:
     assert all(f" {command} " in shown for command in COMMANDS)
     models = CliRunner().invoke(program(), ["model", "--help"]).stdout
     assert all(f" {command} " in models for command in ("add", "list", "fetch", "remove"))
+    queue = CliRunner().invoke(program(), ["downloads", "--help"]).stdout
+    assert all(f" {command} " in queue for command in ("pause", "resume", "cancel")) and "What is being fetched" in queue
 
 
 def test_version() -> None:

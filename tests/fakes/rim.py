@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -43,7 +44,8 @@ from swarmd.domain.autopilot import (
 )
 from swarmd.domain.autopilot import Gate as Gate_
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
-from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef
+from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeView, RankedRepo
+from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef, model_slug
 from swarmd.domain.membership import (
     InviteId,
     InviteState,
@@ -70,6 +72,7 @@ OWN = NodeId("a" * 64)
 PEER = NodeId("b" * 64)
 TINY = ModelId("tiny-q8")
 SPREAD = ModelId("spread-q8")
+REPO = "owner/Tiny-GGUF"
 LAN_CLIENT = "192.168.7.9"
 
 
@@ -159,6 +162,27 @@ class FakeDesk:
     def acquisitions(self) -> tuple[Acquisition, ...]:
         return tuple(self.running.values())
 
+    async def cancel(self, model: ModelId) -> Refusal | None:
+        return await self._changed(model, "cancelled")
+
+    async def pause(self, model: ModelId) -> Refusal | None:
+        return await self._changed(model, "paused")
+
+    async def resume(self, model: ModelId) -> Refusal | None:
+        return await self._changed(model, "downloading")
+
+    async def move(self, model: ModelId, place: int) -> Refusal | None:
+        if model not in self.running:
+            return NotFound(what=f"nothing is being fetched for {model}")
+        self.running[model] = replace(self.running[model], place=min(place, len(self.running) - 1))
+        return None
+
+    async def _changed(self, model: ModelId, state: str) -> Refusal | None:
+        if model not in self.running or self.running[model].state in ("complete", "failed", "cancelled"):
+            return NotFound(what=f"nothing is being fetched for {model}")
+        self.running[model] = replace(self.running[model], state=state)
+        return None
+
     async def delete_model(self, model: ModelId) -> int | Refusal:
         await self.finish.wait()
         if model not in (TINY, SPREAD):
@@ -171,6 +195,63 @@ class FakeDesk:
 
     async def rescan(self) -> tuple[ModelId, ...]:
         return (TINY,)
+
+
+def hub_source(*, repo_id: str = REPO, filename: str = "tiny.Q4_K_M.gguf") -> HubSource:
+    part = HubPart(filename=filename, size_bytes=10_000_000, sha256=None, data_offset=1000, virtual_offset=1000)
+    return HubSource(repo_id=repo_id, commit="c" * 40, parts=(part,))
+
+
+def ranked(repo_id: str = REPO, *, score: float = 50.0, fit: float = 1.0, fits_swarm: bool = True) -> RankedRepo:
+    variants = tuple(
+        HubVariant(filename=f"tiny.{quant}.gguf", size_bytes=size, quant=quant)
+        for quant, size in (("Q2_K", 400_000_000), ("Q4_K_M", 668_000_000), ("Q8_0", 1_100_000_000))
+    )
+    return RankedRepo(
+        repo=HubRepo(repo_id=repo_id, downloads=50_000, likes=120, variants=variants, tags=("chat",)),
+        recommended="Q4_K_M", recommended_filename="tiny.Q4_K_M.gguf", fits_vram=fit >= 0.6, fits_boomerang=fit >= 0.6,
+        fits_shard=fit >= 0.6, fits_swarm=fits_swarm, est_shard_bytes=334_000_000, est_boomerang_bytes=801_600_000,
+        replicas=2, score=score, quality=0.671, fit=fit, demand=1.2, size=0.917, cta="needs_more_hosts",
+    )  # fmt: skip
+
+
+class FakeHub:
+    """As `shards.hub_desk.HubDesk`; what it fetches is in progress at `desk`."""
+
+    def __init__(self, desk: FakeDesk) -> None:
+        self._desk = desk
+        self.says: Refusal | None = None
+        self.asked: list[tuple[Any, ...]] = []
+        self.found: list[RankedRepo] = [ranked()]
+        self.origins: dict[ModelId, ModelOrigin] = {}
+        self.supported = True
+
+    async def search(self, query: str) -> Sequence[RankedRepo] | Refusal:
+        self.asked.append(("search", query))
+        return self.says or self.found
+
+    async def probe(self, repo_id: str, filename: str) -> ProbeView | Refusal:
+        self.asked.append(("probe", repo_id, filename))
+        return self.says or ProbeView(
+            model=model_slug(filename), source=hub_source(repo_id=repo_id, filename=filename), total_bytes=668_000_000,
+            header_bytes=1_700_000, shard_count=2 if self.supported else 0,
+            architecture="llama" if self.supported else "rwkv", architecture_supported=self.supported,
+            reason=None if self.supported else "this node runs llama and qwen2, not rwkv", replicas=1,
+        )  # fmt: skip
+
+    async def fetch(
+        self, repo_id: str, filename: str, *, shards: tuple[int, ...] | None, fair_share: bool, model: ModelId | None
+    ) -> Acquisition | Refusal:
+        self.asked.append(("fetch", repo_id, filename, shards, fair_share, model))
+        if self.says:
+            return self.says
+        named = model or model_slug(filename)
+        self._desk.running[named] = acquisition(named)
+        return self._desk.running[named]
+
+    async def origin(self, model: ModelId) -> ModelOrigin | Refusal:
+        self.asked.append(("origin", model))
+        return self.says or self.origins.get(model) or NotFound(what=f"no source of model {model} is known")
 
 
 class FakeMemory:
@@ -480,6 +561,7 @@ class Rim:
         self.bus = EventBus()
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
+        self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
         self.codes = FakeCodes()
         self.members = FakeMembers()
@@ -528,7 +610,7 @@ class Rim:
             ),
             storage=StorageHandlers(
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
-                peers=self.peers, disk=Disk(), folder=self.folder,
+                peers=self.peers, disk=Disk(), folder=self.folder, hub=self.hub,
             ),
             network=NetworkHandlers(
                 peers=self.peers, codes=self.codes, joiner=self.joiner, census=FakeCensus(), trust=FakeTrust()
@@ -539,6 +621,7 @@ class Rim:
                 models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
             ),
             feed=self.feed,
+            downloads=DownloadHandlers(downloads=self.desk, hub=self.hub),
         )  # fmt: skip
 
     def set(self, path: str, value: bool | int | str) -> None:

@@ -12,6 +12,8 @@ from swarmd.domain.events import ShardDropped, ShardStored, ShortCodeEnded, Shor
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary
 from swarmd.inference.herald import (
+    APART_S,
+    AT_ONCE,
     COALESCE_S,
     DRIFT_S,
     HEARTBEAT_S,
@@ -162,10 +164,30 @@ async def test_a_storm_of_changes_stays_below_what_others_take(world: World) -> 
     scene = Scene(world)
     async with Supervisor("test", world=world) as supervisor:
         await supervisor.start(scene.herald())
-        for index in range(300):
+        for index in range(600):
             scene.shards = (index,)
             scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
             await asyncio.sleep(0.5)
-        assert len(scene.told) <= TELLS_BURST + 150 * TELLS_PER_S + 2
+        assert TELLS_BURST < len(scene.told) <= TELLS_BURST + 300 * TELLS_PER_S + 2
         await asyncio.sleep(1 / TELLS_PER_S + 1)
-        assert scene.told[-1].holdings[0].shards == (299,), "the newest state is told"
+        assert scene.told[-1].holdings[0].shards == (599,), "the newest state is told"
+
+
+@pytest.mark.looptime
+async def test_a_download_is_followed_from_second_to_second(world: World) -> None:
+    scene = Scene(world)
+    async with Supervisor("test", world=world) as supervisor:
+        await supervisor.start(scene.herald())
+        for index in range(TELLS_BURST - AT_ONCE):
+            scene.shards = tuple(range(index + 1))
+            scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
+            await asyncio.sleep(APART_S)
+            assert len(scene.told[-1].holdings[0].shards) >= index, "at most one shard late"
+        before = len(scene.told)
+        for index in range(100):
+            scene.shards = tuple(range(index + 1))
+            scene.bus.publish(ShardStored(shard=ShardRef(MODEL, index), size_bytes=1, source=None))
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(APART_S * 2)
+        assert scene.told[-1].holdings[0].shards == tuple(range(100))
+        assert len(scene.told) - before <= 2 / APART_S + AT_ONCE + 2, "many within seconds are told together"

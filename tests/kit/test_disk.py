@@ -112,3 +112,13 @@ def test_one_lock_one_holder_also_between_processes(tmp_path: Path) -> None:
         assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7
     with disk.locked(path):
         pass
+
+
+def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
+    parts = [bytes([n % 256]) * (n % 7) for n in range(2000)]
+    path = tmp_path / "file"
+    Disk().write_parts_now(path, 3, parts)
+    assert path.read_bytes() == bytes(3) + b"".join(parts)
+    Disk().write_parts_now(path, 0, [])
+    Disk().write_parts_now(path, 0, [b"", memoryview(b"ab")])
+    assert path.read_bytes()[:3] == b"ab\0"

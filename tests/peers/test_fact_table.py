@@ -183,11 +183,11 @@ def test_what_a_node_cannot_be_is_held_against_it_and_not_asked_for_again() -> N
 
 def test_a_node_that_says_something_new_without_end_is_heard_slowly() -> None:
     scene = Scene()
-    verdicts = [scene.hear(record(A, version, region=f"{version}")) for version in range(1, 40)]
+    verdicts = [scene.hear(record(A, version, region=f"{version}")) for version in range(1, RECORDS_BURST + 30)]
     assert verdicts.count(Verdict.NEWS) == RECORDS_BURST + 1 and set(verdicts) == {Verdict.NEWS, Verdict.LATER}
     assert scene.hear(record(B)) is Verdict.NEWS, "others are heard"
     scene.clock.seconds += 2 / RECORDS_PER_S
-    assert [scene.hear(record(A, version)) for version in (50, 51, 52)] == [Verdict.NEWS, Verdict.NEWS, Verdict.LATER]
+    assert [scene.hear(record(A, version)) for version in (100, 101, 102)] == [Verdict.NEWS, Verdict.NEWS, Verdict.LATER]
 
 
 def test_a_network_begins_with_nothing_known() -> None:

@@ -1,0 +1,123 @@
+"""Which blocks of a file that is being fetched are on the disk, written down so that a kill loses none of them.
+
+A sidecar file of a head and eight bytes for each block, big-endian:
+
+    magic 8 | boot 16 | tag 32 | size u64 | block u64 | sums 8 each, zeros where the block is missing
+
+The sum is the start of the block's BLAKE3. A block is written first and its sum after it, neither is synced. That order is
+what a kill leaves: the page cache outlives a process. A power cut may keep the one and lose the other, so a journal of
+another boot of the machine is believed only where the block on the disk has the sum that was written down. Syncing each
+block would make the same promise at the pace of the disk.
+
+Its methods work on the disk and belong in threads; a block is recorded by one writer at a time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import blake3
+
+from swarmd.kit.disk import Disk
+
+SUM_BYTES: Final = 8  # a wrong block passes with a chance of 2**-64, and the whole is hashed at its end
+BLOCKS_LIMIT: Final = 1 << 24  # 16 TiB in blocks of 1 MiB, and 128 MiB of sums
+
+_MAGIC: Final = b"swdjrnl1"
+_MISSING: Final = bytes(SUM_BYTES)
+_HEAD: Final = struct.Struct(">8s16s32sQQ")
+
+
+class BlockJournal:
+    """Owner of the sidecar. What it says of the file itself is only as good as the writes of whoever records."""
+
+    def __init__(self, disk: Disk, path: Path, *, tag: bytes, size_bytes: int, block_bytes: int) -> None:
+        """`tag`: 32 bytes of what the file is to become. Nothing is read or written yet."""
+        assert len(tag) == 32 and size_bytes > 0 and block_bytes > 0, f"{len(tag)} bytes, {size_bytes}, {block_bytes}"
+        self._disk, self._path, self._tag = disk, path, tag
+        self.size_bytes, self.block_bytes = size_bytes, block_bytes
+        self.count = -(-size_bytes // block_bytes)
+        assert self.count <= BLOCKS_LIMIT, f"a journal of {self.count} blocks"
+        self._sums = bytearray(SUM_BYTES * self.count)
+        self._boot = disk.boot_now()
+        self.done_bytes = 0
+
+    def load_now(self, read_block: Callable[[int], bytes]) -> bool:
+        """Take what an earlier run wrote down. False: nothing of it counts, and a new journal is begun.
+
+        `read_block` gives a block as it lies on the disk; it is asked only when the machine was started anew since, and
+        may raise OSError for a block that is not there. Raises OSError.
+        """
+        limit = _HEAD.size + len(self._sums)
+        try:
+            data = self._disk.read_bytes_now(self._path, limit=limit)
+        except OSError:  # none, or a longer one: not ours
+            data = b""
+        head = _HEAD.pack(_MAGIC, self._boot, self._tag, self.size_bytes, self.block_bytes)
+        same = len(data) == limit and data[:8] == _MAGIC and data[24 : _HEAD.size] == head[24:]
+        if same:
+            self._sums[:] = data[_HEAD.size :]
+            if data[8:24] != self._boot or not any(self._boot):
+                self._check_now(read_block)
+        if not same or data[: _HEAD.size] != head:
+            self._disk.write_atomic_now(self._path, head + bytes(self._sums))
+        self.done_bytes = sum(self.size(number) for number in range(self.count) if self.has(number))
+        return same and self.done_bytes > 0
+
+    def has(self, number: int) -> bool:
+        at = number * SUM_BYTES
+        return bytes(self._sums[at : at + SUM_BYTES]) != _MISSING
+
+    def missing(self) -> list[int]:
+        """Ascending."""
+        return [number for number in range(self.count) if not self.has(number)]
+
+    def size(self, number: int) -> int:
+        """Of a block: the last one is shorter."""
+        return min(self.block_bytes, self.size_bytes - number * self.block_bytes)
+
+    def matches(self, number: int, data: Iterable[bytes | memoryview]) -> bool:
+        """Whether these are the bytes that were recorded for the block."""
+        at = number * SUM_BYTES
+        return bytes(self._sums[at : at + SUM_BYTES]) == block_sum(data)
+
+    def record_now(self, number: int, data: Iterable[bytes | memoryview]) -> None:
+        """The block is written. Raises OSError."""
+        self._put_now(number, block_sum(data))
+
+    def forget_now(self, numbers: Iterable[int]) -> None:
+        """They have to be fetched again. Raises OSError."""
+        for number in numbers:
+            if self.has(number):
+                self._put_now(number, _MISSING)
+
+    def remove_now(self) -> None:
+        self._disk.remove_now(self._path)
+
+    def _put_now(self, number: int, value: bytes) -> None:
+        assert 0 <= number < self.count, f"block {number} of {self.count}"
+        at, had = number * SUM_BYTES, self.has(number)
+        self._disk.write_range_now(self._path, _HEAD.size + at, value)
+        self._sums[at : at + SUM_BYTES] = value
+        self.done_bytes += self.size(number) * ((value != _MISSING) - had)
+
+    def _check_now(self, read_block: Callable[[int], bytes]) -> None:
+        for number in range(self.count):
+            if self.has(number):
+                try:
+                    good = self.matches(number, (read_block(number),))
+                except OSError:
+                    good = False
+                if not good:
+                    self._sums[number * SUM_BYTES : (number + 1) * SUM_BYTES] = _MISSING
+
+
+def block_sum(data: Iterable[bytes | memoryview]) -> bytes:
+    hasher = blake3.blake3()
+    for part in data:
+        hasher.update(part)
+    digest = hasher.digest(length=SUM_BYTES)
+    return digest if any(digest) else b"\1" * SUM_BYTES  # zeros mean missing
