@@ -23,6 +23,7 @@ import psutil
 from swarmd import __version__
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
+from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
@@ -44,8 +45,10 @@ from swarmd.discovery.join import Joiner
 from swarmd.discovery.lan import Lan, Multicast
 from swarmd.domain.events import NodeStarted
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
+from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.shards import TransferState
 from swarmd.downloads.access import hub_endpoint, hub_token_now
 from swarmd.downloads.engine import Engine
 from swarmd.downloads.files import Files
@@ -54,6 +57,9 @@ from swarmd.downloads.probe import Prober
 from swarmd.downloads.ranges import RangeClient
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
+from swarmd.economy.shelf import Shelf
+from swarmd.economy.steward import OVER, Steward
+from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
 from swarmd.inference.forwarding import Stages
@@ -80,7 +86,7 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
-from swarmd.shards.desk import ShardDesk
+from swarmd.shards.desk import MEGABYTE, ShardDesk
 from swarmd.shards.hub_desk import HubDesk
 from swarmd.shards.hub_source import HubLine
 from swarmd.shards.registry import Registry
@@ -122,6 +128,7 @@ class Node:
     codes: NetworkCodes
     links: Links
     bus: EventBus
+    steward: Steward
 
 
 @asynccontextmanager
@@ -272,8 +279,9 @@ class _Built:
         # floor 5: shards, and how the network grows
         self._storage = ShardStorage(catalog=self._catalog, disk=disk)
         self._registry = Registry(
-            node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries
-        )
+            node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries,
+            trust=self._trust_in, locked=self._is_locked,
+        )  # fmt: skip
         ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
             observed_host=self._observed_host,
@@ -343,6 +351,18 @@ class _Built:
             ours=self._herald.summary, peers=self._links.views, models=self._registry.models,
             min_replicas=lambda: live.current().auto_manage.min_replicas,
         )  # fmt: skip
+        self._trust = ModelTrust(
+            db=database, bus=bus, clock=world.clock, pinned=self._is_pinned,
+            known=lambda model: self._catalog.get(model) is not None,
+            hosted=lambda model: bool(self._registry.held(model)), holders=self._census.holders,
+            requests=self._census.requests,
+        )  # fmt: skip
+        self._steward = Steward(
+            node=key.node, region=self._region, shelf=Shelf(catalog=self._catalog, registry=self._registry).models,
+            peers=self._links.views, trust=self._trust.level, demand=self._demand.told, desk=self._desk, room=self._room,
+            used_bytes=lambda: self._storage.local_bytes() + self._catalog.stored_bytes(), settings=live.current,
+            db=database, bus=bus, world=world,
+        )  # fmt: skip
 
         # floor 9: the rim
         self._server = self._rim(api_key, disk)
@@ -378,6 +398,7 @@ class _Built:
                     peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
                 ),
                 members=MemberHandlers(members=self._members),
+                autopilot=AutopilotHandlers(autopilot=self._steward),
                 openai=OpenAiHandlers(
                     models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
                 ),
@@ -403,12 +424,15 @@ class _Built:
             await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
+            await self._trust.load()
+            await self._steward.load()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
             self._feed, self._hardware, self._reputation, self._doors, self._links, self._renewal,
-            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald, self._server,
+            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
+            self._trust, self._steward, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         await self._cut_builtin(self._live.current())
@@ -422,6 +446,7 @@ class _Built:
             node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._peer_endpoint(),
             stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
+            steward=self._steward,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:
@@ -467,6 +492,28 @@ class _Built:
     def _observed_host(self, peer: PeerIdentity) -> str | None:
         link = self._links.link(peer.node, peer.purpose)
         return link.connection.remote.host if link is not None and link.connection.via is None else None
+
+    def _trust_in(self, model: ModelId) -> TrustLevel:
+        return self._trust.level(model)
+
+    def _is_locked(self, ref: ShardRef) -> bool:
+        return self._steward.is_locked(ref)
+
+    def _is_pinned(self, model: ModelId) -> bool:
+        known = self._catalog.get(model)
+        return known is not None and known.pinned
+
+    def _room(self) -> int:
+        """Bytes of the disk that shards may still take, beside those that are on their way."""
+        coming = [
+            ShardRef(job.model, one.index)
+            for job in self._desk.acquisitions()
+            if job.state not in OVER and self._catalog.get(job.model) is not None
+            for one in job.transfers
+            if one.state not in (TransferState.COMPLETE, TransferState.FAILED)
+        ]
+        limit = self._live.current().resources.max_disk_mb * MEGABYTE
+        return self._storage.room(limit_bytes=limit, promised=coming)
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""

@@ -55,6 +55,11 @@ class Activity(Struct, frozen=True, kw_only=True):
     detail_num: float | UnsetType = UNSET
     detail_str: str | UnsetType = UNSET
     """Why, where there is a reason."""
+    freed_bytes: int | UnsetType = UNSET
+    """Of a shard that the autopilot dropped, as the next three."""
+    holder_count_before: int | UnsetType = UNSET
+    holder_count_after: int | UnsetType = UNSET
+    remaining_local_shards: int | UnsetType = UNSET
 
 
 class Envelope(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ class Said:
     shard: ShardRef | None = None
     number: float | None = None
     reason: str | None = None
+    pruned: events.ShardPruned | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +200,33 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="shard_deleted", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{_shard(fact.shard)} was deleted here", toast=INFO, shard=fact.shard),
     ),
+    events.ShardsWanted: Row(
+        kind="auto_fetch_started", category="auto_manage",
+        say=lambda fact: Said(
+            message=f"the autopilot fetches {len(fact.shards)} shard{'s' if len(fact.shards) != 1 else ''} of {fact.model}: "
+            f"{fact.reason}",
+            model=fact.model, number=len(fact.shards), reason=fact.reason,
+        ),
+    ),
+    events.ShardPruned: Row(
+        kind="shard_pruned", category="auto_manage", models_changed=True,
+        say=lambda fact: Said(
+            message=f"the autopilot dropped {_shard(fact.shard)}: {fact.reason}", toast=INFO, shard=fact.shard,
+            reason=fact.reason, pruned=fact,
+        ),
+    ),
+    events.ShardLocked: Row(
+        kind="shard_locked", category="auto_manage", models_changed=True,
+        say=lambda fact: Said(
+            message=f"{_shard(fact.shard)} was {'locked' if fact.locked else 'unlocked'}", shard=fact.shard
+        ),
+    ),
+    events.AutopilotInstructed: Row(
+        kind="auto_manage_updated", category="auto_manage",
+        say=lambda fact: Said(
+            message=f"the autopilot's {fact.about} {f'for {fact.model} ' if fact.model else ''}was changed", model=fact.model
+        ),
+    ),
     events.WorkerReady: Row(
         kind="model_loaded", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{fact.model} is loaded ({len(fact.shards)} shards)", model=fact.model),
@@ -256,6 +284,10 @@ def activity(fact: Fact, *, now: float) -> live_shapes.Activity | None:
         shard_index=index,
         detail_num=UNSET if said.number is None else said.number,
         detail_str=UNSET if said.reason is None else said.reason,
+        freed_bytes=UNSET if said.pruned is None else said.pruned.freed_bytes,
+        holder_count_before=UNSET if said.pruned is None else said.pruned.holders_before,
+        holder_count_after=UNSET if said.pruned is None else said.pruned.holders_after,
+        remaining_local_shards=UNSET if said.pruned is None else said.pruned.remaining_local_shards,
     )
 
 

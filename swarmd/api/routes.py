@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.api import download_shapes, invite_shapes, shapes
+from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
+from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Guard
@@ -83,6 +84,7 @@ def table(
     storage: StorageHandlers,
     network: NetworkHandlers,
     members: MemberHandlers,
+    autopilot: AutopilotHandlers,
     openai: OpenAiHandlers,
     feed: LiveFeed,
     downloads: DownloadHandlers | None = None,
@@ -96,6 +98,7 @@ def table(
         *(_download_rows(downloads) if downloads is not None else ()),
         *_network_rows(network),
         *_member_rows(members),
+        *_autopilot_rows(autopilot),
         *_openai_rows(openai),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
@@ -335,6 +338,43 @@ def _member_rows(members: MemberHandlers) -> tuple[Route, ...]:
             method="POST", path="/api/admin/members/{node}/revoke", guard=WRITE, handler=members.revoke,
             reply=shapes.MemberRow, status=(200, 400, 403, 404, 503),
             doc="Put a node out, and whom it invited: the founder anybody, an inviter those below it.",
+        ),
+    )  # fmt: skip
+
+
+def _autopilot_rows(autopilot: AutopilotHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/models/{model}/auto-manage", guard=READ, handler=autopilot.policy,
+            reply=autopilot_shapes.PolicyView, doc="What the autopilot may do with a model here.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/models/{model}/auto-manage", guard=WRITE, handler=autopilot.set_policy,
+            request=autopilot_shapes.PolicyRequest, reply=autopilot_shapes.PolicySet, status=(200, 400),
+            doc="Say what the autopilot may do with a model here; what is left out is set to its default.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/models/{model}/shards/{index}/lock", guard=WRITE, handler=autopilot.lock,
+            request=autopilot_shapes.LockRequest, reply=autopilot_shapes.LockSet, status=(200, 400),
+            doc="Lock a shard, so that the autopilot never drops it here, or unlock it.",
+        ),
+        Route(
+            method="GET", path="/api/admin/prune-history", guard=READ, handler=autopilot.prune_history,
+            reply=autopilot_shapes.PruneHistory, doc="Shards that the autopilot dropped here, newest first.",
+        ),
+        Route(
+            method="GET", path="/api/admin/schedule", guard=READ, handler=autopilot.schedule,
+            reply=autopilot_shapes.ScheduleView, doc="The hours in which this machine gives less.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/schedule", guard=WRITE, handler=autopilot.set_schedule,
+            request=autopilot_shapes.ScheduleRequest, reply=autopilot_shapes.ScheduleSet, status=(200, 400),
+            doc="Change the hours in which this machine gives less: any subset of the fields.",
+        ),
+        Route(
+            method="GET", path="/api/admin/auto-manage/plan", guard=READ, handler=autopilot.plan,
+            reply=autopilot_shapes.AutopilotPlan,
+            doc="What the autopilot would fetch and drop now, and of everything else why not; changes nothing.",
         ),
     )  # fmt: skip
 

@@ -318,7 +318,7 @@ def shard_row(shard: ShardView, *, memory: bool) -> shapes.ShardRow:
         local=shard.held,
         holders=len(shard.holders),
         holder_ids=[short(node) for node in shard.holders[:HOLDERS_SHOWN]],
-        locked=False,
+        locked=shard.locked,
         in_vram=shard.loaded if memory else UNSET,
         download=_download(shard.transfer),
     )

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
-from swarmd.api import download_shapes, invite_shapes, openai_shapes, shapes
+from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Place
@@ -181,6 +181,13 @@ class NodeClient:
 
     async def remove_model(self, model: str) -> shapes.ModelDeleted:
         return await self._ask("DELETE", f"/api/admin/models/{_part(model)}", shapes.ModelDeleted)
+
+    async def autopilot_plan(self) -> autopilot_shapes.AutopilotPlan:
+        return await self._ask("GET", "/api/admin/auto-manage/plan", autopilot_shapes.AutopilotPlan)
+
+    async def lock_shard(self, model: str, index: int, *, locked: bool) -> autopilot_shapes.LockSet:
+        body = autopilot_shapes.LockRequest(locked=locked)
+        return await self._ask("PUT", f"{_shard(model, index)}/lock", autopilot_shapes.LockSet, body=body)
 
     # -- the hub and downloads
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from swarmd import __version__
-from swarmd.cli import chat, doctor, downloads, members, models, network, running, search
+from swarmd.cli import autopilot, chat, doctor, downloads, members, models, network, running, search
 from swarmd.cli.terminal import say
 
 
@@ -32,6 +32,9 @@ def program() -> typer.Typer:
     commands.command("revoke")(members.revoke)
     commands.command("models")(models.list_models)
     commands.add_typer(_model_program(), name="model")
+    commands.command("autopilot")(autopilot.autopilot)
+    commands.command("lock")(autopilot.lock)
+    commands.command("unlock")(autopilot.unlock)
     commands.command("search")(search.search)
     commands.command("get")(downloads.get)
     commands.add_typer(_downloads_program(), name="downloads")

@@ -240,6 +240,30 @@ class AutoManageSettings:
         2, "Nodes that should hold each model even where nobody asks for it, as far as a third of the swarm allows.",
         live=True, low=1, high=100,
     )
+    interval_minutes: int = setting(
+        5, "Minutes between two looks at what the swarm needs; news of it are looked at sooner.",
+        live=True, low=1, high=1440,
+    )
+    max_concurrent_downloads: int = setting(
+        3, "Shards that the node fetches by itself at the same time.",
+        live=True, low=1, high=64,
+    )
+    default_model_shard_cap: int = setting(
+        0, "Shards of one model up to which the node fetches more, where the model's policy says nothing; 0: no limit.",
+        live=True, low=0, high=100_000,
+    )
+    prune_enabled: bool = setting(
+        True, "Whether the node may drop shards of which the swarm has more copies than it needs.",
+        live=True,
+    )
+    prune_cooldown_secs: int = setting(
+        300, "Seconds after one shard of a model is dropped until the next one may be.",
+        live=True, low=0, high=86_400,
+    )
+    max_holder_load_for_prune: int = setting(
+        3, "Requests a minute for each of the remaining holders above which no copy of a model is dropped.",
+        live=True, low=1, high=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -233,6 +233,46 @@ class ShardDropped(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsWanted(Fact):
+    """The autopilot set out to fetch shards, since the swarm has too few copies of them."""
+
+    model: ModelId
+    shards: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPruned(Fact):
+    """The autopilot deleted a shard here, since the swarm has more copies of it than it needs."""
+
+    shard: ShardRef
+    reason: str
+    freed_bytes: int
+    remaining_local_shards: int
+    """Of its model."""
+    holders_before: int
+    holders_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardLocked(Fact):
+    """The user of this node locked a shard against the autopilot, or unlocked it."""
+
+    shard: ShardRef
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutopilotInstructed(Fact):
+    """The user of this node changed what the autopilot may do."""
+
+    about: str
+    """`policy` or `schedule`."""
+    model: ModelId | None
+    """Whose policy it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReady(Fact):
     """A worker process of a model is up and its shards are loaded."""
 

@@ -99,6 +99,8 @@ class ShardView:
     holders: tuple[NodeId, ...]
     """Distinct connected nodes, this one included, sorted."""
     transfer: Transfer | None = None
+    locked: bool = False
+    """The autopilot must not drop it here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""What the swarm needs of each model, region by region: demand, and how many nodes should hold a model.
+"""What the swarm needs of each model: demand, trust, how many nodes should hold it; and the steward, which sees to that.
 
-Listens to `GenerationStarted`; publishes nothing. Counts and derives; it never fetches, moves or drops a shard.
+Publishes `ShardsWanted`, `ShardPruned`, `ShardLocked`, `AutopilotInstructed`. Listens to generations, shards, peers and what
+they say. All but the steward counts and derives; the steward alone fetches and drops, through `shards.desk`.
+
+Why not a leader that decides for all: nodes come and go, and whoever leads must be agreed on first. Here every node
+decides for itself from what all of them know, and hashes say whose turn it is. What lost: shards are not placed best.
 """

@@ -45,6 +45,24 @@ class Census:
         """`ours`: of this node, fresh. `models`: every one that the swarm has, own ones first."""
         self._ours, self._peers, self._models, self._min_replicas = ours, peers, models, min_replicas
 
+    def holders(self) -> dict[ModelId, int]:
+        """Distinct nodes with at least one shard, this one included, by model."""
+        found = Counter[ModelId]()
+        for one in self._there():
+            found.update({holding.model for holding in one.holdings if holding.shards})
+        return dict(found)
+
+    def requests(self) -> dict[ModelId, int]:
+        """Of the window of `economy.demand`, in the whole swarm."""
+        found = Counter[ModelId]()
+        for one in self._there():
+            found.update({demand.model: demand.requests for demand in one.demand})
+        return dict(found)
+
+    def _there(self) -> tuple[NodeSummary, ...]:
+        theirs = (peer.summary for peer in self._peers() if peer.present)
+        return (self._ours(), *(one for one in theirs if one is not None))
+
     def here(self) -> str:
         """The region of this node; `??` where it does not know."""
         return as_region(self._ours().region)

@@ -19,17 +19,30 @@ from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.shards.storage import ShardStorage
 
 Summaries = Callable[[], Mapping[NodeId, NodeSummary]]
+Trust = Callable[[ModelId], TrustLevel]
+Locked = Callable[[ShardRef], bool]
 
 
 class Registry:
     """Snapshots of holdings, and leases on shards that run."""
 
     def __init__(
-        self, *, node: NodeId, catalog: Catalog, storage: ShardStorage, bus: EventBus, summaries: Summaries
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        storage: ShardStorage,
+        bus: EventBus,
+        summaries: Summaries,
+        trust: Trust | None = None,
+        locked: Locked | None = None,
     ) -> None:
+        """`trust`: levels as they are shown; None: the catalogue's. `locked`: against the autopilot; None: nothing is."""
         self._node, self._catalog, self._storage, self._bus, self._summaries = node, catalog, storage, bus, summaries
         self._leases: Counter[ShardRef] = Counter()
         self._loaded: dict[ModelId, frozenset[int]] = {}
+        self._trust: Trust = trust or (lambda model: catalog.trust(model))
+        self._locked: Locked = locked or (lambda _ref: False)
         self._coming: frozenset[ModelId] = frozenset()
 
     def held(self, model: ModelId) -> tuple[int, ...]:
@@ -161,13 +174,14 @@ class Registry:
                     loaded=spec.index in loaded,
                     holders=tuple(sorted(nodes)),
                     transfer=transfers.get(spec.index),
+                    locked=self._locked(ShardRef(manifest.model, spec.index)),
                 )
             )
         return ModelView(
             model=manifest.model,
             name=manifest.name,
             manifest=manifest,
-            trust=self._catalog.trust(manifest.model),
+            trust=self._trust(manifest.model),
             shards=tuple(shards),
             holders=tuple(sorted({node for shard in shards for node in shard.holders})),
             architecture_supported=True,

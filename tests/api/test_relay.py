@@ -38,6 +38,13 @@ SAMPLES: list[Fact] = [
     events.ShardStored(shard=REF, size_bytes=1, source=PEER),
     events.ShardRejected(shard=REF, source=PEER, reason="hash"),
     events.ShardDropped(shard=REF),
+    events.ShardsWanted(model=MODEL, shards=(1, 2), reason="1 of 2 copies are there"),
+    events.ShardPruned(
+        shard=REF, reason="3 copies are there and 2 are needed", freed_bytes=7, remaining_local_shards=1, holders_before=3,
+        holders_after=2,
+    ),
+    events.ShardLocked(shard=REF, locked=True),
+    events.AutopilotInstructed(about="policy", model=MODEL),
     events.WorkerReady(model=MODEL, shards=(0, 1)),
     events.WorkerDied(model=MODEL, how="crashed"),
     events.WorkerStopped(model=MODEL),

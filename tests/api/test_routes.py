@@ -31,6 +31,12 @@ POST /api/admin/models/{model}/shards/{index}/unload
 POST /api/admin/models/{model}/shards/{index}/load
 POST /api/admin/models/{model}/unload
 GET /api/admin/shard-storage
+GET /api/admin/prune-history
+GET /api/admin/schedule
+PUT /api/admin/schedule
+GET /api/admin/models/{model}/auto-manage
+PUT /api/admin/models/{model}/auto-manage
+PUT /api/admin/models/{model}/shards/{index}/lock
 GET /api/admin/hf/search
 GET /api/admin/hf/probe
 POST /api/admin/hf/download-shards
@@ -46,6 +52,7 @@ GET /api/admin/ws
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
+GET /api/admin/auto-manage/plan
 GET /api/admin/links
 GET /api/admin/members
 POST /api/admin/members/{node}/revoke

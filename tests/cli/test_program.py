@@ -11,8 +11,8 @@ from swarmd import __version__
 from swarmd.cli.program import installed, program
 
 COMMANDS = (
-    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "search", "get", "downloads",
-    "doctor", "version",
+    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
+    "unlock", "search", "get", "downloads", "doctor", "version",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import aiohttp
 from aiohttp import web
 
+from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
@@ -29,6 +30,19 @@ from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import Settings, with_values
+from swarmd.domain.autopilot import (
+    AutopilotPlan,
+    Drop,
+    Fetch,
+    Guard,
+    Kept,
+    ModelPolicy,
+    NotFetched,
+    PruneRecord,
+    Schedule,
+    ShardCount,
+)
+from swarmd.domain.autopilot import Gate as Gate_
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
 from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef, model_slug
@@ -464,6 +478,56 @@ class FakeMembers:
         )  # fmt: skip
 
 
+class FakeAutopilot:
+    """As `economy.steward.Steward`: would fetch a shard of SPREAD and drops one of TINY."""
+
+    def __init__(self) -> None:
+        self.policies: dict[ModelId, ModelPolicy] = {}
+        self.locks: set[ShardRef] = set()
+        self.hours = Schedule()
+        self.says: Refusal | None = None
+        self.records = [
+            PruneRecord(
+                model=TINY, name="TINY-Q8", shard=1, reason="3 copies are there and 2 are needed", freed_bytes=5_000_000,
+                remaining_local_shards=1, holder_count_before=3, holder_count_after=2, at=1_700_000_000.0,
+            )
+        ]  # fmt: skip
+        self.planned = AutopilotPlan(
+            enabled=True, reduced=False, contribution="minimal", pool=2, budget_bytes=1_000_000_000, used_bytes=5_000_000,
+            pressure=0.125, moves_left=60,
+            fetches=(Fetch(shard=ShardRef(SPREAD, 1), size_bytes=5_000_000, score=7.5, why="1 of 2 copies are there"),),
+            drops=(
+                Drop(shard=ShardRef(TINY, 1), size_bytes=5_000_000, score=2.5, why="3 copies are there", holders=3),
+            ),
+            not_fetched=(NotFetched(model=ModelId("heard"), index=None, gate=Gate_.TRUST, why="it is Discovered"),),
+            kept=(Kept(shard=ShardRef(SPREAD, 0), guard=Guard.LOCKED, why="it is locked"),),
+            counts=(ShardCount(shard=ShardRef(SPREAD, 1), holders=1, coming=0, target=2),),
+        )  # fmt: skip
+
+    def plan(self) -> AutopilotPlan:
+        return self.planned
+
+    def policy(self, model: ModelId) -> ModelPolicy:
+        return self.policies.get(model, ModelPolicy())
+
+    async def set_policy(self, model: ModelId, policy: ModelPolicy) -> Refusal | None:
+        self.policies[model] = policy
+        return self.says
+
+    async def lock(self, shard: ShardRef, *, locked: bool) -> Refusal | None:
+        (self.locks.add if locked else self.locks.discard)(shard)
+        return self.says
+
+    def schedule(self) -> Schedule:
+        return self.hours
+
+    async def set_schedule(self, schedule: Schedule) -> None:
+        self.hours = schedule
+
+    async def prune_history(self, limit: int) -> tuple[tuple[PruneRecord, ...], int]:
+        return tuple(self.records[:limit]), len(self.records)
+
+
 class FakeJoiner:
     def __init__(self) -> None:
         self.says: Refusal | None = None
@@ -502,6 +566,7 @@ class Rim:
         self.joiner = FakeJoiner()
         self.codes = FakeCodes()
         self.members = FakeMembers()
+        self.autopilot = FakeAutopilot()
         self.catalog: Any = SimpleNamespace(get=lambda model: None)
         self.stop = asyncio.Event()
         self.subsystems = {"peers": True, "inference": True}
@@ -552,6 +617,7 @@ class Rim:
                 peers=self.peers, codes=self.codes, joiner=self.joiner, census=FakeCensus(), trust=FakeTrust()
             ),
             members=MemberHandlers(members=self.members),
+            autopilot=AutopilotHandlers(autopilot=self.autopilot),
             openai=OpenAiHandlers(
                 models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
             ),

@@ -1,0 +1,428 @@
+"""The steward acts on what it sees: with a desk that only notes, real tables and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings, with_values
+from swarmd.domain.autopilot import Gate, Guard, ModelPolicy, Schedule
+from swarmd.domain.events import (
+    AutopilotInstructed,
+    GenerationFinished,
+    GenerationStarted,
+    ModelRemoved,
+    PeerDisconnected,
+    ShardDropped,
+    ShardLocked,
+    ShardPruned,
+    ShardStored,
+    ShardsWanted,
+    StageServed,
+)
+from swarmd.domain.ids import ModelId, NodeId, RequestId, ShardRef
+from swarmd.domain.models import TrustLevel
+from swarmd.domain.peers import Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
+from swarmd.domain.refusals import Busy, Invalid, Refusal
+from swarmd.domain.shards import Acquisition, Transfer, TransferState
+from swarmd.economy.copies import URGENT_GRACE_S
+from swarmd.economy.notes import RETRY_S
+from swarmd.economy.pruning import TURN_S
+from swarmd.economy.shelf import Shelved
+from swarmd.economy.steward import FLOOR_S, JITTER, MAX_POLICIES, OVERDRAWN, START_S, Steward
+from swarmd.kit.bus import EventBus
+from swarmd.kit.service import Supervisor
+from swarmd.kit.world import World
+from swarmd.store import steward as sql
+from swarmd.store.database import Database
+from tests.fakes.inline_sqlite import inline_database
+
+OWN = NodeId("0" * 64)
+M = ModelId("m")
+LAYOUT = "0" * 32
+MB = 1_000_000
+BEGUN_S = START_S * (1 + JITTER) + 1
+INTERVAL_S = 300.0 * (1 + JITTER) + 1
+pytestmark = pytest.mark.looptime
+
+
+@dataclass
+class Around:
+    """The swarm around one steward, and the node under it. Shards are of 100 MB."""
+
+    bus: EventBus = field(default_factory=EventBus)
+    count: int = 2
+    held: set[int] = field(default_factory=set)
+    pinned: bool = False
+    running: set[int] = field(default_factory=set)
+    peers: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    requests: int = 5
+    settings: Settings = field(
+        default_factory=lambda: Settings(
+            node=NodeSettings(contribution="maximum"), resources=ResourcesSettings(max_disk_mb=10_000)
+        )
+    )
+    jobs: list[Acquisition] = field(default_factory=list)
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
+    says: Refusal | None = None
+    room: int = 10_000 * MB
+    db: Database | None = None
+    open_when_deleted: int = 0
+
+    def shelf(self) -> tuple[Shelved, ...]:
+        return (
+            Shelved(
+                model=M, name="M", layout=LAYOUT, sizes=(100 * MB,) * self.count, pinned=self.pinned,
+                held=frozenset(self.held), running=frozenset(self.running),
+            ),
+        )  # fmt: skip
+
+    def views(self) -> tuple[PeerView, ...]:
+        return tuple(
+            PeerView(
+                record=PeerRecord(node=NodeId(f"{number:064x}"), endpoints=(), last_seen=None), connected=True,
+                summary=NodeSummary(
+                    node=NodeId(f"{number:064x}"), version=1, software="t", started_at=0.0, ram_free_bytes=0,
+                    ram_total_bytes=1 << 40, holdings=(Holding(model=M, layout=LAYOUT, shards=shards),) if shards else (),
+                ),
+            )
+            for number, shards in self.peers.items()
+        )  # fmt: skip
+
+    async def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user") -> Acquisition | Refusal:
+        assert indices is not None and trigger == "auto_manage"
+        self.asked.append(indices)
+        if self.says is not None:
+            return self.says
+        transfers = tuple(
+            Transfer(index=index, state=TransferState.PENDING, done_bytes=0, total_bytes=100 * MB, source=None)
+            for index in indices
+        )
+        self.jobs.append(
+            Acquisition(
+                model=model, state="downloading", reason=None, transfers=transfers, bytes_per_second=0.0, started_at=0.0,
+                log=(), trigger=trigger,
+            )
+        )  # fmt: skip
+        return self.jobs[-1]
+
+    def acquisitions(self) -> tuple[Acquisition, ...]:
+        return tuple(self.jobs)
+
+    def arrive(self) -> None:
+        for job in self.jobs:
+            for one in job.transfers:
+                self.held.add(one.index)
+                self.bus.publish(ShardStored(shard=ShardRef(M, one.index), size_bytes=1, source=None))
+        self.jobs = [replace(job, state="complete") for job in self.jobs]
+
+    async def delete_shard(self, ref: ShardRef) -> Refusal | None:
+        assert self.db is not None
+        self.open_when_deleted += len(await sql.read_open_prunes(self.db))
+        if self.says is not None:
+            return self.says
+        self.deleted.append(ref.index)
+        self.held.discard(ref.index)
+        self.bus.publish(ShardDropped(shard=ref))
+        return None
+
+    def set(self, path: str, value: bool | int | str) -> None:
+        self.settings = with_values(self.settings, {path: value})
+
+
+def steward_of(around: Around, db: Database, world: World, *, trust: TrustLevel = TrustLevel.DEMAND_VERIFIED) -> Steward:
+    around.db = db
+    return Steward(
+        node=OWN, region="??", shelf=around.shelf, peers=around.views, trust=lambda _: trust,
+        demand=lambda: (ModelDemand(model=M, requests=around.requests),) if around.requests else (), desk=around,
+        room=lambda: around.room, used_bytes=lambda: len(around.held) * 100 * MB, settings=lambda: around.settings, db=db,
+        bus=around.bus, world=world,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def stewarding(around: Around, world: World) -> AsyncIterator[tuple[Steward, Database]]:
+    async with inline_database() as db, Supervisor("test", world=world) as supervisor:
+        steward = steward_of(around, db, world)
+        await steward.load()
+        await supervisor.start(steward)
+        yield steward, db
+
+
+def spare(count: int = 1) -> Around:
+    """Nobody asks, eight others hold all: what is here is too much."""
+    return Around(count=count, held=set(range(count)), peers={n: tuple(range(count)) for n in range(1, 9)}, requests=0)
+
+
+async def until_a_turn(world: World) -> None:
+    """To the middle of a turn of dropping."""
+    await asyncio.sleep(TURN_S - world.clock.now() % TURN_S + TURN_S / 4)
+
+
+async def test_it_fetches_what_is_missing_and_says_so(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        with around.bus.spy() as spy:
+            await asyncio.sleep(START_S * (1 - JITTER) - 1)
+            assert around.asked == [], "first the others are to be heard"
+            await asyncio.sleep(BEGUN_S)
+            assert around.asked == [(0, 1)]
+            assert await sql.read_fetched(db) != {}
+            (fact,) = spy.of(ShardsWanted)
+            assert (fact.model, fact.shards) == (M, (0, 1)) and "1 of 2" in fact.reason
+        assert steward.plan().used_bytes == 200 * MB, "what is coming counts"
+        around.arrive()
+        await asyncio.sleep(3 * INTERVAL_S)
+        assert around.asked == [(0, 1)]
+        assert steward.plan().used_bytes == 200 * MB and steward.plan().moves_left == 58
+
+
+async def test_off_is_off_and_still_says_what_it_would_do(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    around.set("auto_manage.enabled", False)
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(2 * INTERVAL_S)
+        assert around.asked == []
+        plan = steward.plan()
+        assert not plan.enabled and {one.shard.index for one in plan.fetches} == {0, 1}
+        assert [(one.holders, one.target) for one in plan.counts] == [(1, 2), (1, 2)]
+
+
+async def test_what_fails_is_not_asked_for_again_at_once(world: World) -> None:
+    around = Around(peers={1: (0, 1)}, says=Busy(what="not now"))
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(BEGUN_S)
+        assert len(around.asked) == 1 and await sql.read_fetched(db) == {}
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.FAILED_LATELY}
+        await asyncio.sleep(RETRY_S - INTERVAL_S)
+        assert len(around.asked) == 1
+        await asyncio.sleep(2 * INTERVAL_S)
+        assert len(around.asked) == 2
+
+
+async def test_a_transfer_that_ended_in_nothing_has_failed(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(BEGUN_S)
+        around.jobs = [replace(job, state="failed") for job in around.jobs]
+        await asyncio.sleep(INTERVAL_S)
+        assert await sql.read_fetched(db) == {} and len(around.asked) == 1
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.FAILED_LATELY}
+
+
+async def test_a_surplus_shard_goes_into_the_history_and_off_the_disk(world: World) -> None:
+    around = spare()
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+        await steward.load()
+        await until_a_turn(world)
+        with around.bus.spy() as spy:
+            for _ in range(20):  # nine hold it, and each turn five of them may
+                await steward.look()
+                await asyncio.sleep(TURN_S)
+            assert around.deleted == [0]
+            assert around.open_when_deleted == 1, "it was written down before"
+            (fact,) = spy.of(ShardPruned)
+            assert (fact.freed_bytes, fact.holders_before, fact.holders_after) == (100 * MB, 9, 8)
+            assert fact.remaining_local_shards == 0
+        (record,), total = await steward.prune_history(10)
+        assert total == 1 and (record.model, record.name, record.shard) == (M, "M", 0)
+        assert 0 <= world.clock.now() - record.at <= 20 * TURN_S
+        assert {one.gate for one in steward.plan().not_fetched} <= {Gate.DROPPED_LATELY, Gate.ENOUGH}
+
+
+async def test_two_of_a_model_go_when_the_disk_is_full_and_one_else(world: World) -> None:
+    for room, gone in ((0, 2), (10_000 * MB, 1)):
+        around = spare(4)
+        around.room = room
+        async with inline_database() as db:
+            steward = steward_of(around, db, world)
+            while len(around.deleted) == 0:
+                await until_a_turn(world)
+                await steward.look()
+            assert len(around.deleted) == gone
+
+
+async def test_what_the_desk_does_not_delete_is_no_history(world: World) -> None:
+    around = spare()
+    around.says = Busy(what="it runs")
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+        await until_a_turn(world)
+        for _ in range(12):
+            await steward.look()
+            await asyncio.sleep(TURN_S)
+        assert around.open_when_deleted >= 1 and await sql.read_open_prunes(db) == {}
+        assert await steward.prune_history(10) == ((), 0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_killed_in_the_middle_of_a_drop(world: World, gone: bool) -> None:
+    around = spare()
+    async with inline_database() as db:
+        dying = steward_of(around, db, world)
+        await until_a_turn(world)
+
+        async def kill(ref: ShardRef) -> Refusal | None:
+            if gone:
+                around.held.discard(ref.index)
+            raise asyncio.CancelledError
+
+        around.delete_shard = kill  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            for _ in range(40):
+                await dying.look()
+                await asyncio.sleep(TURN_S)
+        assert len(await sql.read_open_prunes(db)) == 1
+        fresh = steward_of(around, db, world)
+        await fresh.load()
+        assert await sql.read_open_prunes(db) == {}
+        assert (await fresh.prune_history(10))[1] == (1 if gone else 0)
+
+
+async def test_locks_are_on_the_disk_and_keep(world: World) -> None:
+    around = spare(2)
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+        await until_a_turn(world)
+        with around.bus.spy() as spy:
+            assert await steward.lock(ShardRef(M, 0), locked=True) is None
+            assert await sql.read_locks(db) == {ShardRef(M, 0)} and steward.is_locked(ShardRef(M, 0))
+            assert await steward.lock(ShardRef(M, 0), locked=True) is None
+            assert spy.of(ShardLocked) == [ShardLocked(shard=ShardRef(M, 0), locked=True)]
+        fresh = steward_of(around, db, world)
+        await fresh.load()
+        assert next(one for one in fresh.plan().kept if one.shard.index == 0).guard is Guard.LOCKED
+        for ref, param in ((ShardRef(M, 2), "index"), (ShardRef(ModelId("x"), 0), "model")):
+            refusal = await fresh.lock(ref, locked=True)
+            assert isinstance(refusal, Invalid) and refusal.param == param
+        await fresh.lock(ShardRef(M, 0), locked=False)
+        assert await sql.read_locks(db) == frozenset() and not fresh.is_locked(ShardRef(M, 0))
+
+
+async def test_a_lock_that_cannot_be_written_is_not_in_force(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    around = spare()
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+
+        async def full(*_: object, **__: object) -> None:
+            raise OSError(28, "no space")
+
+        monkeypatch.setattr(sql, "write_lock", full)
+        with pytest.raises(OSError, match="no space"):
+            await steward.lock(ShardRef(M, 0), locked=True)
+        assert not steward.is_locked(ShardRef(M, 0))
+
+
+async def test_policies_are_kept_and_wake_it(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    around.set("auto_manage.default_model_shard_cap", 7)
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+        assert steward.policy(M) == ModelPolicy(max_shards=7)
+        with around.bus.spy() as spy:
+            assert await steward.set_policy(M, ModelPolicy(enabled=False)) is None
+            assert spy.of(AutopilotInstructed) == [AutopilotInstructed(about="policy", model=M)]
+        fresh = steward_of(around, db, world)
+        await fresh.load()
+        assert fresh.policy(M) == ModelPolicy(enabled=False)
+        assert {one.gate for one in fresh.plan().not_fetched} == {Gate.POLICY}
+        for number in range(MAX_POLICIES - 1):
+            fresh._policies[ModelId(f"x{number}")] = ModelPolicy()
+        assert isinstance(await fresh.set_policy(ModelId("new"), ModelPolicy()), Invalid)
+    async with stewarding(around, world) as (steward, _):
+        await steward.set_policy(M, ModelPolicy(enabled=False))
+        await asyncio.sleep(BEGUN_S + FLOOR_S)
+        assert around.asked == []
+        await steward.set_policy(M, ModelPolicy())
+        await asyncio.sleep(FLOOR_S + 1)
+        assert around.asked == [(0, 1)], "long before the next regular look"
+
+
+async def test_the_schedule_takes_away_and_presses(world: World) -> None:
+    around = spare()
+    async with inline_database() as db:
+        steward = steward_of(around, db, world)
+        before = steward.plan()
+        assert not before.reduced and before.contribution == "maximum" and before.budget_bytes == 7_500 * MB
+        hours = [one for one in range(24) if one != steward._hour()]
+        await steward.set_schedule(Schedule(enabled=True, reduced_hours_start=steward._hour(), reduced_hours_end=hours[0]))
+        fresh = steward_of(around, db, world)
+        await fresh.load()
+        after = fresh.plan()
+        assert fresh.schedule().enabled and after.reduced and after.contribution == "minimal"
+        assert after.budget_bytes == 2_500 * MB and after.pressure == pytest.approx(before.pressure + 0.15)
+
+
+async def test_a_lowered_budget_is_pressure(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        assert steward.plan().pressure < 0.1
+        around.set("auto_manage.max_storage_mb", 150)
+        assert steward.plan().pressure == OVERDRAWN
+
+
+async def test_use_is_noticed(world: World) -> None:
+    around = spare()
+    async with stewarding(around, world) as (steward, _):
+        def guard() -> Guard | None:
+            return next((one.guard for one in steward.plan().kept), None)
+
+        around.bus.publish(GenerationStarted(request=RequestId("r"), model=M, nodes=(OWN,)))
+        await asyncio.sleep(1000)
+        assert guard() is Guard.USED_LATELY, "it still runs"
+        around.bus.publish(
+            GenerationFinished(request=RequestId("r"), model=M, completion_tokens=1, duration_ms=1.0, outcome="stop")
+        )
+        await asyncio.sleep(299)
+        assert guard() is Guard.USED_LATELY
+        await asyncio.sleep(2)
+        assert guard() is not Guard.USED_LATELY
+        around.bus.publish(StageServed(model=M, head=NodeId("9" * 64), tokens=1))
+        await asyncio.sleep(1)
+        assert guard() is Guard.USED_LATELY
+
+
+async def test_a_lost_copy_is_replaced_after_the_grace(world: World) -> None:
+    around = Around(count=1, peers={1: (0,), 2: (0,)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        assert around.asked == []
+        del around.peers[2]
+        around.bus.publish(PeerDisconnected(node=NodeId(f"{2:064x}"), reason="gone"))
+        await asyncio.sleep(FLOOR_S + 1)
+        assert around.asked == [] and {one.gate for one in steward.plan().not_fetched} == {Gate.ENOUGH}
+        await asyncio.sleep(URGENT_GRACE_S + FLOOR_S)
+        assert around.asked == [(0,)]
+
+
+async def test_a_removed_model_leaves_nothing_but_its_policy(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await steward.set_policy(M, ModelPolicy(max_shards=1))
+        await steward.lock(ShardRef(M, 0), locked=True)
+        await asyncio.sleep(BEGUN_S)
+        assert await sql.read_fetched(db) != {}
+        around.bus.publish(ModelRemoved(model=M))
+        await asyncio.sleep(0.1)
+        assert await sql.read_fetched(db) == {} and await sql.read_locks(db) == frozenset()
+        assert not steward.is_locked(ShardRef(M, 0)) and steward.policy(M) == ModelPolicy(max_shards=1)
+
+
+async def test_a_shard_that_a_person_deleted_does_not_come_back_at_once(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (_, _db):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        await asyncio.sleep(1)
+        around.held.discard(1)
+        around.bus.publish(ShardDropped(shard=ShardRef(M, 1)))
+        await asyncio.sleep(1800)
+        assert around.asked == [(0, 1)]
