@@ -164,17 +164,17 @@ async def open_node(
         database = await Database.open(folder / "state.sqlite", disk=disk)
         kept = held.pop_all()
     with kept:
+        built: _Built | None = None
         try:
             async with Supervisor("node", world=world, stop_timeout_s=STOP_TIMEOUT_S) as supervisor:
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
                 )  # fmt: skip
-                try:
-                    yield await built.start()
-                finally:
-                    await built.close()
+                yield await built.start()
         finally:
+            if built is not None:  # after its services: they would open what was closed under them
+                await built.close()
             await database.close()
 
 

@@ -508,7 +508,7 @@ class ShardDesk:
     def _start(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
         """`note` writes the job down; None: it is written down."""
         assert self._supervisor is not None, "the callers have looked"
-        job.waiting = "queued"
+        job.waiting = "queued" if len(self._tasks) >= self._settings().downloads.models_at_once else None
         work = self._work(job, note, patience_s=patience_s)
         self._tasks[job.model] = self._supervisor.spawn(work, name=f"fetching {job.model}")
 
@@ -521,6 +521,7 @@ class ShardDesk:
                     job.fail("it could not be written down: ask again")
                     self._ended(job)
                     return
+            job.waiting = job.waiting or ("queued" if self._queue.is_full else None)
             async with self._queue.turn(job.model):
                 job.waiting = None
                 async with asyncio.TaskGroup() as group:

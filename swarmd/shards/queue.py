@@ -33,6 +33,11 @@ class Queue:
         """0 is the first; behind everybody when it is not in the queue."""
         return self._order.index(model) if model in self._order else len(self._order)
 
+    @property
+    def is_full(self) -> bool:
+        """Who asks for a turn now has to wait."""
+        return len(self._running) >= self._at_once()
+
     def order(self) -> tuple[ModelId, ...]:
         return tuple(self._order)
 

@@ -163,6 +163,17 @@ class HubParts:
         return self.made
 
 
+@asynccontextmanager
+async def aclosing_parts(endpoint: str | None, store: Store, world: World) -> AsyncIterator[HubParts | None]:
+    """Closed after the node's services, which would open it again."""
+    parts = None if endpoint is None else HubParts(endpoint, store, world)
+    try:
+        yield parts
+    finally:
+        if parts is not None:
+            await parts.client.close()
+
+
 @dataclass(slots=True, kw_only=True)
 class Holder:
     """A node with a running desk."""
@@ -243,6 +254,7 @@ async def open_holder(
         observed_host=lambda peer: "127.0.0.1",
     ).register(dispatcher)  # fmt: skip
     async with (
+        aclosing_parts(endpoint, store, world) as parts,
         await Database.open(home / "node.db") as db,
         Supervisor(f"holder {seed}", world=world) as supervisor,
     ):
@@ -266,7 +278,6 @@ async def open_holder(
             store.registry.set_loaded(ref.model, store.registry.loaded(ref.model) - {ref.index})
             return None
 
-        parts = None if endpoint is None else HubParts(endpoint, store, world)
         desk = ShardDesk(
             node=store.key.node, catalog=store.catalog, storage=store.storage, registry=store.registry, lines=store.wire,
             summaries=store.wire.heard, db=db, disk=store.disk, world=world, bus=store.bus, gauges=gauges,
@@ -282,11 +293,7 @@ async def open_holder(
         )  # fmt: skip
         await supervisor.start(doors)
         await supervisor.start(desk)
-        try:
-            yield holder
-            for link in store.wire.links.values():
-                link.close("the test is over")
-            await asyncio.sleep(0)
-        finally:
-            if parts is not None:
-                await parts.client.close()
+        yield holder
+        for link in store.wire.links.values():
+            link.close("the test is over")
+        await asyncio.sleep(0)
