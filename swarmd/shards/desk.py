@@ -1,4 +1,4 @@
-"""Where models are asked for: added from a file, fetched from peers, deleted, found again on the disk.
+"""Where models are asked for: added from a file, fetched from peers and the hub, deleted, found again on the disk.
 
 What is to be fetched is written down before `acquire` answers, so a node that is killed goes on at its next start. Publishes
 `ShardDropped` for what somebody took away; the other facts come from where the work is done.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,51 +20,43 @@ from swarmd.domain.events import (
     PeerConnected,
     PeerDisconnected,
     ShardDropped,
-    ShardRejected,
     SummaryReceived,
 )
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
-from swarmd.domain.shards import Acquisition, FoundFile, Rescan, TransferState
-from swarmd.downloads.engine import SourceFailed
-from swarmd.downloads.ranges import RemoteFile, SourceRefused, SourceTrouble
+from swarmd.domain.shards import Acquisition, Rescan
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
-from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
-from swarmd.models.catalog import VOCABULARY_NAME, Catalog, KnownModel
+from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.manifest import Sign
 from swarmd.models.slicing import fair_share
 from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import open_local
 from swarmd.shards.discovered import Discovered
-from swarmd.shards.fetching import FIRST_S, LIMIT_S, PATIENCE_S, Fetcher, Lines
-from swarmd.shards.hub_source import HubChunks, HubLine
+from swarmd.shards.fetching import PATIENCE_S, Fetcher, Lines
+from swarmd.shards.found_files import found_files
+from swarmd.shards.hub_source import HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.learning import Learner, Summaries
+from swarmd.shards.model_fetch import ModelFetch, want
 from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
 from swarmd.shards.sources import ChunkSource
-from swarmd.shards.storage import VISION_NAME, Landing, ShardStorage
+from swarmd.shards.storage import Landing, ShardStorage
 from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition, write_places
 from swarmd.store.database import Database
 from swarmd.transport.rpc import Dispatcher
 
 MEGABYTE: Final = 1_000_000
-SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
 RESUME_PATIENCE_S: Final = 600.0  # after a power cut the machines of a house come back one by one
 JOBS_KEPT: Final = 256  # as many as there are models; a finished one is kept for whoever asks how it went
-
 MILESTONES: Final = (25, 50, 75)  # percent; the last quarter is the end
 MILESTONE_S: Final = 1.0
-NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
-
-FILES_SHOWN: Final = 100  # of a folder that somebody emptied his disk into
-SHARD_FILE: Final = re.compile(r"shard_\d{3,}\.gguf")
 
 BeforeDrop = Callable[[ShardRef], Awaitable[Refusal | None]]
 """Takes a shard out of the workers' memory before its file goes; a refusal when it cannot now."""
@@ -111,7 +102,7 @@ class ShardDesk:
             storage=storage,
             job=self._running,
             in_memory=in_memory,
-            free_bytes=lambda: storage.room(limit_bytes=self._limit_bytes(), promised=self._promised()),
+            free_bytes=self.room,
         )
         self._learner = Learner(
             catalog=catalog, discovered=self._discovered, lines=lines, summaries=summaries, world=world
@@ -121,8 +112,12 @@ class ShardDesk:
             node=node, catalog=catalog, storage=storage, registry=registry, lines=lines, disk=disk, sign=sign
         )
         self._fetcher = Fetcher(
-            storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world, others=self._hub_chunks,
-            seals=self._sealer,
+            storage=storage, registry=registry, lines=lines, bus=bus, gauges=gauges, world=world,
+            others=self._others, seals=self._sealer,
+        )  # fmt: skip
+        self._model_fetch = ModelFetch(
+            catalog=catalog, storage=storage, registry=registry, lines=lines, summaries=summaries, learner=self._learner,
+            fetcher=self._fetcher, hub=hub, bus=bus, world=world, owner=self,
         )  # fmt: skip
         self._queue = Queue(lambda: self._settings().downloads.models_at_once)
         self._adder = Adder(
@@ -231,7 +226,7 @@ class ShardDesk:
         known = self._catalog.get(model)
         if known is None and self._registry.view(model) is None:
             return NotFound(what=f"neither this node nor a connected one knows a model {model}")
-        chosen = self._choose(known, indices) if known is not None else indices
+        chosen = self.choose(known, indices) if known is not None else indices
         if isinstance(chosen, Refusal):
             return chosen
         if job is not None and job.local:
@@ -242,10 +237,10 @@ class ShardDesk:
         if known is None or (joined and job.state == "awaiting_manifest"):
             job.ask(indices)
         else:
-            _want(job, known, chosen or ())
-        self._dress(job, known)
+            want(job, known, chosen or ())
+        self.dress(job, known)
         self._queue.enter(model)
-        note = self._supervisor.spawn(self._write(job), name=f"noting {model}")
+        note = self._supervisor.spawn(self.write(job), name=f"noting {model}")
         self._bus.publish(DownloadStarted(model=model, shards=job.wanted, hub=job.hub))
         if not joined or job.waiting == "paused":  # who asks again wants it now
             self._start(job, note, patience_s=self._patience_s)
@@ -289,7 +284,7 @@ class ShardDesk:
         if job.waiting == "paused":
             return None
         job.waiting = "paused"
-        await self._write(job)
+        await self.write(job)
         await self._stop(model)
         job.say("paused")
         return None
@@ -304,7 +299,7 @@ class ShardDesk:
                 return Busy(what="this node is starting or stopping: try again in a moment")
             job.waiting = "queued"
             job.say("resumed")
-            self._start(job, self._supervisor.spawn(self._write(job), name=f"noting {model}"), patience_s=self._patience_s)
+            self._start(job, self._supervisor.spawn(self.write(job), name=f"noting {model}"), patience_s=self._patience_s)
         return None
 
     async def move(self, model: ModelId, place: int) -> Refusal | None:
@@ -327,7 +322,7 @@ class ShardDesk:
             return Busy(what=f"model {model} is being added from a file: wait until that is done")
         refs = [ShardRef(model, index) for index in self._registry.held(model)]
         for ref in refs:
-            refusal = await self._unload(ref)
+            refusal = await self.unload(ref)
             if refusal is not None:
                 return refusal
         if job is not None:
@@ -355,7 +350,7 @@ class ShardDesk:
         job = self._running(ref.model)
         if job is not None and (ref.index in job.open or not job.wanted):
             return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
-        refusal = await self._unload(ref) or self._in_use(ref)  # no await between this look and the drop
+        refusal = await self.unload(ref) or self._in_use(ref)  # no await between this look and the drop
         if refusal is not None:
             return refusal
         await self._registry.drop(ref)
@@ -371,43 +366,7 @@ class ShardDesk:
         for ref in found:
             self._registry.hold(ref, source=None)
         models = tuple(sorted({ref.model for ref in (*lost, *found)}))
-        return Rescan(models=models, files=await self._found_files())
-
-    async def _found_files(self) -> tuple[FoundFile, ...]:
-        """Whole GGUF files that somebody put into the folder of models, at most FILES_SHOWN."""
-        found: list[FoundFile] = []
-        for path in await self._disk.list_folder(self._catalog.root):
-            inside = [path] if path.suffix.lower() == ".gguf" else await self._inside(path)
-            found += [await self._found_file(file) for file in inside[: FILES_SHOWN - len(found)]]
-        return tuple(found)
-
-    async def _inside(self, folder: Path) -> list[Path]:
-        """GGUF files in a model's folder that are not this node's own."""
-        try:
-            paths = await self._disk.list_folder(folder)
-        except NotADirectoryError:
-            return []
-        own = (VISION_NAME, VOCABULARY_NAME)
-        return [
-            path for path in paths
-            if path.suffix.lower() == ".gguf" and path.name not in own and not SHARD_FILE.fullmatch(path.name)
-        ]  # fmt: skip
-
-    async def _found_file(self, path: Path) -> FoundFile:
-        local = await open_local(path, self._disk)
-        try:
-            model = model_slug(path.name)
-        except ValueError:
-            model = None
-        problem: str | None = None
-        if isinstance(local, BadFile):
-            problem = local.sentence
-        elif model is None:
-            problem = f"no model id can be made of the file name {path.name!r}: rename it"
-        elif (known := self._catalog.get(model)) is not None and len(self._storage.held(model)) == len(known.files):
-            problem = f"all shards of {model} are here: the file is not needed any more"
-        size = 0 if isinstance(local, BadFile) else local.size_bytes
-        return FoundFile(path=str(path), size_bytes=size, model=model, problem=problem)
+        return Rescan(models=models, files=await found_files(self._catalog, self._storage, self._disk))
 
     # ---- jobs
 
@@ -425,7 +384,7 @@ class ShardDesk:
     def _snapshot(self, job: Job) -> Acquisition:
         return job.snapshot(at=self._world.clock.monotonic(), place=self._queue.place(job.model))
 
-    def _dress(self, job: Job, known: KnownModel | None) -> None:
+    def dress(self, job: Job, known: KnownModel | None) -> None:
         """What people see of it beside the shards."""
         if known is not None:
             job.name = known.manifest.name
@@ -436,14 +395,14 @@ class ShardDesk:
     def _ended(self, job: Job) -> None:
         """Once, when it is over."""
         self._queue.leave(job.model)
-        self._dress(job, None)
+        self.dress(job, None)
         self._bus.publish(DownloadEnded(model=job.model, state=job.state, reason=job.reason, hub=job.hub))
 
     def _promised(self) -> tuple[ShardRef, ...]:
         """Shards that are on their way and will take their space."""
         return tuple(ShardRef(job.model, index) for job in self._jobs.values() if not job.over for index in job.open)
 
-    async def _unload(self, ref: ShardRef) -> Refusal | None:
+    async def unload(self, ref: ShardRef) -> Refusal | None:
         """Out of the workers' memory, if it is there."""
         if (refusal := self._in_use(ref)) is not None:
             return refusal
@@ -454,7 +413,7 @@ class ShardDesk:
             return None
         return Busy(what=f"shard {ref.index} of model {ref.model} runs in a generation: try again when that has ended")
 
-    def _choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal:
+    def choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal:
         """Missing shards to fetch, sorted; none when everything asked for is here."""
         manifest = known.manifest
         count = len(manifest.shards)
@@ -464,7 +423,7 @@ class ShardDesk:
         held = self._registry.held(manifest.model)
         wanted = tuple(sorted(set(range(count) if indices is None else indices).difference(held)))
         remote = self._registry.remote(manifest.model, manifest.layout).values()
-        offered = {index for holding in remote for index in holding.shards}
+        offered = {index for holding in remote for index in (*holding.shards, *holding.partial)}
         if self._hub is not None and manifest.source is not None:
             offered = set(wanted)  # what no peer has, the hub has
         uncovered = tuple(index for index in wanted if index not in offered)
@@ -496,8 +455,8 @@ class ShardDesk:
             job.ask(row.shards or None)
         else:
             held = self._registry.held(row.model)
-            _want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
-        self._dress(job, known)
+            want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
+        self.dress(job, known)
         self._queue.enter(job.model)
         if row.paused:
             job.waiting = "paused"
@@ -529,8 +488,7 @@ class ShardDesk:
                     problem = await self._fetch_until_settled(job, patience_s=patience_s)
                     milestones.cancel()
                 if problem is None and job.hub:
-                    problem = await self._check_whole(job)
-                    await self._fetch_vision(job)
+                    problem = await self._model_fetch.complete(job)
             if problem is None:
                 job.complete()
             else:
@@ -544,65 +502,11 @@ class ShardDesk:
                 del self._tasks[job.model]
 
     async def _fetch_until_settled(self, job: Job, *, patience_s: float) -> str | None:
-        problem = await self._fetch_all(job, patience_s=patience_s)
+        problem = await self._model_fetch.run(job, patience_s=patience_s)
         while not await self._settled(job):
-            first, problem = problem, await self._fetch_all(job, patience_s=patience_s)
+            first, problem = problem, await self._model_fetch.run(job, patience_s=patience_s)
             problem = problem or (first if job.given_up else None)
         return problem
-
-    async def _fetch_vision(self, job: Job) -> None:
-        """The encoder with which the model sees, for whoever holds its first shard. Without it the model still talks, so
-        failing here is a line in the log."""
-        known = self._catalog.get(job.model)
-        source = None if known is None else known.manifest.source
-        if self._hub is None or source is None or source.vision is None or self._storage.has_vision(job.model):
-            return
-        if 0 not in self._storage.held(job.model):
-            return
-        vision = source.vision
-        room = self._storage.room(limit_bytes=self._limit_bytes(), promised=self._promised())
-        if vision.size_bytes > room:
-            job.say(f"the vision encoder has {vision.size_bytes} bytes, and {room} may be used: it is left out")
-            return
-        job.say(f"fetching the vision encoder {vision.filename}")
-        file = RemoteFile(
-            url=self._hub.url(source.repo_id, source.commit, vision.filename), size_bytes=vision.size_bytes,
-            name=f"{source.repo_id}/{vision.filename}", sha256=vision.sha256,
-        )  # fmt: skip
-        try:
-            await self._hub.files.fetch(file, self._storage.vision_path(job.model))
-        except (OSError, SourceFailed, SourceRefused) as error:
-            job.say(f"the vision encoder did not come: {error}")
-            return
-        self._storage.vision_landed(job.model)
-        job.say("the vision encoder is here")
-
-    async def _check_whole(self, job: Job) -> str | None:
-        """With all shards here, the hash of the file is known. A sentence when it is another than the hub says: what came
-        from there goes."""
-        known = self._catalog.get(job.model)
-        fresh = [index for index in job.wanted if job.from_hub(index)]
-        if known is None or self._hub is None or not fresh:
-            return None
-        if len(self._storage.held(job.model)) < len(known.manifest.shards):
-            return None
-        job.say("comparing all shards with the SHA-256 that the hub states")
-        try:
-            matches = await self._hub.whole(known)
-        except (OSError, SourceTrouble, SourceRefused) as error:
-            job.say(f"it could not be compared: {error}")
-            return None
-        if matches is not False:
-            job.say("it is the hub's file, byte for byte" if matches else "the hub's hash cannot be compared with shards")
-            return None
-        for index in fresh:
-            ref = ShardRef(job.model, index)
-            if await self._unload(ref) is None and not self._registry.in_use(ref):
-                await self._registry.drop(ref)
-                await self._catalog.unseal(job.model, index)
-                self._bus.publish(ShardRejected(shard=ref, source=None, reason="the whole file has another SHA-256"))
-                job.mark(index, TransferState.FAILED)
-        return f"the shards of {job.model} that came from the hub are not the file whose SHA-256 it states: fetch them again"
 
     async def _tell_milestones(self, job: Job) -> None:
         told = job.percent
@@ -620,56 +524,11 @@ class ShardDesk:
                 await forget_acquisition(tx, job.model)
         return not job.open
 
-    async def _fetch_all(self, job: Job, *, patience_s: float) -> str | None:
-        known = await self._manifest(job, patience_s=patience_s)
-        if known is None:
-            return f"nobody sent a good manifest of model {job.model} within {patience_s:.0f} s"
-        if job.trigger == "user":
-            await self._catalog.pin(job.model)
-        self._dress(job, known)
-        if job.state == "awaiting_manifest":
-            selected = self._choose(known, job.asked)
-            if isinstance(selected, Refusal):
-                return selected.sentence
-            _want(job, known, selected)
-            await self._write(job)
-        problems: list[str] = []
-        while pending := job.open:  # shards may be added while others come
-            await self._make_room(job)
-            turns = iter(pending)
+    def room(self) -> int:
+        """Bytes that may be taken beside what is on its way."""
+        return self._storage.room(limit_bytes=self._limit_bytes(), promised=self._promised())
 
-            async def lane(turns: Iterator[int] = turns) -> None:
-                for index in turns:
-                    ref = ShardRef(job.model, index)
-                    layout = known.manifest.layout
-                    problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
-                    if problem is not None:
-                        problems.append(problem)
-
-            async with asyncio.TaskGroup() as group:
-                for _ in range(SHARDS_AT_ONCE):
-                    group.create_task(lane())
-        return problems[0] if job.given_up else None
-
-    async def _manifest(self, job: Job, *, patience_s: float) -> KnownModel | None:
-        """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
-        clock = self._world.clock
-        deadline = clock.monotonic() + patience_s
-        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
-        while (known := self._catalog.get(job.model)) is None:
-            for node, summary in sorted(self._summaries().items()):
-                for holding in summary.holdings:
-                    if holding.model == job.model and self._catalog.get(job.model) is None:
-                        outcome = await self._learner.learn(node, job.model, holding.layout)
-                        if isinstance(outcome, Refusal):
-                            job.say(outcome.sentence)
-            if self._catalog.get(job.model) is None:
-                if clock.monotonic() >= deadline:
-                    return None
-                await self._fetcher.pause(backoff.delay())
-        return known
-
-    async def _make_room(self, job: Job) -> None:
+    async def make_room(self, job: Job) -> None:
         """What nobody asked for gives way to the open shards; whether that is enough was looked at when they were chosen."""
         refs = [ShardRef(job.model, index) for index in job.open]
         short = self._storage.short_of(refs, limit_bytes=self._limit_bytes(), promised=self._promised())
@@ -678,7 +537,10 @@ class ShardDesk:
         except OSError as error:  # if the room is not there, the landing will say so
             logger.warning("what nobody asked for cannot be deleted: %s", error)
 
-    async def _write(self, job: Job) -> None:
+    def _others(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
+        return self._model_fetch.hub_chunks(job, landing)
+
+    async def write(self, job: Job) -> None:
         """What is to be fetched, as it is when its turn at the database comes."""
         async with self._db.transaction() as tx:
             if job.over or not (job.wanted or job.asked != ()):
@@ -701,27 +563,3 @@ class ShardDesk:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
-
-    def _hub_chunks(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
-        """The hub as a source of this shard, where it is one."""
-        ref = landing.ref
-        known = self._catalog.get(ref.model)
-        if self._hub is None or known is None or known.manifest.source is None:
-            return ()
-
-        def near() -> bool:
-            return landing.spec.sealed and any(
-                ref.index in holding.shards and node not in job.liars and self._is_near(node)
-                for node, holding in self._registry.remote(ref.model, known.manifest.layout).items()
-            )
-
-        source = known.manifest.source
-        return (HubChunks(line=self._hub, known=known, source=source, spec=landing.spec, near=near),)
-
-    def _is_near(self, node: NodeId) -> bool:
-        view = self._lines.view(node)
-        return view is not None and view.rtt_ms is not None and view.rtt_ms <= NEAR_MS
-
-
-def _want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:
-    job.want((index, known.manifest.shards[index].size_bytes) for index in indices)

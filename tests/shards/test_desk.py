@@ -331,7 +331,7 @@ async def test_a_wish_that_cannot_be_written_down_is_refused(folks: Folks, tiny:
     async def full(job: Job) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    two.desk._write = full  # type: ignore[method-assign]
+    two.desk.write = full  # type: ignore[method-assign]
     assert isinstance(await two.desk.acquire(TINY, None), Busy)
     done = await ended(two)
     assert done.state == "failed" and done.reason is not None and "written down" in done.reason
@@ -456,19 +456,3 @@ async def test_rescan_finds_what_was_put_or_taken(folks: Folks, tiny: Path) -> N
     assert (await holder.desk.rescan()).models == (TINY,)
     assert 0 in holder.store.registry.held(TINY)
     assert await holder.desk.rescan() == Rescan(models=())
-
-
-async def test_a_rescan_names_whole_files_and_says_what_to_do_with_them(folks: Folks, tiny: Path) -> None:
-    holder = await with_model(folks, tiny)
-    root = holder.store.catalog.root
-    (root / "Another Model.gguf").write_bytes(tiny.read_bytes())
-    (root / "broken.gguf").write_bytes(b"GGUF and then nothing")
-    (root / TINY / tiny.name).write_bytes(tiny.read_bytes())
-    (root / "!!.gguf").write_bytes(tiny.read_bytes())
-    found = {Path(one.path).name: one for one in (await holder.desk.rescan()).files}
-    assert set(found) == {"Another Model.gguf", "broken.gguf", tiny.name, "!!.gguf"}
-    another = found["Another Model.gguf"]
-    assert another.problem is None and another.model == "another-model" and another.size_bytes == tiny.stat().st_size
-    assert "GGUF" in (found["broken.gguf"].problem or "") and "not needed" in (found[tiny.name].problem or "")
-    assert "rename" in (found["!!.gguf"].problem or "")
-    assert await holder.desk.add_file(Path(another.path), 100_000) == "another-model"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from swarmd.domain.events import DownloadEnded, DownloadStarted, ShardRejected
+from swarmd.domain.events import DownloadEnded, DownloadStarted
 from swarmd.domain.hub import HubSource, ModelOrigin
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import ShardState
@@ -21,101 +16,9 @@ from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import encode, signed
 from swarmd.models.slicing import fair_share
 from swarmd.shards import hub_desk as hub_desks
-from swarmd.transport.loopback import LoopbackHub
+from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, started, until, whole_file
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.holders import Holder, open_holder
-from tests.hub.contents import Altered, Held
-from tests.hub.faults import Cut, Failing, Flip, Slow
-from tests.hub.hub import LocalHub
-
-TINY = ModelId("tiny.q8-0")
-REPO, FILE = "maker/tiny-GGUF", "tiny.Q8_0.gguf"
-
-
-class Around:
-    """A hub, and nodes that use it."""
-
-    def __init__(self, folder: Path, hub: LocalHub) -> None:
-        self.folder, self.hub, self.net = folder, hub, LoopbackHub()
-        self.stacks: dict[int, AsyncExitStack] = {}
-
-    async def start(self, seed: int, *, patience_s: float = 5.0) -> Holder:
-        stack = self.stacks[seed] = AsyncExitStack()
-        holder = await stack.enter_async_context(
-            open_holder(seed, self.folder, self.net, patience_s=patience_s, endpoint=self.hub.endpoint)
-        )
-        assert holder.hub_desk is not None
-        return holder
-
-    async def stop(self, seed: int) -> None:
-        await self.stacks.pop(seed).aclose()
-
-
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_desks, "MEGABYTE", 200)  # times the 512 of the settings: shards of about 100 kB
-
-
-@pytest.fixture
-async def around(tmp_path: Path) -> AsyncIterator[Around]:
-    async with LocalHub() as hub:
-        made = Around(tmp_path, hub)
-        yield made
-        for seed in reversed(list(made.stacks)):
-            await made.stop(seed)
-
-
-@pytest.fixture
-def data(tiny: Path, around: Around) -> bytes:
-    found = tiny.read_bytes()
-    around.hub.repo(REPO).file(FILE, found)
-    return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-async def asked(
-    holder: Holder, *, filename: str = FILE, shards: tuple[int, ...] | None = None, fair: bool = False,
-    model: ModelId | None = None,
-) -> Acquisition | Refusal:  # fmt: skip
-    assert holder.hub_desk is not None
-    return await holder.hub_desk.fetch(REPO, filename, shards=shards, fair_share=fair, model=model)
-
-
-async def over(holder: Holder, model: ModelId = TINY) -> Acquisition:
-    def ended() -> bool:
-        one = holder.desk.acquisition(model)
-        return one is not None and one.state in ("complete", "failed", "cancelled")
-
-    await until(ended)
-    one = holder.desk.acquisition(model)
-    assert one is not None
-    return one
-
-
-def known_by(holder: Holder, model: ModelId = TINY) -> KnownModel:
-    known = holder.store.catalog.get(model)
-    assert known is not None
-    return known
-
-
-async def whole_file(holder: Holder, model: ModelId = TINY) -> bytes:
-    """Put together again out of the shards."""
-    known = known_by(holder, model)
-    data = bytearray(known.manifest.file_size_bytes)
-    header = (holder.store.catalog.folder(model) / "gguf_header.bin").read_bytes()
-    data[: len(header)] = header
-    for shard in known.manifest.shards:
-        position = 0
-        for span in shard.tensors:
-            payload = await holder.store.storage.read_payload(ShardRef(model, shard.index), position, span.size_bytes)
-            data[span.offset_bytes : span.offset_bytes + span.size_bytes] = payload
-            position += span.size_bytes
-    return bytes(data)
+from tests.hub.faults import Failing, Flip, Slow
 
 
 async def test_a_whole_model_comes_is_sealed_and_is_the_hubs_file(around: Around, data: bytes) -> None:
@@ -192,12 +95,6 @@ async def test_a_node_that_is_stopped_goes_on_where_it_was(around: Around, data:
     assert any("after a restart" in line for line in done.log)
 
 
-def started(holder: Holder, model: ModelId = TINY) -> Acquisition:
-    one = holder.desk.acquisition(model)
-    assert one is not None
-    return one
-
-
 async def test_pause_resume_order_and_cancel(around: Around, data: bytes) -> None:
     around.hub.repo(REPO).file("second.Q8_0.gguf", data).file("third.Q8_0.gguf", data)
     second, third = ModelId("second.q8-0"), ModelId("third.q8-0")
@@ -237,20 +134,6 @@ async def test_bytes_that_change_on_the_way_are_seen_without_tls(around: Around,
     around.hub.faults.add(Flip(at=4000), path=FILE, origin="cdn", skip=1, times=3)
     assert isinstance(await asked(holder), Acquisition)
     assert (await over(holder)).state == "complete" and await whole_file(holder) == data
-
-
-async def test_a_hub_that_serves_another_file_than_it_states_is_found_out(around: Around, data: bytes) -> None:
-    holder = await around.start(1)
-    repo = around.hub.repo(REPO).file(FILE, Held(data))
-    blob = repo.head.files[FILE]
-    assert blob.sha256
-    blob.content = Altered(blob.content, (len(data) - 100,))  # after its SHA-256 was told
-    with holder.store.bus.spy() as spy:
-        assert isinstance(await asked(holder), Acquisition)
-        done = await over(holder)
-        assert spy.of(ShardRejected)
-    assert done.state == "failed" and "SHA-256" in (done.reason or "")
-    assert holder.store.registry.held(TINY) == () and not any(shard.sealed for shard in known_by(holder).manifest.shards)
 
 
 async def test_a_split_model_is_one_model(around: Around, tmp_path: Path) -> None:
@@ -320,27 +203,6 @@ async def test_what_cannot_be_fetched_is_refused_with_the_reason(around: Around,
     assert isinstance(clash, BadFile)
     named = await holder.hub_desk.fetch("maker/other", FILE, shards=None, fair_share=False, model=ModelId("mine"))
     assert isinstance(named, Acquisition) and (await over(holder, ModelId("mine"))).state == "complete"
-
-
-async def test_the_vision_encoder_comes_along(around: Around, data: bytes) -> None:
-    encoder = bytes(range(256)) * 300
-    around.hub.repo(REPO).file("mmproj-tiny-f16.gguf", encoder).file("mmproj-tiny-f32.gguf", encoder * 2)
-    holder = await around.start(1)
-    assert isinstance(await asked(holder), Acquisition)
-    done = await over(holder)
-    assert done.state == "complete" and holder.store.storage.vision_path(TINY).read_bytes() == encoder
-    view = holder.store.registry.view(TINY)
-    assert view is not None and view.vision_here and view.vision_holders == (holder.id,)
-    assert holder.summary().holdings[0].vision
-    await around.stop(1)
-    assert (await around.start(1)).store.storage.has_vision(TINY)
-
-
-async def test_a_line_that_breaks_all_the_time_still_brings_everything(around: Around, data: bytes) -> None:
-    holder = await around.start(1)
-    around.hub.faults.add(Cut(after=9000), path=FILE, origin="cdn", probability=0.4, seed=7)
-    assert isinstance(await asked(holder), Acquisition)
-    assert (await over(holder)).state == "complete" and await whole_file(holder) == data
 
 
 async def test_the_source_of_a_local_model_is_found_by_name_and_size(around: Around, data: bytes, tmp_path: Path) -> None:

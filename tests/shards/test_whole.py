@@ -63,10 +63,11 @@ async def test_bytes_behind_the_tensors_leave_it_open(tmp_path: Path, tiny: Path
     data = tiny.read_bytes()
     longer = data + b"what is this?"
     store, cut = open_store(1, tmp_path), cut_model(data, shard_size_bytes=100_000)
-    cut.manifest = replace(cut.manifest, file_size_bytes=len(longer))
+    cut = replace(cut, manifest=replace(cut.manifest, file_size_bytes=len(longer)))
     known = await held(store, cut, longer, unsealed(cut, sha256=hashlib.sha256(longer).hexdigest()))
     assert await check_of(store).matches(known) is None
     zeros = data + bytes(13)
+    (tmp_path / "zeros").mkdir()
     other = open_store(2, tmp_path / "zeros")
     known = await held(other, cut, zeros, unsealed(cut, sha256=hashlib.sha256(zeros).hexdigest()))
     assert await check_of(other).matches(known) is True

@@ -1,0 +1,199 @@
+"""One model being brought here, when it is its job's turn: its manifest, its shards, and what is done when all are there.
+
+The desk decides what is fetched and owns the jobs; this does the work of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+from swarmd.domain.events import ShardRejected
+from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.refusals import Refusal
+from swarmd.domain.shards import TransferState
+from swarmd.downloads.engine import SourceFailed
+from swarmd.downloads.ranges import RemoteFile, SourceRefused, SourceTrouble
+from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import Backoff
+from swarmd.kit.world import World
+from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.shards.fetching import FIRST_S, LIMIT_S, Fetcher, Lines
+from swarmd.shards.hub_source import HubChunks, HubLine
+from swarmd.shards.jobs import Job
+from swarmd.shards.learning import Learner, Summaries
+from swarmd.shards.registry import Registry
+from swarmd.shards.sources import ChunkSource
+from swarmd.shards.storage import Landing, ShardStorage
+
+SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
+NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
+
+
+class Owner(Protocol):
+    """What is needed of `desk.ShardDesk`."""
+
+    def choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal: ...
+    def dress(self, job: Job, known: KnownModel | None) -> None: ...
+    def room(self) -> int: ...
+    async def make_room(self, job: Job) -> None: ...
+    async def write(self, job: Job) -> None: ...
+    async def unload(self, ref: ShardRef) -> Refusal | None: ...
+
+
+class ModelFetch:
+    """Shared by all jobs."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        storage: ShardStorage,
+        registry: Registry,
+        lines: Lines,
+        summaries: Summaries,
+        learner: Learner,
+        fetcher: Fetcher,
+        hub: HubLine | None,
+        bus: EventBus,
+        world: World,
+        owner: Owner,
+    ) -> None:
+        self._catalog, self._storage, self._registry, self._lines = catalog, storage, registry, lines
+        self._summaries, self._learner, self._fetcher, self._hub = summaries, learner, fetcher, hub
+        self._bus, self._world, self._owner = bus, world, owner
+
+    async def run(self, job: Job, *, patience_s: float) -> str | None:
+        known = await self._known(job, patience_s=patience_s)
+        if known is None:
+            return f"nobody sent a good manifest of model {job.model} within {patience_s:.0f} s"
+        if job.trigger == "user":
+            await self._catalog.pin(job.model)
+        self._owner.dress(job, known)
+        if job.state == "awaiting_manifest":
+            selected = self._owner.choose(known, job.asked)
+            if isinstance(selected, Refusal):
+                return selected.sentence
+            want(job, known, selected)
+            await self._owner.write(job)
+        problems: list[str] = []
+        while pending := job.open:  # shards may be added while others come
+            await self._owner.make_room(job)
+            turns = iter(pending)
+
+            async def lane(turns: Iterator[int] = turns) -> None:
+                for index in turns:
+                    ref = ShardRef(job.model, index)
+                    layout = known.manifest.layout
+                    problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
+                    if problem is not None:
+                        problems.append(problem)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(SHARDS_AT_ONCE):
+                    group.create_task(lane())
+        return problems[0] if job.given_up else None
+
+    async def _known(self, job: Job, *, patience_s: float) -> KnownModel | None:
+        """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
+        clock = self._world.clock
+        deadline = clock.monotonic() + patience_s
+        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
+        while (known := self._catalog.get(job.model)) is None:
+            for node, summary in sorted(self._summaries().items()):
+                for holding in summary.holdings:
+                    if holding.model == job.model and self._catalog.get(job.model) is None:
+                        outcome = await self._learner.learn(node, job.model, holding.layout)
+                        if isinstance(outcome, Refusal):
+                            job.say(outcome.sentence)
+            if self._catalog.get(job.model) is None:
+                if clock.monotonic() >= deadline:
+                    return None
+                await self._fetcher.pause(backoff.delay())
+        return known
+
+    async def complete(self, job: Job) -> str | None:
+        """With all shards here: the whole is verified, and what goes with it is fetched. A sentence when it is wrong."""
+        problem = await self._check_whole(job)
+        await self._fetch_vision(job)
+        return problem
+
+    async def _fetch_vision(self, job: Job) -> None:
+        """The encoder with which the model sees, for whoever holds its first shard. Without it the model still talks, so
+        failing here is a line in the log."""
+        known = self._catalog.get(job.model)
+        source = None if known is None else known.manifest.source
+        if self._hub is None or source is None or source.vision is None or self._storage.has_vision(job.model):
+            return
+        if 0 not in self._storage.held(job.model):
+            return
+        vision = source.vision
+        room = self._owner.room()
+        if vision.size_bytes > room:
+            job.say(f"the vision encoder has {vision.size_bytes} bytes, and {room} may be used: it is left out")
+            return
+        job.say(f"fetching the vision encoder {vision.filename}")
+        file = RemoteFile(
+            url=self._hub.url(source.repo_id, source.commit, vision.filename), size_bytes=vision.size_bytes,
+            name=f"{source.repo_id}/{vision.filename}", sha256=vision.sha256,
+        )  # fmt: skip
+        try:
+            await self._hub.files.fetch(file, self._storage.vision_path(job.model))
+        except (OSError, SourceFailed, SourceRefused) as error:
+            job.say(f"the vision encoder did not come: {error}")
+            return
+        self._storage.vision_landed(job.model)
+        job.say("the vision encoder is here")
+
+    async def _check_whole(self, job: Job) -> str | None:
+        """With all shards here, the hash of the file is known. A sentence when it is another than the hub says: what came
+        from there goes."""
+        known = self._catalog.get(job.model)
+        fresh = [index for index in job.wanted if job.from_hub(index)]
+        if known is None or self._hub is None or not fresh:
+            return None
+        if len(self._storage.held(job.model)) < len(known.manifest.shards):
+            return None
+        job.say("comparing all shards with the SHA-256 that the hub states")
+        try:
+            matches = await self._hub.whole(known)
+        except (OSError, SourceTrouble, SourceRefused) as error:
+            job.say(f"it could not be compared: {error}")
+            return None
+        if matches is not False:
+            job.say("it is the hub's file, byte for byte" if matches else "the hub's hash cannot be compared with shards")
+            return None
+        for index in fresh:
+            ref = ShardRef(job.model, index)
+            if await self._owner.unload(ref) is None and not self._registry.in_use(ref):
+                await self._registry.drop(ref)
+                await self._catalog.unseal(job.model, index)
+                self._bus.publish(ShardRejected(shard=ref, source=None, reason="the whole file has another SHA-256"))
+                job.mark(index, TransferState.FAILED)
+        return f"the shards of {job.model} that came from the hub are not the file whose SHA-256 it states: fetch them again"
+
+    def hub_chunks(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
+        """The hub as a source of this shard, where it is one."""
+        ref = landing.ref
+        known = self._catalog.get(ref.model)
+        if self._hub is None or known is None or known.manifest.source is None:
+            return ()
+
+        def near() -> bool:
+            return landing.spec.sealed and any(
+                ref.index in holding.shards and node not in job.liars and self._is_near(node)
+                for node, holding in self._registry.remote(ref.model, known.manifest.layout).items()
+            )
+
+        source = known.manifest.source
+        return (HubChunks(line=self._hub, known=known, source=source, spec=landing.spec, near=near),)
+
+    def _is_near(self, node: NodeId) -> bool:
+        view = self._lines.view(node)
+        return view is not None and view.rtt_ms is not None and view.rtt_ms <= NEAR_MS
+
+
+def want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:
+    """The job brings these shards too."""
+    job.want((index, known.manifest.shards[index].size_bytes) for index in indices)
