@@ -251,7 +251,7 @@ class _Crew:
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
         self._typical = 0.0
-        """Bytes that one of several connections gains between two looks, smoothed."""
+        """Bytes a second of one of several connections, over the last 5 s or so."""
         self._quiet_until = 0.0
         self._mismatches: dict[int, int] = {}
         self._ignored = 0
@@ -276,22 +276,25 @@ class _Crew:
             lanes = [lane for lane in self._lanes if lane.span is not None]
             gains = {lane: lane.received - lane.last for lane in lanes}
             total = sum(gains.values())
-            wanted = self._pace.tick(total / TICK_S)
-            if len(lanes) > 1:
-                self._typical += 0.1 * (total / len(lanes) - self._typical)  # the last 5 s or so
+            quiet = self._quiet_until > self._world.clock.monotonic()  # nothing can be told from that
+            wanted = self._pace.wanted if quiet else self._pace.tick(total / TICK_S)
             for lane, gain in gains.items():
                 lane.last = lane.received
-                lane.rate += 0.3 * (gain / TICK_S - lane.rate)
-                self._judge(lane, gain, max((total - gain) / max(1, len(lanes) - 1), self._typical))
+                lane.rate += 0.3 * (gain / TICK_S - lane.rate)  # bytes come in lumps
+            together = sum(lane.rate for lane in lanes)
+            if len(lanes) > 1:
+                self._typical += 0.1 * (together / len(lanes) - self._typical)
+            for lane in lanes:
+                self._judge(lane, max((together - lane.rate) / max(1, len(lanes) - 1), self._typical))
             if not self._over.is_set():
                 for _ in range(min(wanted - len(self._lanes), self._work.left())):
                     group.create_task(self._lane())
             self._tell()  # an idle one may share what has turned out to be slow
 
-    def _judge(self, lane: _Lane, gain: int, others: float) -> None:
+    def _judge(self, lane: _Lane, others: float) -> None:
         """One that waits for us, for the disk or for its share of the limit, is not to blame."""
         idle = lane.body is None or lane.waiting is not None or lane.writing
-        lane.slow_ticks = lane.slow_ticks + 1 if gain < others * LAGGARD and not idle else 0
+        lane.slow_ticks = lane.slow_ticks + 1 if lane.rate < others * LAGGARD and not idle else 0
         if lane.slow_ticks >= LAGGARD_TICKS:
             lane.slow_ticks = 0
             self._typical /= 2  # it may be the whole line that has become slow
