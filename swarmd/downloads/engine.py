@@ -2,19 +2,24 @@
 
 The work is an address space of blocks (`Work`). A connection claims a span of missing blocks, asks for its range and hands
 over block after block; whatever goes wrong, the rest of the span goes back and another connection claims it. Spans are long
-at the beginning, so that a request costs nothing, and short at the end, so that all finish together. The number of
-connections grows as long as that makes the whole faster, and halves when the server says that it is asked too much.
+at the beginning, so that a request costs nothing, and short at the end, so that all finish together; what a slow connection
+still has in hand by then is shared with an idle one. The number of connections grows as long as that makes the whole faster,
+and halves when the server says that it is asked too much.
+
+A connection is never broken off while it writes a block: what is half written belongs to nobody. Only whoever called `run`
+may cancel that, and the work waits for its threads then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeVar, cast
 
-from swarmd.downloads.ranges import RangeClient, RangesIgnored, RemoteFile, SourceTrouble
+from swarmd.downloads.ranges import Body, RangeClient, RangesIgnored, RemoteFile, SourceRefused, SourceTrouble
 from swarmd.kit.flow import Backoff, TokenBucket
 from swarmd.kit.world import World
 
@@ -26,16 +31,32 @@ SPAN_BYTES: Final = 64 << 20  # at most in one request: 5 s of a gigabit; a cut 
 GAP_BYTES: Final = 64 << 10  # between two stretches of one request; padding has 31 at most, and a request costs more
 LAGGARD: Final = 0.1  # of the mean of the others: such a connection is on a bad path and is opened anew
 LAGGARD_TICKS: Final = 20
-PATIENCE_S: Final = 120.0  # without a byte from anybody
+STEAL_S: Final = 2.0  # what a connection has left for longer than that, an idle one shares; a new request costs some 0.1 s
+PATIENCE_S: Final = 120.0  # without progress of anybody
+TRIES: Final = 4  # at least, before patience ends: a machine that slept has waited without trying
+WASTE_BYTES: Final = 64 << 20  # that came since the last whole block; beyond, bytes alone are no progress any more
+ASKED_LIMIT_S: Final = 3600.0  # of waiting in a row because the server asks for it; a limit of the hub is over within 300 s
 MISMATCHES: Final = 3  # wrong bytes of one chunk: the third time the source itself is wrong
+IGNORED: Final = 6  # whole files in a row instead of parts: not the slip of one of its machines
+
+T = TypeVar("T")
 
 
 class SourceFailed(Exception):
     """The source did not deliver within the engine's patience. One sentence for people."""
 
 
+class NoRanges(SourceFailed):
+    """The source sends whole files only."""
+
+
 class WrongBytes(Exception):
     """For `Work.write`: these bytes are not what was promised, and are not kept."""
+
+    def __init__(self, block: int, what: str) -> None:
+        """`block`: the first of those that have to come again."""
+        super().__init__(what)
+        self.block = block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +81,11 @@ class Work(Protocol):
 
     @property
     def block_bytes(self) -> int: ...
+    @property
+    def grain(self) -> int:
+        """Blocks that are claimed together: spans begin and end at multiples of it."""
+        ...
+
     def block_size(self, number: int) -> int: ...
     def left(self) -> int:
         """Blocks that nobody has claimed."""
@@ -93,8 +119,27 @@ class _Lane:
     received: int = 0
     last: int = 0
     """`received` at the last look."""
+    rate: float = 0.0
+    """Bytes a second, smoothed."""
     slow_ticks: int = 0
-    reading: asyncio.Timeout | None = None
+    span: Span | None = None
+    """What it has claimed."""
+    numbers: deque[int] = field(default_factory=deque[int])
+    """Blocks of it that are not written yet."""
+    waiting: asyncio.Timeout | None = None
+    """It waits for the server to answer, or for its share of the limit: this can end at once."""
+    body: Body | None = None
+    writing: bool = False
+    broken: str = ""
+    """Why it was told to stop what it does."""
+
+    def break_off(self, why: str) -> None:
+        """Its request fails with this reason, as soon as no block is being written."""
+        self.broken = why
+        if self.waiting is not None:
+            self.waiting.reschedule(asyncio.get_running_loop().time())
+        elif self.body is not None:
+            self.body.abort()
 
 
 @dataclass(slots=True)
@@ -104,28 +149,34 @@ class Pace:
     limit: int
     wanted: int = FIRST_CONNECTIONS
     best: float = 0.0
-    """The highest rate before the last step up."""
+    """The rate before the last step up."""
+    before: int = 0
+    """Connections before a step up that has not shown yet what it brings; 0: there is none."""
     settled: int = 0
     """Ticks for which it stays as it is."""
 
     def __post_init__(self) -> None:
-        self.wanted = min(self.wanted, self.limit)
+        self.wanted = max(1, min(self.wanted, self.limit))
 
     def tick(self, rate: float) -> int:
         if self.settled:
             self.settled -= 1
-            if not self.settled:
-                self.best = 0.0
-        elif rate > self.best * GROWTH and self.wanted < self.limit:
-            self.best = rate
+        elif rate <= 0.0:
+            pass  # nothing is known yet
+        elif self.before and rate <= self.best * GROWTH:
+            self.wanted, self.before = self.before, 0
+            self.settled = SETTLED_TICKS
+        elif self.wanted < self.limit:
+            self.best, self.before = rate, self.wanted
             self.wanted = min(self.limit, self.wanted + 2)
         else:
+            self.before = 0
             self.settled = SETTLED_TICKS
         return self.wanted
 
     def slower(self) -> None:
         """The server is asked too much."""
-        self.wanted = max(1, self.wanted // 2)
+        self.wanted, self.before = max(1, self.wanted // 2), 0
         self.settled = SETTLED_TICKS
 
 
@@ -152,13 +203,18 @@ class Engine:
         """Until nothing of the work is left to claim and everything claimed is written.
 
         `received` is told every number of bytes that came, also of those that come again. `limit`: of this work alone.
-        Raises SourceFailed, SourceRefused; OSError of the disk.
+        Raises SourceFailed (NoRanges), SourceRefused; OSError of the disk. Whichever it is, a block that was being written
+        is written to its end.
         """
         crew = _Crew(self, self._client, self._world, work, received, limit, patience_s, Pace(self._connections()))
         try:
             await crew.run()
         except BaseExceptionGroup as group:
             raise gravest(group) from group
+
+    @property
+    def limited(self) -> bool:
+        return self._bytes_per_s() is not None
 
     async def pace(self, size: int) -> None:
         """Wait until the node's own limit allows `size` more bytes."""
@@ -193,103 +249,179 @@ class _Crew:
         self._claims = 0
         self._news = asyncio.Event()
         self._over = asyncio.Event()
-        self._progress_at = world.clock.monotonic()
+        self._failure: BaseException | None = None
+        self._typical = 0.0
+        """Bytes a second of one of several connections, over the last 5 s or so."""
         self._quiet_until = 0.0
         self._mismatches: dict[int, int] = {}
         self._ignored = 0
+        self._progress_at = world.clock.monotonic()
+        self._tries = 0
+        self._unkept = 0
+        self._asked_s = 0.0
+        """Of waiting because the server asked for it. This and the three above begin anew with each progress."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._pace.wanted):
                 group.create_task(self._lane())
             group.create_task(self._watch(group))
+        if self._failure is not None:
+            raise self._failure
 
     async def _watch(self, group: asyncio.TaskGroup) -> None:
         """Looks at the rate, opens more connections, breaks those that lag behind."""
         while not self._over.is_set():
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await self._over.wait()
-            except TimeoutError:
-                lanes = [lane for lane in self._lanes if lane.reading is not None]
-                gains = {lane: lane.received - lane.last for lane in lanes}
-                wanted = self._pace.tick(sum(gains.values()) / TICK_S)
-                for lane, gain in gains.items():
-                    self._judge(lane, gain, (sum(gains.values()) - gain) / max(1, len(gains) - 1))
-                    lane.last = lane.received
+            await self._pause(TICK_S)
+            lanes = [lane for lane in self._lanes if lane.span is not None]
+            gains = {lane: lane.received - lane.last for lane in lanes}
+            total = sum(gains.values())
+            quiet = self._quiet_until > self._world.clock.monotonic()  # nothing can be told from that
+            wanted = self._pace.wanted if quiet else self._pace.tick(total / TICK_S)
+            for lane, gain in gains.items():
+                lane.last = lane.received
+                lane.rate += 0.3 * (gain / TICK_S - lane.rate)  # bytes come in lumps
+            together = sum(lane.rate for lane in lanes)
+            if len(lanes) > 1:
+                self._typical += 0.1 * (together / len(lanes) - self._typical)
+            for lane in lanes:
+                self._judge(lane, max((together - lane.rate) / max(1, len(lanes) - 1), self._typical))
+            if not self._over.is_set():
                 for _ in range(min(wanted - len(self._lanes), self._work.left())):
                     group.create_task(self._lane())
+            self._tell()  # an idle one may share what has turned out to be slow
 
-    def _judge(self, lane: _Lane, gain: int, others: float) -> None:
-        lane.slow_ticks = lane.slow_ticks + 1 if gain < others * LAGGARD else 0
-        if lane.slow_ticks >= LAGGARD_TICKS and lane.reading is not None:
+    def _judge(self, lane: _Lane, others: float) -> None:
+        """One that waits for us, for the disk or for its share of the limit, is not to blame."""
+        idle = lane.body is None or lane.waiting is not None or lane.writing
+        lane.slow_ticks = lane.slow_ticks + 1 if lane.rate < others * LAGGARD and not idle else 0
+        if lane.slow_ticks >= LAGGARD_TICKS:
             lane.slow_ticks = 0
-            lane.reading.reschedule(asyncio.get_running_loop().time())  # as if nothing had come: its span goes back
+            self._typical /= 2  # it may be the whole line that has become slow
+            lane.break_off("the connection lagged far behind the others")
 
     async def _lane(self) -> None:
         lane = _Lane()
         self._lanes.add(lane)
-        backoff = Backoff(0.25, 2.0, 15.0, entropy=self._world.entropy)
         try:
-            while len(self._lanes) <= self._pace.wanted and not self._over.is_set():
-                await self._quiet()
-                span = self._work.claim(self._span_blocks())
-                if span is None:
-                    if not self._claims:
-                        break
-                    self._news.clear()
-                    await self._news.wait()  # somebody may give something back
-                    continue
-                self._claims += 1
-                try:
-                    await self._fetch(lane, span)
-                    backoff.reset()
-                    continue
-                except (SourceTrouble, WrongBytes) as error:
-                    self._take_in(error, span)
-                finally:
-                    self._claims -= 1
-                    self._work.release(span)
-                    self._news.set()
-                await asyncio.sleep(backoff.delay())
+            await self._work_on(lane)
+        except (SourceFailed, SourceRefused, OSError) as error:
+            self._failure = error if self._failure is None else min(self._failure, error, key=_lightness)
+            self._over.set()
+            for other in self._lanes:
+                other.break_off("the work is over")
         finally:
             self._lanes.discard(lane)
-            if not self._claims and not self._work.left():
-                self._over.set()
-            self._news.set()
+            self._tell()
+
+    async def _work_on(self, lane: _Lane) -> None:
+        backoff = Backoff(0.25, 2.0, 15.0, entropy=self._world.entropy)
+        while len(self._lanes) <= self._pace.wanted and not self._over.is_set():
+            if self._quiet_until > self._world.clock.monotonic():
+                await self._quiet()
+                continue
+            lane.span = self._work.claim(self._span_blocks()) or self._steal()
+            if lane.span is None:
+                if not self._claims:
+                    self._over.set()  # who waits to try again need not
+                    break
+                await self._news.wait()  # somebody may give something back
+                continue
+            self._claims += 1
+            try:
+                await self._fetch(lane)
+                backoff.reset()
+                continue
+            except (SourceTrouble, WrongBytes) as error:
+                if not self._over.is_set():
+                    self._take_in(error)
+            finally:
+                self._claims -= 1
+                span, lane.span, lane.broken = lane.span, None, ""
+                lane.numbers.clear()
+                self._work.release(span)
+                self._tell()
+            await self._pause(backoff.delay())
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _pause(self, seconds: float) -> None:
+        """At most so long, and not beyond the end of the work."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            pass
 
     async def _quiet(self) -> None:
         wait = self._quiet_until - self._world.clock.monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait + self._world.entropy.uniform(0.0, 0.5))  # not all at the same moment
+        await self._pause(wait + self._world.entropy.uniform(0.0, 0.5))  # not all at the same moment
 
-    def _take_in(self, error: SourceTrouble | WrongBytes, span: Span) -> None:
+    def _steal(self) -> Span | None:
+        """The second half of what the slowest connection has left, when that is worth a request of its own."""
+        work = self._work
+
+        def seconds(lane: _Lane) -> float:
+            return len(lane.numbers) * work.block_bytes / max(lane.rate, 1.0)
+
+        victim = max((lane for lane in self._lanes if len(lane.numbers) > 1), key=seconds, default=None)
+        if victim is None or victim.span is None or seconds(victim) < STEAL_S or victim.rate == 0.0:
+            return None
+        middle = -(-victim.numbers[len(victim.numbers) // 2] // work.grain) * work.grain
+        end = victim.span.first + victim.span.count
+        if not victim.numbers[0] < middle <= victim.numbers[-1]:
+            return None
+        while victim.numbers[-1] >= middle:
+            victim.numbers.pop()
+        victim.span = Span(first=victim.span.first, count=middle - victim.span.first)
+        return Span(first=middle, count=end - middle)
+
+    def _progress(self) -> None:
+        self._progress_at = self._world.clock.monotonic()
+        self._tries, self._asked_s = 0, 0.0
+
+    def _kept(self) -> None:
+        """A block was written."""
+        self._unkept = self._ignored = 0
+        self._progress()
+
+    def _take_in(self, error: SourceTrouble | WrongBytes) -> None:
         """Raises SourceFailed when there is no use in going on."""
         now = self._world.clock.monotonic()
         if isinstance(error, WrongBytes):
-            self._mismatches[span.first] = self._mismatches.get(span.first, 0) + 1
-            if self._mismatches[span.first] >= MISMATCHES:
-                raise SourceFailed(f"the source sent wrong bytes {MISMATCHES} times: {error}") from error
+            count = self._mismatches[error.block] = self._mismatches.get(error.block, 0) + 1
+            if count >= MISMATCHES:
+                raise SourceFailed(f"the source sent wrong bytes {count} times: {error}") from error
             return
+        self._tries += 1
         if isinstance(error, RangesIgnored):
             self._ignored += 1
-            if self._ignored >= MISMATCHES * self._pace.limit:
-                raise SourceFailed(f"{error}, again and again: it cannot be fetched in parts from there") from error
+            if self._ignored >= IGNORED:
+                raise NoRanges(f"{error}, again and again: it cannot be fetched in parts from there") from error
         if error.retry_after_s is not None:
-            self._quiet_until = max(self._quiet_until, now + error.retry_after_s)
-            self._pace.slower()
-        if max(now, self._quiet_until) - max(self._progress_at, self._quiet_until) >= self._patience_s:
+            if self._quiet_until <= now:  # several connections are told at once, and it counts once
+                self._pace.slower()
+            until = max(self._quiet_until, now + error.retry_after_s)
+            self._asked_s += until - max(self._quiet_until, now)
+            self._quiet_until = until
+        if self._asked_s >= ASKED_LIMIT_S:
+            raise SourceFailed(f"the server only asked to wait for {ASKED_LIMIT_S / 60:.0f} minutes: {error}") from error
+        if self._tries >= TRIES and now - self._progress_at - self._asked_s >= self._patience_s:
             raise SourceFailed(f"nothing came for {self._patience_s:.0f} s: {error}") from error
 
     def _span_blocks(self) -> int:
         share = self._work.left() // (2 * max(1, self._pace.wanted))
         return max(1, min(share, SPAN_BYTES // self._work.block_bytes))
 
-    async def _fetch(self, lane: _Lane, span: Span) -> None:
-        """Raises SourceTrouble, WrongBytes, SourceRefused, OSError."""
-        work = self._work
+    async def _fetch(self, lane: _Lane) -> None:
+        """What the lane has claimed. Raises SourceTrouble, WrongBytes, SourceFailed, SourceRefused, OSError."""
+        work, span = self._work, lane.span
+        assert span is not None, "claimed before"
         numbers = work.missing(span)
-        builder = _Builder(work, deque(numbers))  # bounded by the span
+        lane.numbers = deque(numbers)  # bounded by the span
+        builder = _Builder(self._write, lane, work)
         wanted = (
             piece
             for first, last in runs_of(numbers)
@@ -298,45 +430,87 @@ class _Crew:
             )
         )
         for request in requests_of(wanted):
-            file, first, end = request[0].file, request[0].offset, request[-1].offset + request[-1].size
-            try:
-                async with asyncio.timeout(None) as reading, self._client.open(file, first, end) as body:
-                    lane.reading = reading
-                    position = first
-                    async for data in body:
-                        self._progress_at = self._world.clock.monotonic()
-                        lane.received += len(data)
-                        self._received(len(data))
-                        for part in cut_out(request, position, memoryview(data)):
-                            await builder.add(part)
-                        position += len(data)
-                        await self._engine.pace(len(data))
-                        if self._limit is not None:
-                            await self._limit.take(len(data))
-            except TimeoutError:
-                raise SourceTrouble("the connection lagged far behind the others") from None
-            finally:
-                lane.reading = None
+            if not lane.numbers:
+                return  # another one has taken the rest
+            await self._request(lane, request, builder)
+
+    async def _request(self, lane: _Lane, request: Sequence[Piece], builder: _Builder) -> None:
+        file, position, end = request[0].file, request[0].offset, request[-1].offset + request[-1].size
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                opening = stack.enter_async_context(self._client.open(file, position, end))
+                lane.body = await self._unless_broken(lane, opening)
+                async for data in lane.body:
+                    self._came(lane, len(data))
+                    for part in cut_out(request, position, memoryview(data)):
+                        await builder.add(part)
+                    position += len(data)
+                    if not lane.numbers:
+                        return
+                    if lane.broken:
+                        break
+                    if self._engine.limited or self._limit is not None:
+                        await self._unless_broken(lane, self._share(len(data)))
+        except SourceTrouble:
+            if not lane.broken:
+                raise
+        finally:
+            lane.body = None
+        if lane.broken:
+            raise SourceTrouble(lane.broken)
+
+    async def _unless_broken(self, lane: _Lane, awaitable: Awaitable[T]) -> T:
+        """What may be broken off at any moment. Raises SourceTrouble when it was."""
+        try:
+            async with asyncio.timeout(None) as lane.waiting:
+                return await awaitable
+        except TimeoutError:
+            raise SourceTrouble(lane.broken) from None
+        finally:
+            lane.waiting = None
+
+    async def _share(self, size: int) -> None:
+        await self._engine.pace(size)
+        if self._limit is not None:
+            await self._limit.take(size)
+
+    def _came(self, lane: _Lane, size: int) -> None:
+        lane.received += size
+        self._unkept += size
+        if self._unkept < WASTE_BYTES:
+            self._progress()
+        self._received(size)
+
+    async def _write(self, lane: _Lane, number: int, parts: Sequence[bytes | memoryview]) -> None:
+        lane.writing = True
+        try:
+            await self._work.write(number, parts)
+        finally:
+            lane.writing = False
+        self._kept()
 
 
 @dataclass(slots=True)
 class _Builder:
     """Puts what comes together to whole blocks and hands them over."""
 
+    write: Callable[[_Lane, int, Sequence[bytes | memoryview]], Awaitable[None]]
+    lane: _Lane
     work: Work
-    numbers: deque[int]
     parts: list[memoryview] = field(default_factory=list[memoryview])
     have: int = 0
 
     async def add(self, view: memoryview) -> None:
-        while view:
-            want = self.work.block_size(self.numbers[0]) - self.have
+        numbers = self.lane.numbers
+        while view and numbers:
+            want = self.work.block_size(numbers[0]) - self.have
             part, view = view[:want], view[want:]
             self.parts.append(part)
             self.have += len(part)
             if len(part) == want:
                 parts, self.parts, self.have = self.parts, [], 0
-                await self.work.write(self.numbers.popleft(), parts)
+                await self.write(self.lane, numbers[0], parts)
+                numbers.popleft()
 
 
 def runs_of(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -381,4 +555,8 @@ def gravest(error: BaseException) -> BaseException:
     if not isinstance(error, BaseExceptionGroup):
         return error
     group = cast("BaseExceptionGroup[BaseException]", error)
-    return min((gravest(one) for one in group.exceptions), key=lambda one: isinstance(one, SourceFailed))
+    return min((gravest(one) for one in group.exceptions), key=_lightness)
+
+
+def _lightness(error: BaseException) -> int:
+    return int(isinstance(error, SourceFailed))

@@ -3,6 +3,8 @@
 `NAME.part.journal` remembers the blocks that are there. The hash follows the blocks as they come, so that it is known soon
 after the last one. When the whole has the wrong hash nobody can say which block is to blame: all are fetched once more and
 compared with what was recorded; where they differ, what comes twice the same is right.
+
+A server that sends whole files only is read from the start, over one connection; what is there already is passed over.
 """
 
 from __future__ import annotations
@@ -12,20 +14,24 @@ import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from blake3 import blake3
 
-from swarmd.downloads.engine import PATIENCE_S, Engine, Piece, SourceFailed, Span, gravest
-from swarmd.downloads.ranges import RemoteFile
+from swarmd.downloads.engine import PATIENCE_S, Engine, NoRanges, Piece, SourceFailed, Span, gravest
+from swarmd.downloads.ranges import RemoteFile, SourceRefused
 from swarmd.kit.disk import Disk
-from swarmd.kit.flow import TokenBucket
-from swarmd.kit.journal import BlockJournal, block_sum
+from swarmd.kit.flow import SingleFlight, TokenBucket
+from swarmd.kit.journal import BLOCKS_LIMIT, BlockJournal, block_sum
 
 BLOCK_BYTES: Final = 1 << 20  # what a kill costs for each connection; a write and a sum of 8 bytes each
 HASH_BYTES: Final = 4 << 20  # hashed at a time: long enough that the thread's way there does not count
 RESERVE_BYTES: Final = 64 << 20  # left free for databases and logs of this machine
 REPAIRS: Final = 2  # rounds of comparing; a source that changes its mind more often is not one
+VERSIONS: Final = 4  # of one block that came, no two alike: nobody will ever know
+RESTARTS: Final = 5  # of reading from the start without a new block
+
+T = TypeVar("T")
 
 
 class Corrupt(SourceFailed):
@@ -42,6 +48,9 @@ class Files:
 
     def __init__(self, *, engine: Engine, disk: Disk) -> None:
         self._engine, self._disk = engine, disk
+        self._flights: SingleFlight[tuple[Path, bytes], None] = SingleFlight()
+        self._paths: dict[Path, bytes] = {}
+        """What is being fetched, by where to."""
 
     async def fetch(
         self,
@@ -53,29 +62,53 @@ class Files:
         limit: TokenBucket | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """Bring the file to `path`; what an earlier try left beside it is gone on with. One at a time for a path.
+        """Bring the file to `path`; what an earlier try left beside it is gone on with. Two of one file to one path are one.
 
         `received` is told every number of bytes that came; `progress` how many of the file are there. Raises SourceFailed,
         SourceRefused; Corrupt when every round of repair left it wrong; OSError, ENOSPC before anything is written when the
         disk has too little room. Cancelled, it can be gone on with; `discard` removes what it left.
         """
-        await self._disk.make_folder(path.parent)
+        tag = _tag(file)
+        if self._paths.get(path, tag) != tag:
+            raise SourceRefused(f"another file is being fetched to {path}: wait for it, or cancel it")
+
+        async def work() -> None:
+            self._paths[path] = tag
+            try:
+                await self._fetch(file, path, received, progress, limit, patience_s)
+            finally:
+                del self._paths[path]
+
+        await self._flights.do((path, tag), work)
+        progress(file.size_bytes)
+
+    async def _fetch(
+        self,
+        file: RemoteFile,
+        path: Path,
+        received: Callable[[int], None],
+        progress: Callable[[int], None],
+        limit: TokenBucket | None,
+        patience_s: float,
+    ) -> None:
+        if file.size_bytes > BLOCKS_LIMIT * BLOCK_BYTES:
+            raise SourceRefused(f"{file.name} has {file.size_bytes} bytes: more than any disk here will have")
         part, sidecar = parts_of(path)
+        await _in_thread(lambda: self._begin_now(part, file.size_bytes))
         if file.size_bytes == 0:
-            await self._disk.write_atomic(path, b"")
+            await self._empty(file, path)
             return
         journal = BlockJournal(
             self._disk, sidecar, tag=_tag(file), size_bytes=file.size_bytes, block_bytes=BLOCK_BYTES
         )
-        await asyncio.to_thread(self._open_now, part, journal)
-        work = FileWork(self._disk, part, journal, file)
+        await _in_thread(lambda: self._open_now(part, journal))
         progress(journal.done_bytes)
 
         def told(size: int) -> None:
             received(size)
             progress(journal.done_bytes)
 
-        found = await self._bring(work, file, told, limit, patience_s)
+        found = await self._bring(FileWork(self._disk, part, journal, file), file, told, limit, patience_s)
         for _ in range(REPAIRS):
             if found != _promised(file):
                 again = FileWork(self._disk, part, journal, file, compare=True)
@@ -83,9 +116,15 @@ class Files:
         if found != _promised(file):
             await self.discard(path)
             raise Corrupt(f"{file.name} has another hash than the hub says, however often it is fetched: try another source")
-        await self._disk.rename(part, path)
-        await asyncio.to_thread(journal.remove_now)
-        progress(file.size_bytes)
+        await self._disk.sync(part)  # may take seconds, and harms nobody when the caller has gone
+        await _in_thread(lambda: self._disk.rename_now(part, path))
+        await _in_thread(journal.remove_now)
+
+    async def _empty(self, file: RemoteFile, path: Path) -> None:
+        hasher = _hasher(file)
+        if hasher is not None and hasher.hexdigest() != _promised(file):
+            raise Corrupt(f"{file.name} is said to be empty, and to have a hash that nothing empty has")
+        await _in_thread(lambda: self._disk.write_atomic_now(path, b""))
 
     async def _bring(
         self, work: FileWork, file: RemoteFile, received: Callable[[int], None], limit: TokenBucket | None, patience_s: float
@@ -94,7 +133,10 @@ class Files:
         try:
             async with asyncio.TaskGroup() as group:
                 hashing = group.create_task(_hash(work, file))
-                await self._engine.run(work, received=received, limit=limit, patience_s=patience_s)
+                try:
+                    await self._engine.run(work, received=received, limit=limit, patience_s=patience_s)
+                except NoRanges:
+                    await self._engine.run(_FromStart(work), received=received, limit=limit, patience_s=patience_s)
         except BaseExceptionGroup as errors:
             raise gravest(errors) from errors
         return hashing.result()
@@ -104,6 +146,19 @@ class Files:
         for left in parts_of(path):
             await self._disk.remove(left)
 
+    def _begin_now(self, part: Path, size: int) -> None:
+        """Before anything is written: is there room?"""
+        self._disk.make_folder_now(part.parent)
+        if not self._disk.exists_now(part):
+            self._room_now(part, size)
+
+    def _room_now(self, part: Path, size: int) -> None:
+        free = self._disk.free_bytes_now(part.parent)
+        if free < size + RESERVE_BYTES:
+            needed, spare = size / 1e6, RESERVE_BYTES / 1e6
+            what = f"{needed:.0f} MB are needed, {spare:.0f} MB have to stay free, and {free / 1e6:.0f} MB are"
+            raise OSError(errno.ENOSPC, what, str(part))
+
     def _open_now(self, part: Path, journal: BlockJournal) -> None:
         def read_block(number: int) -> bytes:
             return self._disk.read_range_now(part, number * BLOCK_BYTES, journal.size(number))
@@ -112,12 +167,15 @@ class Files:
             journal.remove_now()  # without its file it would call the zeros of the next one ours
         if not journal.load_now(read_block):
             self._disk.remove_now(part)
-            free = self._disk.free_bytes_now(part.parent)
-            if free < journal.size_bytes + RESERVE_BYTES:
-                raise OSError(
-                    errno.ENOSPC, f"{journal.size_bytes / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free", str(part)
-                )
-        self._disk.preallocate_now(part, journal.size_bytes)
+        try:
+            if not self._disk.exists_now(part):
+                self._room_now(part, journal.size_bytes)
+            self._disk.preallocate_now(part, journal.size_bytes)
+        except OSError:
+            if not journal.done_bytes:  # nothing of it is worth keeping room for
+                self._disk.remove_now(part)
+                journal.remove_now()
+            raise
 
 
 class FileWork:
@@ -128,8 +186,8 @@ class FileWork:
     ) -> None:
         """`compare`: fetch every block once more. Where two tries differ a third decides, or one after it: a block counts
         when it came twice the same."""
-        self._doubts: dict[int, bytes] = {}
-        self._disk, self._part, self._journal, self._file, self._compare = disk, part, journal, file, compare
+        self._doubts: dict[int, set[bytes]] = {}
+        self._disk, self._part, self._journal, self.file, self._compare = disk, part, journal, file, compare
         self._claimed = bytearray(journal.count)
         self._wanted = bytearray(1 if compare or not journal.has(number) else 0 for number in range(journal.count))
         self._left = sum(self._wanted)
@@ -140,6 +198,10 @@ class FileWork:
     @property
     def block_bytes(self) -> int:
         return self._journal.block_bytes
+
+    @property
+    def grain(self) -> int:
+        return 1
 
     def block_size(self, number: int) -> int:
         return self._journal.size(number)
@@ -172,24 +234,30 @@ class FileWork:
                 self._left += 1
                 self._cursor = min(self._cursor, number)
 
+    def recount(self) -> None:
+        """Blocks were written that nobody had claimed."""
+        self._cursor, self._left = 0, sum(self._wanted)
+
     def missing(self, span: Span) -> Sequence[int]:
         return [number for number in range(span.first, span.first + span.count) if self._wanted[number]]
 
     def pieces(self, offset: int, size: int) -> Sequence[Piece]:
-        return (Piece(file=self._file, offset=offset, size=size),)
+        return (Piece(file=self.file, offset=offset, size=size),)
 
     async def write(self, number: int, parts: Sequence[bytes | memoryview]) -> None:
         if not self._compare or self._settled(number, parts):
-            await _finished(asyncio.get_running_loop().run_in_executor(None, self._write_now, number, parts))
+            await _in_thread(lambda: self._write_now(number, parts))
             self._wanted[number] = 0
             self.news.set()
 
     def _settled(self, number: int, parts: Sequence[bytes | memoryview]) -> bool:
-        """Whether these are the block's bytes. If not, it is fetched again: the claim gives it back."""
-        came = block_sum(parts)
-        if self._journal.matches(number, parts) or self._doubts.get(number) == came:
+        """Whether these are the block's bytes. If not, it is fetched again: the claim gives it back. Raises Corrupt."""
+        came, doubts = block_sum(parts), self._doubts.setdefault(number, set())
+        if self._journal.matches(number, parts) or came in doubts:
             return True
-        self._doubts[number] = came
+        doubts.add(came)
+        if len(doubts) >= VERSIONS:
+            raise Corrupt(f"{self.file.name} comes otherwise each time it is fetched, at byte {number * self.block_bytes}")
         return False
 
     async def read(self, first: int, last: int) -> bytes:
@@ -198,8 +266,7 @@ class FileWork:
         return await self._disk.read_range(self._part, first * self.block_bytes, end - first * self.block_bytes)
 
     def _write_now(self, number: int, parts: Sequence[bytes | memoryview]) -> None:
-        if self._compare and self._journal.matches(number, parts):
-            return
+        # When comparing too, where the bytes are those that were recorded: it may be the disk that lost them.
         self._disk.write_parts_now(self._part, number * self.block_bytes, parts)
         self._journal.record_now(number, parts)
 
@@ -207,37 +274,86 @@ class FileWork:
         return bool(self._wanted[number] and not self._claimed[number])
 
 
-async def _finished(future: asyncio.Future[None]) -> None:
-    """Waits for a thread, also when cancelled: nothing writes behind the back of whoever opens the file next."""
+class _FromStart:
+    """The whole file as one claim, for a server that sends nothing less."""
+
+    def __init__(self, work: FileWork) -> None:
+        self._work = work
+        self._claimed = False
+        self._restarts: int = 0
+        self._had: int = 0
+        """Blocks that were there at the last start."""
+
+    @property
+    def block_bytes(self) -> int:
+        return self._work.block_bytes
+
+    @property
+    def grain(self) -> int:
+        return self._work.count  # it cannot be shared
+
+    def block_size(self, number: int) -> int:
+        return self._work.block_size(number)
+
+    def left(self) -> int:
+        return 0 if self._claimed else self._work.left()
+
+    def claim(self, count: int) -> Span | None:
+        """Raises SourceFailed when starting anew brings nothing."""
+        if self._claimed or not self._work.left():
+            return None
+        have = self._work.count - self._work.left()
+        self._restarts = self._restarts + 1 if have == self._had else 0
+        if self._restarts > RESTARTS:
+            raise SourceFailed(f"the server sends {self._work.file.name} as a whole only, and breaks off each time")
+        self._had, self._claimed = have, True
+        return Span(first=0, count=self._work.count)
+
+    def release(self, span: Span) -> None:
+        self._claimed = False
+        self._work.recount()
+
+    def missing(self, span: Span) -> Sequence[int]:
+        return range(self._work.count)
+
+    def pieces(self, offset: int, size: int) -> Sequence[Piece]:
+        return self._work.pieces(offset, size)
+
+    async def write(self, number: int, parts: Sequence[bytes | memoryview]) -> None:
+        if not self._work.has(number):
+            await self._work.write(number, parts)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Waits for the thread, also when cancelled: nothing writes behind the back of whoever opens the file next."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         await asyncio.wait((future,))
     except asyncio.CancelledError:
         await asyncio.wait((future,))
+        if not future.cancelled():
+            future.exception()  # read: nobody is left to tell it
         raise
-    future.result()
+    return future.result()
 
 
 async def _hash(work: FileWork, file: RemoteFile) -> str:
+    """The hash of the whole, as its blocks come; what the hub promises where that is nothing."""
     hasher = _hasher(file)
-    if hasher is None:
-        while not all(work.has(number) for number in range(work.count)):
-            work.news.clear()
-            await work.news.wait()
-        return _promised(file)
-    first, most = 0, max(1, HASH_BYTES // work.block_bytes)
+    first, last, most = 0, 0, max(1, HASH_BYTES // work.block_bytes)
     while first < work.count:
-        last = first
         while last < work.count and last - first < most and work.has(last):
             last += 1
         # Small steps only at the end: a thread for every block would cost as much as the hash.
-        if last == first or (last - first < most and last < work.count):
+        if last - first < most and last < work.count:
             work.news.clear()
             await work.news.wait()
             continue
-        data = await work.read(first, last)
-        await asyncio.to_thread(hasher.update, data)
+        if hasher is not None:
+            data = await work.read(first, last)
+            await asyncio.to_thread(hasher.update, data)
         first = last
-    return hasher.hexdigest()
+    return _promised(file) if hasher is None else hasher.hexdigest()
 
 
 def _hasher(file: RemoteFile) -> _Hasher | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import re
+import urllib.request
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,11 +27,13 @@ CONNECT_S: Final = 20.0
 HOPS: Final = 8  # of redirects in a row; real ones are one or two
 BUFFER_BYTES: Final = 512 * 1024  # read ahead of a connection, twice that at most: fills 80 Mbit/s at 50 ms, each
 WAIT_LIMIT_S: Final = 300.0  # a server may ask for more patience than that; it is asked again then
+WAIT_S: Final = 5.0  # where it says 429 and not how long: the hub counts calls in five minutes
 LOCATIONS: Final = 1024  # addresses kept; one for each file in the making
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _RATE_LIMIT: Final = re.compile(r"\bt=(\d+)")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_BROKEN: Final = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class SourceTrouble(Exception):
@@ -89,20 +92,20 @@ class RangeClient:
             self._session = None
 
     @asynccontextmanager
-    async def open(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def open(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[Body]:
         """Bytes [start, end) of the file, in pieces. What comes is exactly that much, or the iteration raises.
 
         Raises SourceTrouble and SourceRefused, also while the pieces come.
         """
         assert 0 <= start < end <= file.size_bytes, f"{start} to {end} of {file.size_bytes}"
-        location = await self._locate(file)
-        headers = {"Range": f"bytes={start}-{end - 1}"}
-        try:
-            async with self._get(location, headers) as response:
+        async with AsyncExitStack() as stack:
+            try:
+                location = await self._locate(file)
+                response = await stack.enter_async_context(self._get(location, {"Range": f"bytes={start}-{end - 1}"}))
                 self._check(response, file, start, end)
-                yield _Body(response.content, end - start)
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise SourceTrouble(_reason(error)) from error
+            except _BROKEN as error:
+                raise SourceTrouble(_reason(error)) from error
+            yield Body(response, end - start)
 
     @asynccontextmanager
     async def _get(self, url: URL, headers: dict[str, str]) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -119,9 +122,10 @@ class RangeClient:
         self, method: str, url: URL, headers: dict[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         token = self._token() if url.origin() == URL(self._hub()).origin() else None
-        if token:
+        if token and not url.user:  # who writes a name into the address of the hub means that one
             headers = {**headers, "Authorization": f"Bearer {token}"}
-        return self._opened().request(method, url, headers=headers, allow_redirects=False, proxy=self._proxy())
+        proxy = proxy_of(url, self._proxy())
+        return self._opened().request(method, url, headers=headers, allow_redirects=False, proxy=proxy)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -131,7 +135,7 @@ class RangeClient:
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=True,
+                trust_env=False,  # it would send what ~/.netrc says to whoever the hub redirects to
                 requote_redirect_url=False,
                 read_bufsize=BUFFER_BYTES,
             )
@@ -162,9 +166,10 @@ class RangeClient:
                     if response.status not in _REDIRECTS:
                         return url
                     url = _next(response)
-                if url.origin() != hub:
+                # A mirror may have its storage at its own address; a link into it is signed for GET alone.
+                if url.origin() != hub or "X-Linked-Size" in response.headers:
                     return url
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        except _BROKEN as error:
             raise SourceTrouble(_reason(error)) from error
         raise SourceTrouble("the hub redirects without end")
 
@@ -209,30 +214,56 @@ class RangeClient:
 
     def _trouble(self, response: aiohttp.ClientResponse) -> SourceTrouble:
         wait = retry_after_s(response.headers, now=self._world.clock.now()) if response.status in (429, 503) else None
+        if wait is None and response.status == 429:
+            wait = WAIT_S
         what = "it is asked too often" if response.status == 429 else "it fails"
         return SourceTrouble(f"the server says that {what} (status {response.status})", retry_after_s=wait)
 
 
-class _Body:
+class Body:
     """Pieces of a response that together are exactly `size` bytes."""
 
-    def __init__(self, content: aiohttp.StreamReader, size: int) -> None:
-        self._content, self._left = content, size
+    def __init__(self, response: aiohttp.ClientResponse, size: int) -> None:
+        self._response, self._left = response, size
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
+    def abort(self) -> None:
+        """Whoever waits for the next piece gets SourceTrouble."""
+        self._response.close()
+
     async def __anext__(self) -> bytes:
+        """Raises SourceTrouble."""
+        content = self._response.content
         while self._left:
-            data, _ = await self._content.readchunk()
+            try:
+                data, _ = await content.readchunk()
+            except _BROKEN as error:
+                raise SourceTrouble(_reason(error)) from error
             if data:
                 if len(data) > self._left:
                     raise SourceTrouble("the server sent more than was asked for")
                 self._left -= len(data)
                 return data
-            if self._content.at_eof():
+            if content.at_eof():
                 raise SourceTrouble(f"the server ended {self._left} bytes before the end")
         raise StopAsyncIteration
+
+
+def proxy_of(url: URL, setting: str | None) -> str | None:
+    """The proxy for an address: the setting, else what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. Raises SourceRefused."""
+    found = setting
+    if not found and url.host and not urllib.request.proxy_bypass(url.host):
+        found = urllib.request.getproxies().get(url.scheme)
+    if not found:
+        return None
+    if "://" not in found:
+        found = f"http://{found}"
+    if not found.lower().startswith(("http://", "https://")):
+        kind = found.partition("://")[0][:20]
+        raise SourceRefused(f"a proxy of the kind {kind!r} cannot be used: name one that begins with http://")
+    return found
 
 
 def _next(response: aiohttp.ClientResponse) -> URL:
@@ -282,10 +313,18 @@ def refused_sentence(name: str, status: int, code: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
         return "the server sent nothing for too long"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy does not let it through (status {error.status})"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy cannot be reached ({_system(error)})"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the server's name cannot be resolved"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return "the server is not the one it says it is, as far as its certificate tells"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"the server cannot be reached ({error.os_error.strerror or type(error.os_error).__name__})"
-    if isinstance(error, aiohttp.ClientHttpProxyError | aiohttp.ClientProxyConnectionError):
-        return "the proxy does not let it through"
+        return f"the server cannot be reached ({_system(error)})"
     return f"the connection broke ({type(error).__name__})"
+
+
+def _system(error: aiohttp.ClientConnectorError) -> str:
+    return error.os_error.strerror or type(error.os_error).__name__

@@ -150,6 +150,10 @@ class _Claims:
     def block_bytes(self) -> int:
         return self._landing.block_bytes
 
+    @property
+    def grain(self) -> int:
+        return BLOCKS_PER_CHUNK
+
     def block_size(self, number: int) -> int:
         return self._landing.block_size(number)
 
@@ -191,7 +195,7 @@ class _Claims:
                 await self._landing.write_block(number, parts, confirm=lambda: self._source.confirm(work, chunk))
             except ChunkMismatch as error:
                 work.came(0, hub=True)
-                raise WrongBytes(str(error)) from error
+                raise WrongBytes(chunk * BLOCKS_PER_CHUNK, str(error)) from error
         whole = self._landing.has(chunk)
         work.came(self._landing.block_size(number), hub=True)
         if whole:
