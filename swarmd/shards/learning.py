@@ -64,7 +64,7 @@ class Learner:
     async def learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
         """Ask one node for one model. NotFound: not from this node, or not now; other refusals: what it sent is no good."""
         known = self._catalog.get(model)
-        if known is not None:
+        if known is not None and not self._is_stale(known, layout):
             return known
         return await self._flights.do(model, lambda: self._learn(node, model, layout))
 
@@ -91,11 +91,24 @@ class Learner:
         return [
             (holding.model, holding.layout)
             for holding in summary.holdings
-            if self._catalog.get(holding.model) is None
+            if ((known := self._catalog.get(holding.model)) is None or self._is_stale(known, holding.layout))
             and self._discovered.may_come(holding.model)
             and (key := (node, holding.model, holding.layout)) not in self._refused
             and (key not in self._sizes or self._discovered.has_room(node, self._sizes[key]))
         ]
+
+    def _is_stale(self, known: KnownModel, layout: str) -> bool:
+        """Somebody cut the model anew: nobody here wants the old cut, and nobody has it any more."""
+        old, model = known.manifest.layout, known.manifest.model
+        return (
+            layout != old
+            and self._discovered.is_merely(model)
+            and not any(
+                holding.model == model and holding.layout == old
+                for summary in self._summaries().values()
+                for holding in summary.holdings
+            )
+        )
 
     async def _learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
         link = await self._bulk(node)
@@ -123,7 +136,7 @@ class Learner:
                 header,
                 expect=(model, layout),
                 introducer=node,
-                admit=lambda known: self._discovered.admit(node, known),
+                admit=lambda known: self._admit(node, known),
             )
         except OSError as error:
             logger.warning("model %s cannot be kept: %s", model, error)
@@ -132,6 +145,12 @@ class Learner:
             logger.info("learned model %s from %s", model, short(node))
             return outcome
         return self._judged(node, model, layout, outcome)
+
+    def _admit(self, node: NodeId, known: KnownModel) -> tuple[ModelId, ...] | Refusal:
+        present = self._catalog.get(known.manifest.model)
+        if present is not None and self._is_stale(present, known.manifest.layout):
+            return (known.manifest.model,)  # the old one makes room for itself
+        return self._discovered.admit(node, known)
 
     def _judged(self, node: NodeId, model: ModelId, layout: str, refusal: Refusal) -> Refusal:
         if not isinstance(refusal, NotFound):  # else it may work another time

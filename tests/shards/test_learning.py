@@ -10,6 +10,7 @@ import pytest
 from swarmd.domain.ids import ModelId
 from swarmd.domain.peers import PeerIdentity
 from swarmd.domain.refusals import BadFile, NotFound
+from swarmd.domain.shards import Acquisition
 from swarmd.models.catalog import MANIFEST_NAME, KnownModel
 from swarmd.shards.learning import _collect
 from swarmd.transport.loopback import LoopbackHub
@@ -62,3 +63,27 @@ async def test_parts_that_break_the_rules_are_refused(total: int, sizes: list[in
             link, lambda offset: AskManifest(model=TINY, layout="0" * 32, offset=offset), ManifestPart, 100
         )
         assert isinstance(outcome, BadFile)
+
+
+async def test_a_model_that_was_cut_anew_is_learned_anew(folks: Folks, tiny: Path) -> None:
+    """Its owner removed it and added it again in other shards; nodes that had only heard of it stayed with the old cut, of
+    which there was nothing any more, for ever."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    old = two.store.catalog.get(TINY)
+    assert old is not None
+    assert isinstance(await one.desk.delete_model(TINY), int)
+    assert await one.desk.add_file(tiny, 200_000) == TINY
+    two.hear(one)
+    await until(lambda: (known := two.store.catalog.get(TINY)) is not None and known.identity != old.identity)
+    assert isinstance(await two.desk.acquire(TINY, None, "user"), Acquisition)
+    await until(lambda: two.store.registry.held(TINY) == one.store.registry.held(TINY) != ())
+    # What somebody wants here stays as it is cut.
+    wanted = two.store.catalog.get(TINY)
+    assert isinstance(await one.desk.delete_model(TINY), int)
+    assert await one.desk.add_file(tiny, 100_000) == TINY
+    two.hear(one)
+    assert two.desk._learner._unknown(one.id) == [] and wanted is not None
+    kept = two.store.catalog.get(TINY)
+    assert kept is not None and kept.manifest.layout == wanted.manifest.layout
