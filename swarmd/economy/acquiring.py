@@ -200,13 +200,15 @@ def _choose(
 ) -> tuple[tuple[Fetch, ...], tuple[NotFetched, ...]]:
     """As many as may be begun, one model after the other, neighbours of what is here first."""
     limits = snapshot.limits
-    most = min(AT_ONCE[limits.contribution][pool - 1 >= FEW_PEERS], limits.free_slots, limits.moves_left)
+    able = min(limits.free_slots, limits.moves_left)
+    most = min(AT_ONCE[limits.contribution][pool - 1 >= FEW_PEERS], able)
     run, left, open_ = _Run(), list[NotFetched](), list(candidates)
     while open_:
         picks = Counter({model: len(shards) for model, shards in run.chosen.items()})
         open_.sort(key=lambda one: (picks[one.shard.model], -_with_neighbours(one, run), one.shard))
         best = open_.pop(0)
-        gate = _full(snapshot, best, run, most)
+        # A shared model is what a person waits for: all slots are its, where demand alone gets what the contribution gives.
+        gate = _full(snapshot, best, run, able if best.model.shared else most)
         if gate is not None:
             left.append(NotFetched(model=best.shard.model, index=best.shard.index, gate=gate[0], why=gate[1]))
             continue

@@ -172,6 +172,19 @@ def test_what_has_no_holder_of_a_shared_model_is_filled_from_the_hub() -> None:
     assert wanted == set(range(12)) > share, "its share, and after a while what nobody took"
 
 
+def test_a_shared_model_has_all_slots_where_demand_has_one() -> None:
+    """Somebody waits for it: its rest came one shard in half a minute."""
+    stock = model(count=12, trust=TrustLevel.DISCOVERED, shared=True, has_source=True, requests=0, waited_s=LONG)
+    seen = snapshot(peer(1), models=(stock,), contribution="minimal", free_slots=3)
+    assert len(proposed(seen)[0]) == 3
+    both = snapshot(
+        peer(1), peer(2, 0, 1, 2, 3, model=OTHER), models=(stock, model(name=OTHER, waited_s=LONG)), contribution="minimal",
+        free_slots=3,
+    )  # fmt: skip
+    fetches, _ = proposed(both)
+    assert len(fetches) == 3 and sum(one.shard.model == OTHER for one in fetches) <= 1
+
+
 counts = st.sets(st.integers(0, 3))
 
 
