@@ -373,6 +373,7 @@ class _Built:
         self._feed = LiveFeed(
             world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
+            probes=self._hub_desk.probing,
         )  # fmt: skip
         pages = PageHandlers(
             key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),

@@ -15,6 +15,12 @@ class LiveShard(Struct, frozen=True, kw_only=True):
     in_vram: bool
 
 
+class LiveProbe(Struct, frozen=True, kw_only=True):
+    repo_id: str
+    filename: str
+    read_bytes: int
+
+
 class LiveStats(Struct, frozen=True, kw_only=True):
     """`stats_update`. Left out until something measures them: capacity, wishlist, traffic."""
 
@@ -37,6 +43,8 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     region_coverage_gaps: dict[str, list[str]]
     """Models that nobody in the region holds a shard of: the first 100, sorted; `network-map` has them all."""
     hardware: HardwareRow
+    hub_probes: list[LiveProbe] | UnsetType = UNSET
+    """Headers that are being read at the hub, when there are any. Ours; not in the contract."""
     shard_registry: dict[str, list[LiveShard]] | UnsetType = UNSET
     """Only when it changed since the last tick on this socket."""
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from swarmd.domain.autopilot import AutopilotPlan, ModelPolicy, PruneRecord, Schedule
 from swarmd.domain.generation import GenerationRequest, TokenChunk
-from swarmd.domain.hub import ModelOrigin, ProbeView, RankedRepo
+from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
 from swarmd.domain.peers import Endpoint, LinkView, PeerView
@@ -76,6 +76,7 @@ class HubDesk(Protocol):
         """`shards`: sorted and distinct; None: all, or this node's share."""
         ...
 
+    def probing(self) -> Sequence[ProbeProgress]: ...
     async def origin(self, model: ModelId) -> ModelOrigin | Refusal: ...
 
 

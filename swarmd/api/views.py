@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from swarmd.api import download_shapes, invite_shapes, live_shapes, shapes
 from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
 from swarmd.domain.generation import Usage
+from swarmd.domain.hub import ProbeProgress
 from swarmd.domain.ids import ModelId, NodeId, short
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
 from swarmd.domain.models import Manifest
@@ -130,6 +131,7 @@ def live_stats(
     hardware: HardwareReading,
     region: str,
     census: Mapping[str, RegionView],
+    probes: Sequence[ProbeProgress] = (),
 ) -> live_shapes.LiveStats:
     connected = [peer for peer in peers if peer.connected]
     regions: dict[str, int] = {}
@@ -152,6 +154,10 @@ def live_stats(
         region_demand={name: {**view.demand} for name, view in census.items() if view.demand},
         region_coverage_gaps={name: [*view.gaps[:GAPS_SHOWN]] for name, view in census.items() if view.gaps},
         hardware=hardware_row(hardware),
+        hub_probes=[
+            live_shapes.LiveProbe(repo_id=one.repo_id, filename=one.filename, read_bytes=one.read_bytes) for one in probes
+        ]
+        or UNSET,
     )
 
 

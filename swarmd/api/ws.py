@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,7 @@ from swarmd.api import download_views, live_shapes, relay, views
 from swarmd.api.calls import Call
 from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
 from swarmd.domain.events import Fact, SummaryForgotten, SummaryReceived
+from swarmd.domain.hub import ProbeProgress
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Channel
@@ -83,7 +85,10 @@ class LiveFeed:
         desk: Desk,
         trust: Trust,
         census: Census,
+        probes: Callable[[], Sequence[ProbeProgress]] = tuple,
     ) -> None:
+        """`probes`: headers that are being read at the hub."""
+        self._probes = probes
         self._world, self._bus, self._trust, self._census = world, bus, trust, census
         self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
         self._recent: deque[str] = deque(maxlen=RECENT)
@@ -198,6 +203,7 @@ class LiveFeed:
             hardware=self._machine.snapshot(),
             region=self._census.here(),
             census=self._census.regions(),
+            probes=self._probes(),
         )
         short = _text(live_shapes.Envelope(type="stats_update", data=stats))
         whole = _text(live_shapes.Envelope(type="stats_update", data=msgspec.structs.replace(stats, shard_registry=shards)))

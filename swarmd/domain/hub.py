@@ -130,6 +130,16 @@ class ProbeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeProgress:
+    """A header that is being read just now."""
+
+    repo_id: str
+    filename: str
+    read_bytes: int
+    """How much of it has come; nobody knows how long it is before its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOrigin:
     """The hub source of a known model."""
 

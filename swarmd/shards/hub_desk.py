@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import HubProbeStarted
-from swarmd.domain.hub import ModelOrigin, ProbeView, RankedRepo
+from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.refusals import BadFile, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
 from swarmd.domain.shards import Acquisition
@@ -81,6 +81,7 @@ class HubDesk:
         self._settings, self._sign = settings, sign
         self._memory_here, self._memory_swarm = memory_here, memory_swarm
         self._probes: OrderedDict[ModelId, ModelOrigin] = OrderedDict()
+        self._probing: dict[tuple[str, str], int] = {}
 
     async def search(self, query: str) -> tuple[RankedRepo, ...] | Refusal:
         """The best for this node first. Refuses HubFailed, HubForbidden."""
@@ -100,8 +101,7 @@ class HubDesk:
         model = model_of(filename)
         if model is None:
             return Invalid(what=f"no model id can be made of the file name {filename[:80]!r}", param="filename")
-        self._bus.publish(HubProbeStarted(repo_id=repo_id, filename=filename))
-        probed = await self._prober.probe(repo_id, filename)
+        probed = await self._probe(repo_id, filename)
         if isinstance(probed, Refusal):
             return probed
         architecture = check_supported(probed.header)
@@ -118,6 +118,13 @@ class HubDesk:
             architecture_supported=unsupported is None,
             reason=None if unsupported is None else unsupported.what,
             replicas=self._replicas(model),
+        )
+
+    def probing(self) -> tuple[ProbeProgress, ...]:
+        """Headers that are being read now."""
+        return tuple(
+            ProbeProgress(repo_id=repo_id, filename=filename, read_bytes=size)
+            for (repo_id, filename), size in self._probing.items()
         )
 
     async def fetch(
@@ -178,11 +185,22 @@ class HubDesk:
         if source is not None and (source.repo_id, whole_name(source.filename)) == (repo_id, whole_name(filename)):
             assert present is not None
             return present
+        probed = await self._probe(repo_id, filename)
+        return probed if isinstance(probed, Refusal) else await self._adopt(model, probed)
+
+    async def _probe(self, repo_id: str, filename: str) -> Probed | Refusal:
+        """Seen by everybody as long as it lasts."""
         self._bus.publish(HubProbeStarted(repo_id=repo_id, filename=filename))
-        probed = await self._prober.probe(repo_id, filename)
-        if isinstance(probed, Refusal):
-            return probed
-        return await self._adopt(model, probed)
+        key = (repo_id, filename)
+        self._probing.setdefault(key, 0)
+
+        def progress(size: int, _what: str) -> None:
+            self._probing[key] = size
+
+        try:
+            return await self._prober.probe(repo_id, filename, progress=progress)
+        finally:
+            self._probing.pop(key, None)
 
     async def _adopt(self, model: ModelId, probed: Probed) -> KnownModel | Refusal:
         cuts = plan_layout(probed.header, self._shard_bytes())

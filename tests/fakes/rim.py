@@ -44,7 +44,7 @@ from swarmd.domain.autopilot import (
 )
 from swarmd.domain.autopilot import Gate as Gate_
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
-from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeView, RankedRepo
+from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef, model_slug
 from swarmd.domain.membership import (
     InviteId,
@@ -249,6 +249,9 @@ class FakeHub:
         named = model or model_slug(filename)
         self._desk.running[named] = acquisition(named)
         return self._desk.running[named]
+
+    def probing(self) -> tuple[ProbeProgress, ...]:
+        return ()
 
     async def origin(self, model: ModelId) -> ModelOrigin | Refusal:
         self.asked.append(("origin", model))

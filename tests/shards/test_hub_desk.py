@@ -237,3 +237,15 @@ async def test_a_file_of_this_machine_fills_in_what_did_not_come(around: Around,
     assert await holder.desk.add_file(local, 100_000) == TINY
     assert len(holder.store.registry.held(TINY)) == len(known_by(holder).manifest.shards)
     assert await whole_file(holder) == data and holder.store.storage.state(ShardRef(TINY, 1)) is ShardState.HELD
+
+
+async def test_who_waits_for_a_header_sees_how_much_of_it_has_come(around: Around, data: bytes) -> None:
+    holder = await around.start(1)
+    around.hub.faults.add(Slow(4000), path=FILE, origin="cdn")
+    assert holder.hub_desk is not None and holder.hub_desk.probing() == ()
+    asking = asyncio.get_running_loop().create_task(holder.hub_desk.probe(REPO, FILE))
+    await until(lambda: any(one.read_bytes > 0 for one in holder.hub_desk.probing()))  # type: ignore[union-attr]
+    assert [(one.repo_id, one.filename) for one in holder.hub_desk.probing()] == [(REPO, FILE)]
+    asking.cancel()
+    await asyncio.wait((asking,))
+    assert holder.hub_desk.probing() == ()
