@@ -13,6 +13,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from tests.dashboard.fake_stock import FakeStock
+
 STATIC = Path(__file__).resolve().parents[2] / "swarmd" / "api" / "static"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 KEY = "key-of-the-fake-node"
@@ -131,6 +133,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         me = SELF[:16]
+        self.stock = FakeStock()
         self.nonce = NONCE
         self.peers = [peer(ANNA, "anna", 1.8, ["mid-7b"]), peer(BERT, None, 23, ["mid-7b"], is_lan_peer=False)]
         self.models = [
@@ -253,6 +256,7 @@ class FakeNode:
                 web.post("/api/admin/join-network", self._join),
                 web.get("/api/admin/ws", self._socket),
                 web.post("/v1/chat/completions", self._chat),
+                *self.stock.routes(),
                 web.route("*", "/api/admin/{tail:.*}", self._write),
                 web.static("/static", STATIC),
             ]
