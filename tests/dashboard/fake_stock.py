@@ -24,7 +24,9 @@ def detail(index: int, state: str, percent: float, source: str | None = None, *,
     }
 
 
-def download(model: str, state: str, shards: list[dict[str, Any]], *, place: int | None = None, **more: Any) -> dict[str, Any]:
+def download(
+    model: str, state: str, shards: list[dict[str, Any]], *, place: int | None = None, **more: Any
+) -> dict[str, Any]:
     """One row of the downloads, summed from its shards."""
     total, done = (sum(one[name] for one in shards) for name in ("total_bytes", "downloaded_bytes"))
     speed = sum(one["speed_bytes_per_sec"] for one in shards) if state == "downloading" else 0
@@ -64,7 +66,12 @@ def repo(repo_id: str, sizes: dict[str, float], *, fit: float = 1.0, **more: Any
         "downloads": 123_456,
         "likes": 320,
         "variants": [
-            {"filename": f"{name}.{quant}.gguf", "size_bytes": int(size * 1e9), "quant": quant, "parts": 2 if size > 40 else 1}
+            {
+                "filename": f"{name}.{quant}.gguf",
+                "size_bytes": int(size * 1e9),
+                "quant": quant,
+                "parts": 2 if size > 40 else 1,
+            }
             for quant, size in sizes.items()
         ],
         "recommended_variant": best,
@@ -97,7 +104,9 @@ class FakeStock:
                 network_replicas=2,
                 swarm_cta_status="needs_more_hosts",
             ),
-            repo("lab/Big-70B-GGUF", {"IQ2_XS": 21.1, "Q4_K_M": 42.5, "Q8_0": 75.0}, fit=0.1, swarm_cta_status="unreachable"),
+            repo(
+                "lab/Big-70B-GGUF", {"IQ2_XS": 21.1, "Q4_K_M": 42.5, "Q8_0": 75.0}, fit=0.1, swarm_cta_status="unreachable"
+            ),
             repo("lab/Guarded-3B-GGUF", {"Q4_K_M": 1.9, "Q8_0": 3.2}, gated=True, downloads=900, likes=1),
         ]
         self.probe: dict[str, Any] = {
@@ -156,7 +165,7 @@ class FakeStock:
 
     async def _hub(self) -> web.Response | None:
         await self.go.wait()
-        return None if self.refusal is None else _refused(*self.refusal)
+        return None if self.refusal is None else refused(*self.refusal)
 
     async def _search(self, request: web.Request) -> web.Response:
         self.searched.append(request.query["query"])
@@ -168,7 +177,7 @@ class FakeStock:
     async def _fetch(self, request: web.Request) -> web.Response:
         body = await self._said(request)
         if self.refusal:
-            return _refused(*self.refusal)
+            return refused(*self.refusal)
         self.downloads.append(download("Mid-7B-Instruct", "queued", [], place=len(self.downloads)))
         shares = {name: body.get(name, False) for name in ("peer_fair_share", "all_shards")}
         return web.json_response({"status": "started", "model_id": "m", "shards": body.get("shards", []), **shares})
@@ -197,7 +206,7 @@ class FakeStock:
         return web.json_response({"status": "moved", "model_id": row["model_id"], "place": place})
 
     async def _plan(self, _: web.Request) -> web.Response:
-        return _refused(404, "there is no /api/admin/auto-manage/plan") if self.plan is None else web.json_response(self.plan)
+        return refused(404, "there is no /api/admin/auto-manage/plan") if self.plan is None else web.json_response(self.plan)
 
     async def _history(self, _: web.Request) -> web.Response:
         return web.json_response({"events": self.pruned, "total": len(self.pruned)})
@@ -233,6 +242,16 @@ class FakeStock:
         return next(row for row in self.downloads if row["model_id"] == request.match_info["model"])
 
 
+def move(model: str, index: int, score: float, reason: str) -> dict[str, Any]:
+    """One shard that an autopilot would fetch, or drop."""
+    return {"model_id": model, "shard_index": index, "size_bytes": 40_000_000, "score": score, "reason": reason}
+
+
+def stays(model: str, index: int, code: str, reason: str) -> dict[str, Any]:
+    """One shard that stays where it is, here or away."""
+    return {"model_id": model, "shard_index": index, "code": code, "reason": reason}
+
+
 def plan(**more: Any) -> dict[str, Any]:
     """What an autopilot would do: one shard to fetch, one to drop."""
     return {
@@ -244,19 +263,13 @@ def plan(**more: Any) -> dict[str, Any]:
         "used_bytes": 8_400_000_000,
         "pressure": 0.42,
         "moves_left": 57,
-        "fetch": [
-            {"model_id": "gap-3b", "shard_index": 1, "size_bytes": 40_000_000, "score": 2.5, "reason": "0 of 2 copies are there"}
-        ],
-        "drop": [
-            {"model_id": "mid-7b", "shard_index": 1, "size_bytes": 40_000_000, "score": 0.7, "reason": "4 copies are there and 2 are needed"}
-        ],
-        "not_fetched": [
-            {"model_id": "mid-7b", "shard_index": index, "code": "enough", "reason": "2 of 2 copies are there"} for index in (2, 3, 4)
-        ],
-        "kept": [{"model_id": "mid-7b", "shard_index": 0, "code": "pinned", "reason": "somebody pinned its model here"}],
+        "fetch": [move("gap-3b", 1, 2.5, "0 of 2 copies are there")],
+        "drop": [move("mid-7b", 1, 0.7, "4 copies are there and 2 are needed")],
+        "not_fetched": [stays("mid-7b", index, "enough", "2 of 2 copies are there") for index in (2, 3, 4)],
+        "kept": [stays("mid-7b", 0, "pinned", "somebody pinned its model here")],
         "shards": [],
         **more,
-    }  # fmt: skip
+    }
 
 
 def pruned(index: int, model: str = "mid-7b") -> dict[str, Any]:
@@ -266,6 +279,6 @@ def pruned(index: int, model: str = "mid-7b") -> dict[str, Any]:
     return {**about, "reason": "4 copies were there and 2 are needed", "timestamp": "2026-04-01T10:00:00.000Z"}
 
 
-def _refused(status: int, sentence: str) -> web.Response:
+def refused(status: int, sentence: str) -> web.Response:
     body = {"error": {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}}
     return web.json_response(body, status=status)

@@ -41,6 +41,7 @@ export function factsOf(row) {
   if (row.state === "complete") return [format.bytes(row.total_bytes), shards, `from ${sourceOf(row)}`].filter(Boolean).join(" · ");
   const parts = row.total_bytes ? [`${Math.floor(row.overall_pct ?? 0)} %`, `${format.bytes(row.downloaded_bytes)} of ${format.bytes(row.total_bytes)}`] : [];
   parts.push(shards);
+  if (row.state === "awaiting_manifest") parts.push(row.log?.[0] ?? "asking for the list of its shards");
   if (row.state === "downloading") {
     parts.push(row.speed_bytes_per_sec ? `${format.bytes(row.speed_bytes_per_sec)}/s` : "no bytes right now");
     if (row.eta_secs !== null && row.eta_secs !== undefined) parts.push(`${format.duration(row.eta_secs)} left`);

@@ -86,6 +86,9 @@ function drawNav(page, nav) {
     note && h("span", { class: "nav-note" }, note, h("span", { class: "unseen" }, " under way"))));
   nav.replaceChildren(h("ul", {}, pages.map(entry("nav-page")), sections.length > 1 && sections.map(entry("nav-section"))));
   if (focused) nav.querySelector(`a[href="${focused}"]`)?.focus({ preventScroll: true });
+  const here = nav.querySelector("[aria-current]");
+  const beyond = here.offsetLeft + here.offsetWidth - nav.offsetLeft - nav.clientWidth; // on a phone they do not all fit
+  if (nav.scrollLeft < beyond) nav.scrollLeft = beyond;
 }
 
 const current = () => PAGES.find(({ id }) => `#/${id}` === location.hash.split("?")[0]) ?? PAGES[0];
@@ -102,7 +105,6 @@ export function showPage(main, nav) {
     drawNav(now, nav);
   };
   draw();
-  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
   if (watching) return;
   watching = true;
   watch(["hasAutopilot", "acquisitions"], draw);

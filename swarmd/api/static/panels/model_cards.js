@@ -60,7 +60,6 @@ function modelCard(id, redraw) {
   const name = h("h3", { class: "model-name" });
   const [status, trust, quant] = [badge(), badge(), badge()];
   const facts = h("p", { class: "model-facts" });
-  const cover = h("p", { class: "model-cover" });
   const bar = h("progress", { max: 100 });
   const barText = h("span", { class: "model-progress-text" });
   const progress = h("div", { class: "model-progress" }, bar, barText, h("a", { href: "#/downloads" }, "Downloads"));
@@ -117,7 +116,7 @@ function modelCard(id, redraw) {
 
   const element = h("li", { class: "model-card", "data-card": id },
     h("div", { class: "card-top" }, h("div", { class: "card-title" }, name, status.element, trust.element, quant.element), facts),
-    progress, map.element, cover, buttons, trouble, policy.element);
+    progress, map.element, buttons, trouble, policy.element);
   new IntersectionObserver(([entry]) => entry.isIntersecting && readPolicy(id)).observe(element);
 
   const update = (fresh) => {
@@ -129,8 +128,6 @@ function modelCard(id, redraw) {
     quant.set(model.quantization ?? "", "plain", "How its weights are stored: fewer bits for each take less memory and lose some quality.");
     setText(facts, factsOf(model));
     const gaps = gapsOf(model);
-    cover.className = gaps.length ? "model-cover trouble" : "model-cover hint";
-    setText(cover, coverage(model, gaps));
     const row = get("acquisitions").find((one) => one.model_id === id);
     const going = row && ["downloading", "awaiting_manifest", "queued", "paused"].includes(row.state);
     progress.hidden = !going;
@@ -142,7 +139,7 @@ function modelCard(id, redraw) {
         row.eta_secs ? `${format.duration(row.eta_secs)} left` : null].filter(Boolean).join(" · "));
     }
     map.element.hidden = !model.shards.length;
-    map.update(model);
+    map.update(model, coverage(model, gaps), gaps.length > 0);
     const local = model.shards.filter((shard) => shard.local);
     const show = (control, wanted) => {
       control.hidden = !wanted;
@@ -185,9 +182,10 @@ function factsOf(model) {
 function coverage(model, gaps) {
   const shards = model.shards ?? [];
   if (!shards.length) return "";
-  if (gaps.length) return `No connected node holds shard ${format.ranges(gaps)}: the swarm cannot answer with it until a node that has ${gaps.length === 1 ? "it" : "them"} connects or fetches ${gaps.length === 1 ? "it" : "them"}.`;
+  if (gaps.length) return `No connected node holds ${gaps.length === 1 ? "shard" : "shards"} ${format.ranges(gaps)}: the swarm cannot answer with it until a node that has ${gaps.length === 1 ? "it" : "them"} connects or fetches ${gaps.length === 1 ? "it" : "them"}.`;
   const fewest = Math.min(...shards.map((shard) => shard.holders ?? 0));
-  const thin = shards.filter((shard) => (shard.holders ?? 0) === fewest).map((shard) => shard.index);
   if (fewest > 1) return `Every shard is on at least ${format.plural(fewest, "connected node")}.`;
-  return `Every shard has a holder; ${thin.length === shards.length ? "each has only one" : `shard ${format.ranges(thin)} only one`}, so the model stops when that node goes.`;
+  const thin = shards.filter((shard) => (shard.holders ?? 0) <= 1).map((shard) => shard.index);
+  if (thin.length === shards.length) return "Each shard is on one connected node only: without that node, nobody can answer with this model.";
+  return `Every shard has a holder, ${thin.length === 1 ? "shard" : "shards"} ${format.ranges(thin)} only one: without that node, nobody can answer with this model.`;
 }

@@ -140,11 +140,11 @@ function repoCard(repo, verdict) {
   const element = h("li", { class: "repo" },
     h("div", { class: "repo-head" },
       h("h3", { class: "repo-name" }, h("span", { class: "repo-owner" }, `${owner} / `), name ?? ""),
-      repo.gated && h("span", { class: "chip chip-warn" }, "🔒 terms to accept"),
+      repo.gated && h("span", { class: "chip chip-warn" }, "terms to accept first"),
       call && h("span", { class: `chip chip-${kind}` }, call)),
     h("p", { class: "repo-facts" }, count(repo.downloads, "downloads"), count(repo.likes, repo.likes === 1 ? "like" : "likes"),
       count(repo.network_replicas, repo.network_replicas === 1 ? "node here has it" : "nodes here have it"),
-      (repo.task_tags ?? []).slice(0, FIRST_TAGS).map((tag) => h("span", { class: "repo-tag" }, tag)),
+      repo.task_tags?.length > 0 && h("span", { class: "repo-tags" }, repo.task_tags.slice(0, FIRST_TAGS).map((tag) => h("span", { class: "repo-tag" }, tag))),
       page && h("a", { class: "hub-link", href: page, target: "_blank", rel: "noopener noreferrer" }, "Hugging Face ↗")),
     list, rest);
   const update = (now) => files.forEach((file) => file.update(now));

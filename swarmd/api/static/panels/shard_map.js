@@ -19,11 +19,12 @@ const DIGIT = 6.6;
 
 const here = () => get("self")?.id ?? "";
 
-/** `onShard(index, cell)`: a cell was clicked, or Enter pressed on it. Answers { element, update(model), focus(index) }. */
+/** `onShard(index, cell)`: a cell was clicked, or Enter pressed on it. Answers { element, update }:
+ *  `update(model, text, bad)`, where `text` stands below while no cell is pointed at, in red when it is `bad`. */
 export function shardMap(onShard) {
   const labels = h("div", { class: "shard-names", "aria-hidden": "true" });
   const scroller = h("div", { class: "shard-scroll" });
-  const says = h("p", { class: "shard-says", "aria-hidden": "true" });
+  const says = h("p", { class: "shard-says" });
   const words = h("ul", { class: "shard-words" });
   const more = h("details", { class: "as-table" }, h("summary", {}, "The same in words"), words);
   const element = h("div", { class: "shard-map" }, h("div", { class: "shard-body" }, labels, scroller), says, more);
@@ -35,11 +36,18 @@ export function shardMap(onShard) {
   let at = [0, 0]; // the one cell in the tab order
   let seen = false;
 
-  const hint = () => setText(says, cells.length > 0 ? "Choose a cell to fetch, load, lock or delete its shard on this node." : "");
-  const tell = (target) => {
-    const cell = target.closest?.("[data-col]");
-    if (cell) setText(says, facts[cell.dataset.row][cell.dataset.col].label);
-    else hint();
+  let rest = { text: "", bad: false }; // what it says while no cell is pointed at
+  const sayRest = () => {
+    setText(says, rest.text);
+    says.className = rest.bad ? "shard-says trouble" : "shard-says";
+  };
+  let told = null; // the cell that it speaks of
+  const tell = (cell) => {
+    told = cell;
+    if (!cell) return sayRest();
+    setText(says, facts[cell.dataset.row][cell.dataset.col].label);
+    says.className = "shard-says";
+    return undefined;
   };
   const stop = (row, col, { focus = true } = {}) => {
     const next = [Math.max(0, Math.min(row, cells.length - 1)), Math.max(0, Math.min(col, (cells[0]?.length ?? 1) - 1))];
@@ -54,8 +62,8 @@ export function shardMap(onShard) {
     onShard(Number(cell.dataset.index), cell);
   };
   const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Home: [0, -1e6], End: [0, 1e6] };
-  for (const event of ["pointerover", "focusin"]) scroller.addEventListener(event, ({ target }) => tell(target));
-  for (const event of ["pointerleave", "focusout"]) scroller.addEventListener(event, hint);
+  for (const event of ["pointerover", "focusin"]) scroller.addEventListener(event, ({ target }) => tell(target.closest("[data-col]")));
+  for (const event of ["pointerleave", "focusout"]) scroller.addEventListener(event, () => tell(null));
   scroller.addEventListener("click", ({ target }) => {
     const cell = target.closest("[data-col]");
     if (cell) choose(cell);
@@ -85,7 +93,7 @@ export function shardMap(onShard) {
     const text = sentences(shards, nodes, facts);
     scroller.firstElementChild.setAttribute("aria-label", `Shards of ${model.name}, ${text.length ? text[0] : "none known"}`);
     words.replaceChildren(...text.map((line) => h("li", {}, line)));
-    if (!says.textContent) hint();
+    tell(told?.isConnected ? told : null);
   }
 
   function build(shards, nodes) {
@@ -109,8 +117,9 @@ export function shardMap(onShard) {
     labels.replaceChildren(...nodes.map((node) => h("div", { class: "lane-label", title: node }, swatch(node), h("span", {}, nodeName(node)))));
   }
 
-  const update = (fresh) => {
+  const update = (fresh, text, bad) => {
     model = fresh;
+    rest = { text, bad };
     if (!seen) element.style.minHeight = `${AXIS + nodesOf(model.shards ?? []).length * ROW + 52}px`; // nothing moves when it is drawn
     draw();
   };
@@ -127,8 +136,7 @@ export function shardMap(onShard) {
     element.style.minHeight = "";
     draw();
   }, { rootMargin: "400px" }).observe(element);
-  const focus = (index) => stop(0, (model?.shards ?? []).findIndex((shard) => shard.index === index));
-  return { element, update, focus };
+  return { element, update };
 }
 
 /** This node first, whether it holds any or not; the others by their first shard. */
@@ -189,19 +197,19 @@ function sentences(shards, nodes, facts) {
   const list = (row, wanted) => shards.filter((_, col) => wanted(facts[row][col])).map((shard) => shard.index);
   const lines = nodes.map((node, row) => {
     const held = list(row, ({ state }) => state === "held" || state === "loaded");
-    const parts = [`${nodeName(node)} holds ${held.length ? format.ranges(held) : "none"}`];
+    const parts = [`${node === here() ? "This node" : nodeName(node)} holds ${held.length ? format.ranges(held) : "none"}`];
     for (const [what, wanted] of [["in memory", (fact) => fact.state === "loaded"], ["arriving", (fact) => fact.state === "arriving"], ["locked", (fact) => fact.locked]]) {
       const found = list(row, wanted);
       if (found.length) parts.push(`${what}: ${format.ranges(found)}`);
     }
-    return `${parts[0][0].toUpperCase()}${parts.join("; ").slice(1)}.`;
+    return `${parts.join("; ")}.`;
   });
   const gaps = list(0, ({ state }) => state === "gap");
   return [`${format.plural(shards.length, "shard")} on ${format.plural(nodes.length, "node")}.`, ...lines,
     gaps.length ? `No connected node holds ${format.ranges(gaps)}.` : "Every shard has a holder."];
 }
 
-/** What the cells mean, once for a page. */
+/** What the cells mean and are for, once for a page. */
 export function shardLegend() {
   const sample = (state, fill, text, more = "") => {
     const cell = makeCell({ x: 1, y: 1, wide: 16, high: 16, row: 0, col: 0, index: 0, own: true });
@@ -211,7 +219,7 @@ export function shardLegend() {
     if (state === "arriving") for (const [name, value] of [["y", 9], ["height", 7]]) cell.querySelector(".shard-done").setAttribute(name, value);
     return h("li", {}, s("svg", { width: 18, height: 18, viewBox: "0 0 18 18", "aria-hidden": "true" }, cell), text);
   };
-  return h("ul", { class: "shard-legend", "aria-label": "What the cells mean" },
+  return h("div", {}, h("p", { class: "hint shard-hint" }, "Columns are shards, rows are nodes. Choose a cell to fetch, load, lock or delete its shard on this node."), h("ul", { class: "shard-legend", "aria-label": "What the cells mean" },
     sample("held", "url(#hatch-0-plain)", "held, in the node's own pattern"), sample("loaded", "url(#hatch-0-plain)", "in memory here"), sample("arriving", "", "arriving"),
-    sample("none", "", "not on that node"), sample("gap", "url(#hatch-gap)", "on no connected node"), sample("held", "url(#hatch-0-plain)", "locked here", "shard-is-locked"));
+    sample("none", "", "not on that node"), sample("gap", "url(#hatch-gap)", "on no connected node"), sample("held", "url(#hatch-0-plain)", "locked here", "shard-is-locked")));
 }
