@@ -33,7 +33,7 @@ export function modelCards() {
   const adding = addFileForm();
   const draw = () => {
     const models = get("models");
-    legend.hidden = !models?.some((model) => model.shards?.length);
+    legend.hidden = Boolean(models) && !models.some((model) => model.shards?.length);
     if (!models) {
       return list.replaceChildren(get("modelsError") ? h("li", { class: "trouble" }, get("modelsError")) : h("li", { class: "waiting model-card", "aria-hidden": "true" }));
     }
@@ -158,7 +158,7 @@ function modelCard(id, redraw) {
     }
     setText(trouble, work.trouble || (row?.state === "failed" ? `Fetching failed: ${row.reason ?? "see the activity list"}` : ""));
     trouble.hidden = !trouble.textContent;
-    policy.update(get("hasAutopilot") ? get("policies").get(id) ?? null : null);
+    policy.update(get("policies").get(id) ?? null, get("hasAutopilot") !== false);
     if (element.isConnected && inView(element)) readPolicy(id);
   };
   return { element, update };

@@ -145,7 +145,7 @@ function howMuch(facts, verdict) {
     h("legend", {}, "How much of it should this node hold?"),
     way("all", "Whole model", `${format.plural(count, "shard")}, ${format.bytes(facts.total_size)} on this disk.`, { checked: !sharing }),
     way("share", "This node's fair share", others
-      ? `About ${format.plural(share, "shard")} of ${count}, ${format.bytes(Math.min(facts.total_size, share * each))}; the ${format.plural(others, "other node")} that manage their shards by themselves take the rest.`
+      ? `About ${format.plural(share, "shard")} of ${count}, ${format.bytes(Math.min(facts.total_size, share * each))}; other nodes that manage their shards by themselves take the rest.`
       : "No other node is connected: its share is the whole model.", { checked: sharing, disabled: others === 0 }),
     way("some", "Choose shards", "Pick them yourself; others may fetch the rest."), chooser);
   tally();

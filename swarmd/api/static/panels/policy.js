@@ -7,7 +7,7 @@ import * as format from "../format.js";
 
 const MOST = 100000; // shards of one model: more than any has
 
-/** { element, update(policy) }: hidden while there is none. What is typed stays until it is saved or the policy changes. */
+/** { element, update(policy, wanted) }: keeps its place free while the policy is not known yet. What is typed stays until it is saved or the policy changes. */
 export function policyForm(id) {
   let policy = null;
   let shown = "";
@@ -37,17 +37,19 @@ export function policyForm(id) {
   h("div", { class: "row" }, save, said));
   const element = h("details", { class: "policy" }, summary, form);
 
-  const update = (fresh) => {
-    element.hidden = !fresh;
-    if (!fresh) return;
+  const update = (fresh, wanted) => {
+    element.hidden = !wanted;
+    element.classList.toggle("none", !fresh);
+    if (!fresh) return setText(summary, "Autopilot");
     const text = JSON.stringify(fresh);
     policy = fresh;
     setText(summary, `Autopilot: ${policy.enabled ? "fetches" : "does not fetch"}${policy.enabled && policy.max_shards ? ` up to ${format.plural(policy.max_shards, "shard")}` : ""}, ${policy.prune_enabled ? "may drop" : "never drops"}`);
-    if (text === shown) return;
+    if (text === shown) return undefined;
     shown = text;
     manage.box.checked = policy.enabled;
     prune.box.checked = policy.prune_enabled;
     most.value = policy.max_shards;
+    return undefined;
   };
   return { element, update };
 }

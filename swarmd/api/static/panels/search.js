@@ -143,7 +143,7 @@ function repoCard(repo, verdict) {
       repo.gated && h("span", { class: "chip chip-warn" }, "terms to accept first"),
       call && h("span", { class: `chip chip-${kind}` }, call)),
     h("p", { class: "repo-facts" }, count(repo.downloads, "downloads"), count(repo.likes, repo.likes === 1 ? "like" : "likes"),
-      count(repo.network_replicas, repo.network_replicas === 1 ? "node here has it" : "nodes here have it"),
+      count(repo.network_replicas, repo.network_replicas === 1 ? "node of the swarm has it" : "nodes of the swarm have it"),
       repo.task_tags?.length > 0 && h("span", { class: "repo-tags" }, repo.task_tags.slice(0, FIRST_TAGS).map((tag) => h("span", { class: "repo-tag" }, tag))),
       page && h("a", { class: "hub-link", href: page, target: "_blank", rel: "noopener noreferrer" }, "Hugging Face ↗")),
     list, rest);

@@ -13,7 +13,7 @@ const GAP = 2;
 const WIDEST = 46; // of a cell: three shards should not look like a bar chart
 const NARROWEST = 10; // pixels: a hundred shards beside the names fit a view of 1280
 const FINGER = 24; // pixels a finger hits
-const PHONE = 520;
+const onPhone = () => matchMedia("(max-width: 560px)").matches; // as models.css has it
 const MOST_ROWS = 32; // the node names at most 32 holders of a shard
 const DIGIT = 6.6;
 
@@ -97,7 +97,7 @@ export function shardMap(onShard) {
   }
 
   function build(shards, nodes) {
-    const narrow = width < PHONE;
+    const narrow = onPhone();
     const named = narrow ? 84 : 128;
     const room = (width - named) / Math.max(1, shards.length);
     const cellWide = Math.max(narrow ? FINGER : NARROWEST, Math.min(WIDEST, room));
@@ -120,7 +120,9 @@ export function shardMap(onShard) {
   const update = (fresh, text, bad) => {
     model = fresh;
     rest = { text, bad };
-    if (!seen) element.style.minHeight = `${AXIS + nodesOf(model.shards ?? []).length * ROW + 52}px`; // nothing moves when it is drawn
+    const narrow = onPhone();
+    const rows = Math.min(MOST_ROWS, nodesOf(model.shards ?? []).length);
+    if (!seen) element.style.minHeight = `${AXIS + rows * (narrow ? FINGER + 2 : ROW) + (narrow ? 92 : 52)}px`; // nothing moves when it is drawn
     draw();
   };
   new ResizeObserver(([entry]) => {
