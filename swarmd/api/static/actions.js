@@ -88,7 +88,7 @@ export async function removeModel(model) {
 export async function deleteShard(model, shard) {
   const alone = (shard.holders ?? 1) <= 1;
   const agreed = await confirmDanger({
-    title: `Delete shard ${shard.index} of ${model.name}?`,
+    title: `Delete shard ${shard.index}${shard.layer_end ? ` (${format.layers([shard.layer_start, shard.layer_end])})` : ""} of ${model.name}?`,
     text: `This frees ${format.bytes(shard.size_bytes)} on this node's disk. ${alone
       ? "No other connected node holds it, so the swarm cannot run the model until it is fetched again."
       : `${format.plural(shard.holders - 1, "other node")} ${shard.holders === 2 ? "holds" : "hold"} it, so the swarm keeps it.`}`,

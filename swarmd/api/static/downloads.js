@@ -25,27 +25,29 @@ export function downloads() {
   return { going, over: rows.filter(isOver) };
 }
 
-/** Peers, Hugging Face or both, by what the shards came from. */
+/** Peers, Hugging Face or both, by what the shards came from; null where nobody sent any yet. */
 export function sourceOf(row) {
   const from = new Set((row.shard_details ?? []).map((shard) => shard.source).filter(Boolean));
   const hub = from.delete("huggingface") || row.source === "huggingface";
   const nodes = from.size === 1 ? nodeName([...from][0]) : format.plural(from.size, "node");
   if (hub) return from.size ? `Hugging Face and ${nodes}` : "Hugging Face";
-  return from.size ? nodes : "peers";
+  return from.size ? nodes : null;
 }
 
 export const shardSource = (source) => (!source ? null : source === "huggingface" ? "from Hugging Face" : `from ${nodeName(source)}`);
 
 export function factsOf(row) {
   const shards = row.total_shards ? `${row.verified_shards ?? row.downloaded_shards ?? 0} of ${format.plural(row.total_shards, "shard")}` : null;
-  if (row.state === "complete") return [format.bytes(row.total_bytes), shards, `from ${sourceOf(row)}`].filter(Boolean).join(" · ");
+  const source = sourceOf(row);
+  const from = source && `from ${source}`;
+  if (row.state === "complete") return [format.bytes(row.total_bytes), shards, from].filter(Boolean).join(" · ");
   const parts = row.total_bytes ? [`${Math.floor(row.overall_pct ?? 0)} %`, `${format.bytes(row.downloaded_bytes)} of ${format.bytes(row.total_bytes)}`] : [];
   parts.push(shards);
   if (row.state === "awaiting_manifest") parts.push(row.log?.[0] ?? "asking for the list of its shards");
   if (row.state === "downloading") {
     parts.push(row.speed_bytes_per_sec ? `${format.bytes(row.speed_bytes_per_sec)}/s` : "no bytes right now");
     if (row.eta_secs !== null && row.eta_secs !== undefined) parts.push(`${format.duration(row.eta_secs)} left`);
-    parts.push(`from ${sourceOf(row)}`);
+    parts.push(from);
   }
   return parts.filter(Boolean).join(" · ");
 }
