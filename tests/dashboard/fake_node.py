@@ -13,6 +13,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from tests.dashboard.fake_stock import FakeStock, refused
+
 STATIC = Path(__file__).resolve().parents[2] / "swarmd" / "api" / "static"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 KEY = "key-of-the-fake-node"
@@ -131,6 +133,9 @@ class FakeNode:
 
     def __init__(self) -> None:
         me = SELF[:16]
+        self.stock = FakeStock()
+        self.answers: dict[str, web.Response] = {}
+        """To writes, by their paths below `/api/admin/`; else they are answered with "ok"."""
         self.nonce = NONCE
         self.peers = [peer(ANNA, "anna", 1.8, ["mid-7b"]), peer(BERT, None, 23, ["mid-7b"], is_lan_peer=False)]
         self.models = [
@@ -253,6 +258,7 @@ class FakeNode:
                 web.post("/api/admin/join-network", self._join),
                 web.get("/api/admin/ws", self._socket),
                 web.post("/v1/chat/completions", self._chat),
+                *self.stock.routes(),
                 web.route("*", "/api/admin/{tail:.*}", self._write),
                 web.static("/static", STATIC),
             ]
@@ -265,7 +271,7 @@ class FakeNode:
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         open_to_all = request.method == "GET" or request.path == "/api/admin/session"
         if not open_to_all and request.headers.get("authorization") != f"Bearer {KEY}":
-            return _error(401, "the API key is missing or wrong")
+            return refused(401, "the API key is missing or wrong")
         reply = await handler(request)
         if not reply.prepared:
             reply.headers["Content-Security-Policy"] = POLICY
@@ -279,14 +285,14 @@ class FakeNode:
 
     async def _session(self, request: web.Request) -> web.Response:
         if (await request.json()).get("nonce") != NONCE:
-            return _error(403, "this page's session has been used")
+            return refused(403, "this page's session has been used")
         return web.json_response({"api_key": KEY})
 
     async def _read(self, request: web.Request) -> web.Response:
         return web.json_response(getattr(self, request.match_info["what"]))
 
     async def _network(self, request: web.Request) -> web.Response:
-        return _error(*self.network_refusal) if self.network_refusal else await self._read(request)
+        return refused(*self.network_refusal) if self.network_refusal else await self._read(request)
 
     async def _map(self, _: web.Request) -> web.Response:
         return web.json_response({"regions": self.regions})
@@ -294,7 +300,7 @@ class FakeNode:
     async def _revoke(self, request: web.Request) -> web.Response:
         self.writes.append((request.method, request.path))
         if self.network_refusal:
-            return _error(*self.network_refusal)
+            return refused(*self.network_refusal)
         (row,) = (row for row in self.members if row["node_id"] == request.match_info["node"])
         row |= {"revoked_at": "2026-04-02T10:00:00.000Z", "connected": False}
         return web.json_response(row)
@@ -309,13 +315,13 @@ class FakeNode:
         return web.json_response({"code": code, **about})
 
     async def _invites(self, _: web.Request) -> web.Response:
-        return _error(*self.invite_refusal) if self.invite_refusal else web.json_response(self.invites)
+        return refused(*self.invite_refusal) if self.invite_refusal else web.json_response(self.invites)
 
     async def _make_invite(self, request: web.Request) -> web.Response:
         terms = await request.json()
         self.asked.append(terms)
         if self.invite_refusal:
-            return _error(*self.invite_refusal)
+            return refused(*self.invite_refusal)
         short = terms.get("short", False)
         row = invite(
             f"{len(self.invites) + 1:016x}", uses_left=terms.get("uses", 1), short=short, role=terms.get("role", "member")
@@ -336,18 +342,18 @@ class FakeNode:
             if row["id"] == request.match_info["id"]:
                 row["state"] = "cancelled"
                 return web.json_response(row)
-        return _error(404, "this node remembers no such invite")
+        return refused(404, "this node remembers no such invite")
 
     async def _join(self, request: web.Request) -> web.Response:
         code = (await request.json())["code"]
         if "good" not in code:
-            return _error(400, "this invite code has already been used: ask for a new one")
+            return refused(400, "this invite code has already been used: ask for a new one")
         said = {"address": "/ip4/192.0.2.1/tcp/8810", "message": "Joined the network of anna."}
         return web.json_response({"status": "ok", **said})
 
     async def _write(self, request: web.Request) -> web.Response:
         self.writes.append((request.method, request.path))
-        return web.json_response({"status": "ok"})
+        return self.answers.pop(request.path.removeprefix("/api/admin/"), None) or web.json_response({"status": "ok"})
 
     def _tick(self) -> dict[str, Any]:
         left_out = ("node_id", "version", "tier", "hosted_shards", "inference")
@@ -361,7 +367,7 @@ class FakeNode:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if not self.socket_open:
-            return _error(503, "closed by the test")
+            return refused(503, "closed by the test")
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_json({"type": "peer_list", "data": {"peers": self.peers}})
@@ -380,7 +386,7 @@ class FakeNode:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(await request.json())
         if self.chat_refusal:
-            return _error(*self.chat_refusal)
+            return refused(*self.chat_refusal)
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await reply.prepare(request)
         try:
@@ -406,8 +412,3 @@ def _chunk(delta: dict[str, Any], *, finish: str | None = None) -> dict[str, Any
 
 async def _event(reply: web.StreamResponse, chunk: dict[str, Any]) -> None:
     await reply.write(f"data: {json.dumps(chunk)}\n\n".encode())
-
-
-def _error(status: int, sentence: str) -> web.Response:
-    body = {"error": {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}}
-    return web.json_response(body, status=status)

@@ -418,7 +418,7 @@ async def test_directions_do_not_depend_on_round_trips(page: Page, url: str, nod
 
 async def test_from_page_to_page(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
-    assert await all_text(page, "nav .nav-page") == ["Overview", "Network"]
+    assert await all_text(page, "nav .nav-page") == ["Overview", "Models", "Downloads", "Search", "Network"]
     assert await page.text("nav [aria-current=page]") == "Network"
     await page.ask("document.querySelector('nav a[href=\"#/\"]').click()")
     await page.until("document.querySelector('.ring-picture')")

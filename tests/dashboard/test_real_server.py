@@ -14,7 +14,7 @@ from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import PeerRecord
 from swarmd.kit.disk import Disk
 from tests.fakes.browser import Page
-from tests.fakes.rim import KEY, LAN_CLIENT, PEER, SPREAD, TINY, Rim, running
+from tests.fakes.rim import KEY, LAN_CLIENT, PEER, REPO, SPREAD, TINY, Rim, running
 
 LIVE = "document.documentElement.dataset.link === 'open' && document.querySelector('.model[data-model]')"
 
@@ -92,6 +92,41 @@ async def test_the_network_page(rim: Rim, page: Page) -> None:
     rim.bus.publish(PeerDisconnected(node=relayed, reason="test"))
     await page.until("document.querySelectorAll('.map-node[role=option]').length === 2")
     assert page.complaints == []
+
+
+async def test_a_search_becomes_a_download_and_the_map_shows_who_holds_what(rim: Rim, page: Page) -> None:
+    await page.open(f"{rim.url}/#/search")
+    await page.until("document.documentElement.dataset.link === 'open' && document.querySelector('.search-start')")
+    await page.ask("document.querySelector('#hub-search').focus()")
+    await page.write("tiny")
+    await page.press("Enter")
+    await page.until("document.querySelector('.file-recommended button')")
+    assert await page.text(".file-recommended .verdict") == "✓Fits here"
+    await page.ask("document.querySelector('.file-recommended button').click()")
+    await page.until("document.querySelector('.pick-ways')")
+    assert "llama" in await page.text(".pick-facts")
+    await page.ask("document.querySelector('.pick form').requestSubmit()")
+    await page.until("location.hash === '#/downloads' && document.querySelector('.download progress').value === 40")
+    assert rim.hub.asked[-1] == ("fetch", REPO, "tiny.Q4_K_M.gguf", None, False, None)
+    pressed = "[...document.querySelectorAll('.download button')].find(e => e.textContent === '{}').click()"
+    await page.ask(pressed.format("Pause"))
+    await page.until("document.querySelector('.download-paused')")
+    await page.ask(pressed.format("Cancel…"))
+    await page.until("document.querySelector('dialog .danger')")
+    await page.ask("document.querySelector('dialog .danger').click()")
+    await page.until("document.querySelector('.download-cancelled')")
+    await page.ask("location.hash = '#/models'")
+    mine = f'document.querySelector(\'[data-card="{SPREAD}"] [data-row="0"][data-col="1"]\')'
+    label = "Shard 1, layers 2\u20133, 5.0\u202fMB: this node, not here"
+    assert await page.until(f"{mine}.getAttribute('aria-label')") == label
+    await page.ask(f"{mine}.focus()")
+    await page.press("Enter")
+    await page.until("document.activeElement.textContent.startsWith('Download to this node')")
+    await page.press("Enter")
+    await page.until(f"document.querySelector('[data-card=\"{SPREAD}\"] .model-progress:not([hidden])')")
+    assert SPREAD in rim.desk.running
+    # A node without an autopilot answers 404, which browsers report on the console.
+    assert [said for said in page.complaints if "auto-manage/plan" not in said] == []
 
 
 async def test_from_another_machine_the_key_opens_reads_and_the_socket(rim: Rim, page: Page) -> None:

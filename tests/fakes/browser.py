@@ -49,7 +49,9 @@ KEYS = {
     " ": (32, " "),
     "End": (35, ""),
     "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
     "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
 }
 
 

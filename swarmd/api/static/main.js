@@ -97,7 +97,8 @@ const handlers = {
     if (known.has(activityKey(data))) return; // the same history again, after a reconnect
     const list = [data, ...get("activity")].sort((a, b) => (moment(b.timestamp) ?? 0) - (moment(a.timestamp) ?? 0));
     set("activity", list.slice(0, ACTIVITY_KEPT));
-    if (!replay && data.toast_level) toast(data.message, data.toast_level);
+    const more = data.category === "download" && location.hash !== "#/downloads" ? { href: "#/downloads", text: "Downloads" } : null;
+    if (!replay && data.toast_level) toast(data.message, data.toast_level, more);
   },
   models_changed: modelsSoon,
   update_available(data) {

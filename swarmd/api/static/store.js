@@ -1,4 +1,4 @@
-// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js, network.js and the chat write.
+// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js, network.js, autopilot.js, actions.js and the chat write.
 
 const state = {
   connection: { phase: "connecting", retryAt: null, refused: false }, // phase: connecting, open, lost
@@ -14,7 +14,13 @@ const state = {
   membersError: null,
   networkMap: null, //  GET /api/admin/network-map
   networkMapError: null,
-  acquisitions: [], //  rows of stats_update.acquisitions
+  acquisitions: [], //  rows of stats_update.acquisitions, or of GET /api/admin/downloads
+  hasAutopilot: null, // whether the node has one; null until it was asked
+  plan: null, //        GET /api/admin/auto-manage/plan
+  planError: null,
+  pruned: null, //      events of GET /api/admin/prune-history
+  schedule: null, //    GET /api/admin/schedule
+  policies: new Map(), // model id -> GET /api/admin/models/{id}/auto-manage, of those that were in view
   generation: null, //  the chat reply in the making: { model, rate, tokens }
   run: null, //         the last reply's `swarm` object, with its model
   rates: [], //         tokens per second over the session, oldest first

@@ -1,11 +1,10 @@
 // Models: what there is, how much of it is here, and what can be done about it.
 
+import { askToRemove, removeModel } from "../actions.js";
 import { modelPath, request } from "../api.js";
 import { announce, h, setText } from "../dom.js";
-import { confirmDanger } from "../dialogs.js";
 import * as format from "../format.js";
 import { get, watch } from "../store.js";
-import { toast } from "../toasts.js";
 import { addFileForm } from "./add_file.js";
 
 const STATUS = {
@@ -94,22 +93,7 @@ function modelRow(id, redraw) {
     return `${model.name} left memory, about ${format.megabytes(reply.estimated_freed_mb)} are free`;
   }));
   const remove = button("Remove", "quiet", async () => {
-    const held = model.shards.filter((shard) => shard.local);
-    const size = held.reduce((sum, shard) => sum + (shard.size_bytes ?? 0), 0);
-    const alone = held.filter((shard) => (shard.holders ?? 1) <= 1).length;
-    const agreed = await confirmDanger({
-      title: `Remove ${model.name}?`,
-      text: `This deletes ${format.plural(held.length, "shard")} (${format.bytes(size)}) from this node's disk. ${alone
-        ? `${alone === held.length ? "Nobody else connected holds them" : `${format.plural(alone, "shard")} of them no other connected node holds`}, so the swarm cannot run the model afterwards.`
-        : "Other nodes hold the same shards, so the swarm keeps the model."}`,
-      danger: "Remove",
-    });
-    if (!agreed) return;
-    await act("Not removed", async () => {
-      await request(modelPath(id), { method: "DELETE" });
-      toast(`${model.name} was removed from this node.`, "success");
-      return `${model.name} was removed`;
-    });
+    if (await askToRemove(model)) await act("Not removed", () => removeModel(model));
   });
   const buttons = h("div", { class: "model-buttons" }, fetchHere, cancel, load, unload, remove);
   const element = h("li", { class: "model", "data-model": id },
