@@ -420,7 +420,7 @@ class _Crew:
         work, span = self._work, lane.span
         assert span is not None, "claimed before"
         numbers = work.missing(span)
-        lane.numbers = deque(numbers)  # bounded by the span
+        lane.numbers = deque(numbers)  # at most SPAN_BYTES of blocks
         builder = _Builder(self._write, lane, work)
         wanted = (
             piece

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +22,7 @@ from swarmd.models.manifest import REPO_ID, REPO_ID_MAX, is_filename
 from swarmd.models.split_files import part_names, part_of, quant_of
 
 if TYPE_CHECKING:
+    from httpx2 import Client, Response
     from huggingface_hub import HfApi
 
 REQUEST_S: Final = 20.0  # of one call; the hub answers within one
@@ -95,7 +97,10 @@ class Hub:
     ) -> None:
         """`proxy`: None for that of the environment."""
         self._proxy = proxy
-        self._set_proxy: str | None = None
+        self._set_proxy: str | None = ""
+        """What the library was told; empty: nothing yet."""
+        # Its own threads: a hub that does not answer would else hold those that write to the disk.
+        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="hub")
         self._endpoint, self._token, self._world, self._user_agent = endpoint, token, world, user_agent
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._flights: SingleFlight[tuple[str, str], RepoFiles | Refusal] = SingleFlight()
@@ -130,7 +135,7 @@ class Hub:
         names = [name for name in found if REPO_ID.fullmatch(name) and len(name) <= REPO_ID_MAX]
         looked = await asyncio.gather(*(self.repo(name) for name in names))
         return tuple(
-            HubRepo(repo_id=name, downloads=0, likes=0, variants=(), gated=True)
+            HubRepo(repo_id=name, downloads=0, likes=0, variants=(), gated=isinstance(repo, HubForbidden))
             if isinstance(repo, Refusal)
             else HubRepo(
                 repo_id=name, downloads=repo.downloads, likes=repo.likes, variants=repo.variants(), tags=repo.tags,
@@ -176,7 +181,7 @@ class Hub:
         token = self._token()
         try:
             async with self._turns, asyncio.timeout(2 * REQUEST_S):
-                return await asyncio.to_thread(self._work, work, token)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, work, token)
         except TimeoutError:
             return HubFailed(what=f"the hub did not answer within {2 * REQUEST_S:.0f} s about {what}: try again later")
         except Exception as error:  # whatever a library and its HTTP client raise, sorted there
@@ -186,18 +191,49 @@ class Hub:
             return refusal
 
     def _work(self, work: Callable[[HfApi], T], token: str | None) -> T:
-        from huggingface_hub import HfApi, constants, set_client_factory
+        from huggingface_hub import HfApi, constants, errors, set_client_factory
+
+        if constants.HF_HUB_OFFLINE:  # the library looks at it in its own client alone
+            raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE")
 
         # Neither telemetry nor a look for updates: a node speaks to the hub about what its user asked for.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         constants.HF_HUB_DISABLE_UPDATE_CHECK = True
         proxy = self._proxy()
         if proxy != self._set_proxy:  # one client of the library for the whole process; it has no other place for a proxy
-            from httpx2 import Client
-
             self._set_proxy = proxy
-            set_client_factory(lambda: Client(proxy=proxy, timeout=REQUEST_S, follow_redirects=True))
+            set_client_factory(_clients(proxy))
         return work(HfApi(endpoint=self._endpoint(), token=token or False, user_agent=self._user_agent))
+
+
+class _Trouble(Exception):
+    """The hub answered with a status that the library would try again, sleeping in between: here the user is told."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.response = response
+
+
+class _Unreachable(Exception):
+    """It did not answer at all."""
+
+
+def _clients(proxy: str | None) -> Callable[[], Client]:
+    """Of the library. Its own client waits without end, and tries for half a minute before it says that it is offline."""
+    import httpx2
+
+    class Prompt(httpx2.Client):
+        def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            try:
+                response = super().send(request, **options)
+            except httpx2.TransportError as error:
+                raise _Unreachable(type(error).__name__) from error
+            if response.status_code == 429 or response.status_code >= 500:
+                response.close()
+                raise _Trouble(response)
+            return response
+
+    return lambda: Prompt(proxy=proxy, timeout=REQUEST_S, follow_redirects=True)
 
 
 def _files(siblings: list[Any]) -> dict[str, HubFile]:
@@ -229,7 +265,9 @@ def _refusal(error: Exception, what: str, *, has_token: bool, now: float) -> Ref
         return NotFound(what=f"{what} has no such revision or file at the hub")
     if isinstance(error, errors.HFValidationError):
         return Invalid(what=f"the hub's rules do not allow the name {what[:80]!r}", param="repo_id")
-    if isinstance(error, errors.HfHubHTTPError):
+    if isinstance(error, _Unreachable):
+        return HubFailed(what=f"the hub cannot be asked for {what}: {error}; is this machine online?")
+    if isinstance(error, errors.HfHubHTTPError | _Trouble):
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             return HubForbidden(repo_id=what, has_token=has_token)

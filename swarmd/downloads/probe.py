@@ -14,6 +14,7 @@ from typing import Final
 
 from swarmd.domain.hub import HubPart, HubSource
 from swarmd.domain.refusals import BadFile, HubFailed, Invalid, NotFound, Refusal
+from swarmd.downloads.engine import gravest
 from swarmd.downloads.hub import Hub, HubFile, RepoFiles
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused, SourceTrouble
 from swarmd.kit.flow import Backoff, SingleFlight
@@ -99,7 +100,12 @@ class Prober:
                 return await self._head(self._hub.remote(repo, file), told)
 
         try:
-            heads = await asyncio.gather(*(one(file) for file in files))
+            try:
+                async with asyncio.TaskGroup() as group:  # one part that fails ends the others
+                    reading = [group.create_task(one(file)) for file in files]
+            except BaseExceptionGroup as errors:
+                raise gravest(errors) from errors
+            heads = [task.result() for task in reading]
             if len(heads) == 1:
                 return self._single(repo, files[0], heads[0])
             headers, sizes = [head.header for head in heads], [file.size_bytes for file in files]
@@ -134,36 +140,30 @@ class Prober:
         )
 
     async def _head(self, file: RemoteFile, told: Progress) -> _Head:
-        """Raises BadGguf, SourceRefused; SourceTrouble after TRIES in a row without a byte."""
+        """With its padding. Raises BadGguf, SourceRefused; SourceTrouble after TRIES in a row without a byte."""
         parser = HeaderParser(file_size_bytes=file.size_bytes)
         backoff = Backoff(0.5, 2.0, 8.0, entropy=self._world.entropy)
         data = bytearray()
+        header: GgufHeader | None = None
         step, failures = FIRST_STEP, 0
-        while True:
+        while header is None or len(data) < header.data_offset:
             if len(data) >= file.size_bytes:
                 raise BadGguf(f"{file.name} ends within {parser.where}")
-            end = min(len(data) + step, file.size_bytes)
+            end = min(len(data) + step if header is None else header.data_offset, file.size_bytes)
             try:
                 async with self._client.open(file, len(data), end) as body:
                     async for piece in body:
                         failures = 0
                         data += piece
                         told(len(piece), file.name)
-                        header = parser.feed(piece)
-                        if header is not None:
-                            return await self._whole(file, header, data, told)
+                        if header is None:
+                            header = parser.feed(piece)
+                        if header is not None and len(data) >= header.data_offset:
+                            break
                 step = min(2 * step, LAST_STEP)
             except SourceTrouble as error:
                 failures += 1
                 if failures >= TRIES:
                     raise
                 await asyncio.sleep(max(backoff.delay(), error.retry_after_s or 0.0))
-
-    async def _whole(self, file: RemoteFile, header: GgufHeader, data: bytearray, told: Progress) -> _Head:
-        """The header with its padding, of which some may not have come yet."""
-        if len(data) < header.data_offset:
-            async with self._client.open(file, len(data), header.data_offset) as body:
-                async for piece in body:
-                    data += piece
-                    told(len(piece), file.name)
         return _Head(header=header, data=bytes(data[: header.data_offset]))

@@ -143,7 +143,7 @@ class _Claims:
 
     def __init__(self, source: HubChunks, work: Work) -> None:
         self._source, self._work, self._landing = source, work, work.landing
-        self._waiting: deque[int] = deque()  # bounded by the chunks of a shard
+        self._waiting: deque[int] = deque()  # at most SPAN_BYTES of chunks
         """Chunks that are claimed and that no connection has yet."""
 
     @property

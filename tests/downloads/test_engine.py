@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,7 @@ def test_no_step_is_judged_before_anything_came() -> None:
 def test_runs_are_the_numbers(numbers: set[int]) -> None:
     runs = list(runs_of(sorted(numbers)))
     assert {number for first, last in runs for number in range(first, last + 1)} == numbers
-    assert all(one[1] + 1 < other[0] for one, other in zip(runs, runs[1:], strict=False))
+    assert all(one[1] + 1 < other[0] for one, other in pairwise(runs))
 
 
 def placed(rows: list[tuple[RemoteFile, int, int]]) -> list[Piece]:
@@ -111,9 +112,9 @@ def test_requests_bring_every_piece_in_order(rows: list[tuple[RemoteFile, int, i
     assert [piece for request in requests for piece in request] == pieces
     for request in requests:
         assert len({piece.file for piece in request}) == 1
-        for one, other in zip(request, request[1:], strict=False):
+        for one, other in pairwise(request):
             assert 0 <= other.offset - one.offset - one.size <= GAP_BYTES
-    for one, other in zip(requests, requests[1:], strict=False):
+    for one, other in pairwise(requests):
         gap = other[0].offset - one[-1].offset - one[-1].size
         assert one[-1].file != other[0].file or gap > GAP_BYTES
 

@@ -403,7 +403,9 @@ class NoDisk(Disk):
     def write_range_now(self, path: Path, offset: int, data: bytes | memoryview) -> None: ...
 
 
-@given(st.integers(1, 40), st.sets(st.integers(0, 39)), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60))
+@given(
+    st.integers(1, 40), st.sets(st.integers(0, 39)), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60)
+)
 def test_claims_are_missing_blocks_and_never_two_peoples(count: int, there: set[int], steps: list[tuple[int, int]]) -> None:
     journal = BlockJournal(NoDisk(), Path("none"), tag=bytes(32), size_bytes=count * 10, block_bytes=10)
     for number in there:

@@ -230,7 +230,7 @@ async def test_one_relative_redirect_is_followed(at: Setup) -> None:
 
 
 async def test_a_hub_that_is_not_there(at: Setup) -> None:
-    file = RemoteFile(url=f"http://127.0.0.1:1/{REPO}/resolve/main/x.gguf", size_bytes=5, name="x.gguf")
+    file = RemoteFile(url=f"http://127.0.0.1:1/{REPO}/resolve/main/x", size_bytes=5, name="x")
     with pytest.raises(SourceTrouble, match="cannot be reached"):
         await got(at.client(), file)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from swarmd.downloads.engine import Piece, Span
 from swarmd.downloads.ranges import RemoteFile, SourceTrouble
-from swarmd.kit.world import SeededEntropy, World, seeded_world
+from swarmd.kit.world import RealClock, SeededEntropy, World
 
 STEP = 64 << 10  # bytes that come at a time
 
@@ -21,7 +21,7 @@ class Impatient(SeededEntropy):
 
 
 def impatient_world() -> World:
-    return World(clock=seeded_world(1).clock, entropy=Impatient(1))
+    return World(clock=RealClock(), entropy=Impatient(1))
 
 
 class Lines:

@@ -87,8 +87,9 @@ const handlers = {
     if (holdings() !== before) modelsSoon();
   },
   stats_update(data) {
-    const { acquisitions, shard_registry: registry, ...stats } = data;
+    const { acquisitions, shard_registry: registry, hub_probes: probes, ...stats } = data;
     keepStats(stats);
+    set("probes", probes ?? []);
     set("acquisitions", acquisitions ?? []);
     if (registry) keepRegistry(registry);
   },

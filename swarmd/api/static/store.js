@@ -15,6 +15,7 @@ const state = {
   networkMap: null, //  GET /api/admin/network-map
   networkMapError: null,
   acquisitions: [], //  rows of stats_update.acquisitions, or of GET /api/admin/downloads
+  probes: [], //        rows of stats_update.hub_probes: headers that are being read at the hub
   hasAutopilot: null, // whether the node has one; null until it was asked
   plan: null, //        GET /api/admin/auto-manage/plan
   planError: null,

@@ -50,7 +50,9 @@ export async function pickFile({ repo, variant, verdict }) {
     body.replaceChildren(h("progress", { "aria-label": "Reading the header" }), note);
     const timer = setInterval(() => {
       const seconds = Math.floor((Date.now() - asked) / 1000);
-      if (seconds >= SLOW_S) setText(note, `Reading the file's header on Hugging Face… ${seconds} s. A slow line takes half a minute.`);
+      const mine = get("probes").find((one) => one.repo_id === repo.repo_id && one.filename === variant.filename);
+      const read = mine?.read_bytes ? ` ${format.bytes(mine.read_bytes)} have come.` : "";
+      if (read || seconds >= SLOW_S) setText(note, `Reading the file's header on Hugging Face…${read} ${seconds} s. A slow line takes half a minute.`);
     }, 1000);
     try {
       const query = new URLSearchParams({ repo_id: repo.repo_id, filename: variant.filename });
