@@ -6,7 +6,6 @@ from tests.meta.sources import ROOT, python_files
 
 WITHOUT_TEST = {
     # Plain data without a decision in it, used by every other test. The list may only shrink.
-    "swarmd/domain/hub.py",
     "swarmd/domain/plans.py",
     "swarmd/domain/shards.py",
 }
