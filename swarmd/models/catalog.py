@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import blake3
+import msgspec
 
 from swarmd.domain.events import ModelDiscovered, ModelRemoved
+from swarmd.domain.hub import HubSource
 from swarmd.domain.ids import MODEL_ID_MAX, ModelId, NodeId, parse_model_id, parse_node_id
 from swarmd.domain.models import Manifest, TrustLevel
 from swarmd.domain.refusals import BadFile, Refusal, UnsupportedModel
@@ -32,11 +35,16 @@ HEADER_NAME = "gguf_header.bin"
 VOCABULARY_NAME = "vocabulary.gguf"
 PIN_NAME = "pinned"
 SHARED_NAME = "shared"
+TAKEN_SOURCE_NAME = "hub_source.json"
+SOURCE_LIMIT = 1 << 20  # bytes: a thousand parts of 400
 INTRODUCER_NAME = "introduced_by"
 REMOVED_NAME = "_removed"  # beside the folders of the models; no model id has an underscore
 REMOVED_LIMIT = 1024  # names; four times as many as a node can know. Beyond, the longest removed may be learned again
 HEADER_LIMIT = 64 * 1024 * 1024  # the parser's own cap
 MODELS_LIMIT = 256  # known at once; members could otherwise fill the disk with headers nobody asked for
+
+_BESIDE = {HEADER_NAME, VOCABULARY_NAME, INTRODUCER_NAME, PIN_NAME, SHARED_NAME, TAKEN_SOURCE_NAME, "hf_source.json"}
+_LEFT = re.compile(r"shard_\d+\.seal|\..*\.tmp")  # what a killed adoption or eviction may leave beside those
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +110,7 @@ class Catalog:
                 logger.warning("model folder %s is left alone: %s", folder.name, reason)
                 continue
             self._models[model] = replace(
-                self._with_seals_now(known, folder),
+                self._with_source_now(self._with_seals_now(known, folder), folder),
                 shared=self._disk.exists_now(folder / SHARED_NAME),
                 introducer=self._read_introducer_now(folder),
                 stored_bytes=self._stored_bytes_now(folder),
@@ -204,6 +212,22 @@ class Catalog:
         self._bus.publish(ModelDiscovered(model=model, name=known.manifest.name))
         return known
 
+    async def take_source(self, model: ModelId, source: HubSource) -> KnownModel | None:
+        """Remember where on the hub the file of a model lies whose manifest does not say. None: the model is gone.
+
+        Beside the manifest, which its publisher signed without it. Its shards have hashes, so nothing else of the hub counts.
+        Raises OSError.
+        """
+        async with self._folders:
+            known = self._models.get(model)
+            if known is None or known.manifest.source is not None:
+                return known
+            data = msgspec.json.encode(source, order="sorted")
+            await self._disk.write_atomic(self.folder(model) / TAKEN_SOURCE_NAME, data)
+            if (known := self._models.get(model)) is not None:
+                known = self._models[model] = replace(known, manifest=replace(known.manifest, source=source))
+            return known
+
     async def seal(self, model: ModelId, index: int, data: bytes) -> KnownModel | BadFile:
         """Keep the hashes of a shard that its manifest has none of. The first seal of a shard stays. Raises OSError.
 
@@ -295,7 +319,7 @@ class Catalog:
         if not folder.is_dir():
             return
         names = {path.name for path in self._disk.list_folder_now(folder)}
-        half = bool(names) and names <= {HEADER_NAME, VOCABULARY_NAME, INTRODUCER_NAME}
+        half = bool(names) and all(name in _BESIDE or _LEFT.fullmatch(name) for name in names)
         if half or folder.name in self._removed:
             self._disk.remove_folder_now(folder)
 
@@ -331,6 +355,22 @@ class Catalog:
             else:
                 known = _with_hashes(known, spec.index, seal.blake3, seal.chunk_blake3)
         return known
+
+    def _with_source_now(self, known: KnownModel, folder: Path) -> KnownModel:
+        path = folder / TAKEN_SOURCE_NAME
+        if known.manifest.source is not None or not self._disk.exists_now(path):
+            return known
+        try:
+            data = self._disk.read_bytes_now(path, limit=SOURCE_LIMIT)
+            source = msgspec.json.decode(data, type=HubSource)
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            logger.warning("%s of %s does not count: %s", path.name, folder.name, error)
+            return known
+        manifest = replace(known.manifest, source=source)
+        if (fault := manifests.source_fault(manifest)) is not None:
+            logger.warning("%s of %s does not count: %s", path.name, folder.name, fault)
+            return known
+        return replace(known, manifest=manifest)
 
     def _read_introducer_now(self, folder: Path) -> NodeId | None:
         try:

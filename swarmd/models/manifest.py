@@ -257,7 +257,7 @@ def _fault(manifest: Manifest) -> str | None:
             return f"{what[:_MAX_TEXT]!a} is empty, too long or not printable"
     return (
         _number_fault(manifest)
-        or (None if manifest.source is None else _source_fault(manifest.source, manifest))
+        or source_fault(manifest)
         or _order_fault(manifest)
         or _overlap_fault(manifest)
     )
@@ -284,8 +284,12 @@ def _number_fault(manifest: Manifest) -> str | None:
     return None
 
 
-def _source_fault(source: HubSource, manifest: Manifest) -> str | None:
-    """A place on the hub that can be asked for, whose parts lie one after the other and within the file."""
+def source_fault(manifest: Manifest) -> str | None:
+    """What is wrong with its source: a place on the hub that can be asked for, whose parts lie one after the other and
+    within the file. None: nothing, or it has none."""
+    source = manifest.source
+    if source is None:
+        return None
     if not REPO_ID.fullmatch(source.repo_id) or len(source.repo_id) > REPO_ID_MAX:
         return f"its source {source.repo_id[:_MAX_TEXT]!a} is no repository"
     if not _COMMIT.fullmatch(source.commit):

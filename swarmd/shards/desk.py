@@ -192,12 +192,17 @@ class ShardDesk:
 
     # ---- from peers and the hub
 
-    async def adopt_own(self, manifest_data: bytes, header_data: bytes) -> KnownModel | Refusal:
-        """Know a model that a person here asked for; it takes the place of what peers merely told of under its name.
-
-        Raises OSError.
+    async def adopt_own(self, model: ModelId, manifest_data: bytes, header_data: bytes) -> KnownModel | Refusal:
+        """Know a model that a person here asked for; it takes the place of what peers merely told of under its name, but not
+        under the hands of a job that fetches that. Raises OSError.
         """
-        return await self._catalog.adopt(manifest_data, header_data, admit=self._discovered.admit_own)
+
+        def admit(known: KnownModel) -> tuple[ModelId, ...] | Refusal:
+            if self._running(model) is not None and self._catalog.get(model) is not None:
+                return Busy(what=f"model {model} is being fetched as a peer told of it: cancel that, and ask again")
+            return self._discovered.admit_own(known)
+
+        return await self._catalog.adopt(manifest_data, header_data, admit=admit)
 
     async def acquire(
         self, model: ModelId, indices: tuple[int, ...] | None, trigger: str = "user"
@@ -234,13 +239,19 @@ class ShardDesk:
         joined = job is not None
         if job is None:
             job = self._enter(Job(model, trigger=trigger, started_at=self._world.clock.now()))
+        elif job.waiting == "paused" and trigger != "user":
+            return Busy(what=f"model {model} was paused by a person: resume it first")
+        elif job.waiting == "paused" and model in self._tasks:
+            return Busy(what=f"model {model} is being paused at this moment: ask again")
+        elif trigger == "user":
+            job.trigger = trigger  # from now on somebody wants it, whoever began
         if known is None or (joined and job.state == "awaiting_manifest"):
             job.ask(indices)
         else:
             want(job, known, chosen or ())
         self.dress(job, known)
         self._queue.enter(model)
-        note = self._supervisor.spawn(self.write(job), name=f"noting {model}")
+        note = self._supervisor.spawn(self._note(job), name=f"noting {model}")
         self._bus.publish(DownloadStarted(model=model, shards=job.wanted, hub=job.hub))
         if not joined or job.waiting == "paused":  # who asks again wants it now
             self._start(job, note, patience_s=self._patience_s)
@@ -269,6 +280,7 @@ class ShardDesk:
         job.cancelled()
         await self._cancel(model)
         self._ended(job)
+        await self._model_fetch.discard(model)
         for ref in unfinished:
             if self._catalog.get(model) is not None and self._storage.state(ref) is ShardState.PARTIAL:
                 await self._storage.drop(ref)
@@ -294,7 +306,9 @@ class ShardDesk:
         job = self._running(model)
         if job is None or job.local:
             return NotFound(what=f"nothing of model {model} is being fetched")
-        if job.waiting == "paused" and model not in self._tasks:
+        if job.waiting == "paused" and model in self._tasks:
+            return Busy(what=f"model {model} is being paused at this moment: ask again")
+        if job.waiting == "paused":
             if self._supervisor is None:
                 return Busy(what="this node is starting or stopping: try again in a moment")
             job.waiting = "queued"
@@ -372,7 +386,7 @@ class ShardDesk:
 
     def _running(self, model: ModelId) -> Job | None:
         job = self._jobs.get(model)
-        return None if job is None or job.over else job
+        return None if job is None or job.over or job.settled else job
 
     def _enter(self, job: Job) -> Job:
         self._jobs.pop(job.model, None)
@@ -394,7 +408,8 @@ class ShardDesk:
 
     def _ended(self, job: Job) -> None:
         """Once, when it is over."""
-        self._queue.leave(job.model)
+        if self._jobs.get(job.model) is job:  # else another one has begun, and has its place
+            self._queue.leave(job.model)
         self.dress(job, None)
         self._bus.publish(DownloadEnded(model=job.model, state=job.state, reason=job.reason, hub=job.hub))
 
@@ -473,40 +488,53 @@ class ShardDesk:
 
     async def _work(self, job: Job, note: asyncio.Task[None] | None, *, patience_s: float) -> None:
         """The life of a job. Cancelled with the node, it stays written down; ended, well or not, it is forgotten."""
+        assert self._supervisor is not None, "it is spawned by it"
+        milestones = self._supervisor.spawn(self._tell_milestones(job), name=f"milestones of {job.model}")
+        crashed = True
         try:
             if note is not None:
                 await asyncio.wait((note,))
                 if note.cancelled() or note.exception() is not None:
                     job.fail("it could not be written down: ask again")
+                    crashed = False
                     self._ended(job)
                     return
             job.waiting = job.waiting or ("queued" if self._queue.is_full else None)
             async with self._queue.turn(job.model):
                 job.waiting = None
-                async with asyncio.TaskGroup() as group:
-                    milestones = group.create_task(self._tell_milestones(job))
-                    problem = await self._fetch_until_settled(job, patience_s=patience_s)
-                    milestones.cancel()
-                if problem is None and job.hub:
-                    problem = await self._model_fetch.complete(job)
+                problem = await self._fetch_until_settled(job, patience_s=patience_s)
             if problem is None:
                 job.complete()
             else:
                 job.fail(problem)
                 logger.warning("model %s is not complete: %s", job.model, problem)
+            crashed = False
+            self._ended(job)
+        except asyncio.CancelledError:
+            crashed = False
+            raise
+        except OSError as error:
+            logger.warning("model %s cannot be kept: %s", job.model, error)
+            job.fail(f"it cannot be written here: {error}")
+            crashed = False
             self._ended(job)
         finally:
+            milestones.cancel()
             if not job.over and job.waiting != "paused":
-                job.fail("it was interrupted")
+                job.fail("it failed in a way nobody thought of: see the node's log" if crashed else "it was interrupted")
+                if crashed:
+                    self._ended(job)
             if self._tasks.get(job.model) is asyncio.current_task():
                 del self._tasks[job.model]
 
     async def _fetch_until_settled(self, job: Job, *, patience_s: float) -> str | None:
-        problem = await self._model_fetch.run(job, patience_s=patience_s)
-        while not await self._settled(job):
-            first, problem = problem, await self._model_fetch.run(job, patience_s=patience_s)
-            problem = problem or (first if job.given_up else None)
-        return problem
+        """All of it: shards, the hash of the whole, what goes with it; and again for what was asked for meanwhile."""
+        while True:
+            problem = await self._model_fetch.run(job, patience_s=patience_s)
+            if problem is None and not job.given_up:
+                problem = await self._model_fetch.complete(job)
+            if await self._settled(job):
+                return problem or (job.trouble if job.given_up else None)
 
     async def _tell_milestones(self, job: Job) -> None:
         told = job.percent
@@ -518,11 +546,12 @@ class ShardDesk:
             told = max(told, job.percent)
 
     async def _settled(self, job: Job) -> bool:
-        """Forget what was to be done, unless more has been asked for meanwhile. No await between the end and True."""
+        """Forget what was to be done, unless more has been asked for meanwhile."""
         async with self._db.transaction() as tx:
             if not job.open:
+                job.settled = True
                 await forget_acquisition(tx, job.model)
-        return not job.open
+        return job.settled
 
     def room(self) -> int:
         """Bytes that may be taken beside what is on its way."""
@@ -540,10 +569,16 @@ class ShardDesk:
     def _others(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
         return self._model_fetch.hub_chunks(job, landing)
 
+    async def _note(self, job: Job) -> None:
+        """Raises OSError and what the database raises: it was not noted then."""
+        if job.trigger == "user":
+            await self._catalog.pin(job.model)
+        await self.write(job)
+
     async def write(self, job: Job) -> None:
         """What is to be fetched, as it is when its turn at the database comes."""
         async with self._db.transaction() as tx:
-            if job.over or not (job.wanted or job.asked != ()):
+            if job.over or job.settled or not (job.wanted or job.asked != ()):
                 return
             shards = job.wanted or job.asked or ()
             row = AcquisitionRow(
@@ -563,3 +598,5 @@ class ShardDesk:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+            if self._tasks.get(model) is task:  # it was stopped before its first step, and never came to its end
+                del self._tasks[model]

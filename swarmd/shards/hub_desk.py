@@ -220,7 +220,11 @@ class HubDesk:
         )
         signed = manifests.signed(manifest, self._node, self._sign)
         try:
-            known = await self._desk.adopt_own(manifests.encode(signed), probed.header_data)
+            present = self._catalog.get(model)
+            if present is not None and present.manifest.header_blake3 == manifest.header_blake3:
+                # Cut by somebody who did not know of the hub: it stays as it is cut.
+                return await self._catalog.take_source(model, probed.source) or NotFound(what=f"model {model} was removed")
+            known = await self._desk.adopt_own(model, manifests.encode(signed), probed.header_data)
             if isinstance(known, KnownModel):
                 await self._keep(ModelOrigin(model=model, repo_id=probed.source.repo_id, filename=probed.source.filename))
         except OSError as error:

@@ -38,6 +38,10 @@ class Job:
         """`queued` or `paused`: it is not being worked on, whatever its state."""
         self.name = ""
         """Of the model, for people; empty as long as it is not known."""
+        self.settled = False
+        """Everything asked for is done and forgotten: who asks for more now begins another job."""
+        self.trouble: str | None = None
+        """Why the first of the shards that were given up was."""
         self.hub = False
         """The hub is asked for what no near peer holds."""
         self.asked: tuple[int, ...] | None = ()

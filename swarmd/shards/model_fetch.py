@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from swarmd.domain.events import ShardRejected
-from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import TransferState
-from swarmd.downloads.engine import SourceFailed
+from swarmd.downloads.engine import SourceFailed, gravest
 from swarmd.downloads.ranges import RemoteFile, SourceRefused, SourceTrouble
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -89,11 +89,15 @@ class ModelFetch:
                     problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
                     if problem is not None:
                         problems.append(problem)
+                        job.trouble = job.trouble or problem
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(SHARDS_AT_ONCE):
-                    group.create_task(lane())
-        return problems[0] if job.given_up else None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(SHARDS_AT_ONCE):
+                        group.create_task(lane())
+            except BaseExceptionGroup as errors:
+                raise gravest(errors) from errors
+        return problems[0] if problems else None
 
     async def _known(self, job: Job, *, patience_s: float) -> KnownModel | None:
         """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
@@ -114,17 +118,27 @@ class ModelFetch:
         return known
 
     async def complete(self, job: Job) -> str | None:
-        """With all shards here: the whole is verified, and what goes with it is fetched. A sentence when it is wrong."""
-        problem = await self._check_whole(job)
-        await self._fetch_vision(job)
+        """With all shards here: the whole is verified, and what goes with it is fetched. A sentence when it is wrong.
+
+        Done again after a restart in its middle: the job is settled only after it.
+        """
+        if self._hub is None:
+            return None
+        problem = await self._check_whole(job, self._hub)
+        await self._fetch_vision(job, self._hub)
         return problem
 
-    async def _fetch_vision(self, job: Job) -> None:
+    async def discard(self, model: ModelId) -> None:
+        """What a cancelled job left beside shards. Raises OSError."""
+        if self._hub is not None:
+            await self._hub.files.discard(self._storage.vision_path(model))
+
+    async def _fetch_vision(self, job: Job, hub: HubLine) -> None:
         """The encoder with which the model sees, for whoever holds its first shard. Without it the model still talks, so
         failing here is a line in the log."""
         known = self._catalog.get(job.model)
         source = None if known is None else known.manifest.source
-        if self._hub is None or source is None or source.vision is None or self._storage.has_vision(job.model):
+        if source is None or source.vision is None or self._storage.has_vision(job.model):
             return
         if 0 not in self._storage.held(job.model):
             return
@@ -135,43 +149,51 @@ class ModelFetch:
             return
         job.say(f"fetching the vision encoder {vision.filename}")
         file = RemoteFile(
-            url=self._hub.url(source.repo_id, source.commit, vision.filename), size_bytes=vision.size_bytes,
+            url=hub.url(source.repo_id, source.commit, vision.filename), size_bytes=vision.size_bytes,
             name=f"{source.repo_id}/{vision.filename}", sha256=vision.sha256,
         )  # fmt: skip
         try:
-            await self._hub.files.fetch(file, self._storage.vision_path(job.model))
+            await hub.files.fetch(file, self._storage.vision_path(job.model))
         except (OSError, SourceFailed, SourceRefused) as error:
             job.say(f"the vision encoder did not come: {error}")
             return
         self._storage.vision_landed(job.model)
         job.say("the vision encoder is here")
 
-    async def _check_whole(self, job: Job) -> str | None:
-        """With all shards here, the hash of the file is known. A sentence when it is another than the hub says: what came
-        from there goes."""
+    async def _check_whole(self, job: Job, hub: HubLine) -> str | None:
+        """With all shards here, whoever sent them, the hash of the file is known. A sentence when it is another than the hub
+        says. Nobody can tell which shard is to blame, so all of them go."""
         known = self._catalog.get(job.model)
-        fresh = [index for index in job.wanted if job.from_hub(index)]
-        if known is None or self._hub is None or not fresh:
+        if known is None or known.manifest.source is None:
             return None
         if len(self._storage.held(job.model)) < len(known.manifest.shards):
             return None
         job.say("comparing all shards with the SHA-256 that the hub states")
+        refusal = await hub.confirm(known)
+        if refusal is not None:  # without the hub nobody knows what it states; a peer may have made the manifest
+            job.say(f"it could not be compared: {refusal.sentence}")
+            return None
         try:
-            matches = await self._hub.whole(known)
+            matches = await hub.whole(known)
         except (OSError, SourceTrouble, SourceRefused) as error:
             job.say(f"it could not be compared: {error}")
             return None
         if matches is not False:
             job.say("it is the hub's file, byte for byte" if matches else "the hub's hash cannot be compared with shards")
             return None
-        for index in fresh:
-            ref = ShardRef(job.model, index)
-            if await self._owner.unload(ref) is None and not self._registry.in_use(ref):
-                await self._registry.drop(ref)
-                await self._catalog.unseal(job.model, index)
-                self._bus.publish(ShardRejected(shard=ref, source=None, reason="the whole file has another SHA-256"))
-                job.mark(index, TransferState.FAILED)
-        return f"the shards of {job.model} that came from the hub are not the file whose SHA-256 it states: fetch them again"
+        kept = 0
+        for shard in known.manifest.shards:
+            ref = ShardRef(job.model, shard.index)
+            if await self._owner.unload(ref) is not None or self._registry.in_use(ref):
+                kept += 1
+                continue
+            await self._registry.drop(ref)
+            await self._catalog.unseal(job.model, shard.index)
+            self._bus.publish(ShardRejected(shard=ref, source=None, reason="the whole file has another SHA-256"))
+        for index in job.wanted:
+            job.mark(index, TransferState.FAILED)
+        rest = f"; {kept} of them are in use: remove the model" if kept else ""
+        return f"the shards of {job.model} are not the file whose SHA-256 the hub states: fetch them again{rest}"
 
     def hub_chunks(self, job: Job, landing: Landing) -> Iterable[ChunkSource]:
         """The hub as a source of this shard, where it is one."""
