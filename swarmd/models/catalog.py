@@ -215,7 +215,7 @@ class Catalog:
     async def take_source(self, model: ModelId, source: HubSource) -> KnownModel | None:
         """Remember where on the hub the file of a model lies whose manifest does not say. None: the model is gone.
 
-        Beside the manifest, which its publisher signed without it. Its shards have hashes, so nothing else of the hub counts.
+        Beside the manifest, which its publisher signed without it. Its shards have hashes: nothing else of the hub counts.
         Raises OSError.
         """
         async with self._folders:
@@ -265,22 +265,23 @@ class Catalog:
         return self.folder(model) / f"shard_{index:03d}.seal"
 
     async def pin(self, model: ModelId) -> None:
-        """Remember that somebody asked for this model here. Idempotent."""
-        known = self._models.get(model)
-        if known is None or known.pinned:
-            return
-        await self._disk.write_atomic(self.folder(model) / PIN_NAME, b"")
-        if (known := self._models.get(model)) is not None:  # it may have been removed meanwhile
-            self._models[model] = replace(known, pinned=True)
+        """Remember that somebody asked for this model here. Idempotent; nothing happens to one that is gone. Raises OSError."""
+        await self._mark(model, PIN_NAME, lambda known: replace(known, pinned=True))
 
     async def share(self, model: ModelId) -> None:
-        """Remember that somebody here wants the swarm to hold this model. Idempotent."""
-        known = self._models.get(model)
-        if known is None or known.shared:
+        """Remember that somebody here wants the swarm to hold this model. As `pin`."""
+        await self._mark(model, SHARED_NAME, lambda known: replace(known, shared=True))
+
+    async def _mark(self, model: ModelId, name: str, marked: Callable[[KnownModel], KnownModel]) -> None:
+        if (known := self._models.get(model)) is None or marked(known) == known:
             return
-        await self._disk.write_atomic(self.folder(model) / SHARED_NAME, b"")
-        if (known := self._models.get(model)) is not None:
-            self._models[model] = replace(known, shared=True)
+        async with self._folders:  # a removal does not take the folder from under the file
+            known = self._models.get(model)
+            if known is None or marked(known) == known:
+                return
+            await self._disk.write_atomic(self.folder(model) / name, b"")
+            if (known := self._models.get(model)) is not None:
+                self._models[model] = marked(known)
 
     async def remove(self, model: ModelId) -> int:
         """A person does not want it: forget the model, delete its folder, and remember the name until somebody asks for it

@@ -339,6 +339,9 @@ class ShardDesk:
             refusal = await self.unload(ref)
             if refusal is not None:
                 return refusal
+        job = self._running(model)  # another one may have begun while memory was freed
+        if job is not None and job.local:
+            return Busy(what=f"model {model} is being added from a file: wait until that is done")
         if job is not None:
             job.cancelled()
         await self._cancel(model)
@@ -408,7 +411,7 @@ class ShardDesk:
 
     def _ended(self, job: Job) -> None:
         """Once, when it is over."""
-        if self._jobs.get(job.model) is job:  # else another one has begun, and has its place
+        if self._jobs.get(job.model) in (job, None):  # else another one has begun, and has its place
             self._queue.leave(job.model)
         self.dress(job, None)
         self._bus.publish(DownloadEnded(model=job.model, state=job.state, reason=job.reason, hub=job.hub))
@@ -501,7 +504,8 @@ class ShardDesk:
                     return
             job.waiting = job.waiting or ("queued" if self._queue.is_full else None)
             async with self._queue.turn(job.model):
-                job.waiting = None
+                if job.waiting == "queued":  # or somebody pauses it just now, and stops this task in a moment
+                    job.waiting = None
                 problem = await self._fetch_until_settled(job, patience_s=patience_s)
             if problem is None:
                 job.complete()
@@ -522,7 +526,7 @@ class ShardDesk:
             milestones.cancel()
             if not job.over and job.waiting != "paused":
                 job.fail("it failed in a way nobody thought of: see the node's log" if crashed else "it was interrupted")
-                if crashed:
+                if crashed or job.settled:  # settled: nobody else has it in hand any more
                     self._ended(job)
             if self._tasks.get(job.model) is asyncio.current_task():
                 del self._tasks[job.model]
@@ -591,7 +595,8 @@ class ShardDesk:
         """End a job that fetches, and forget that it was to be done."""
         await self._stop(model)
         async with self._db.transaction() as tx:
-            await forget_acquisition(tx, model)
+            if self._running(model) is None:  # else somebody has asked for it anew
+                await forget_acquisition(tx, model)
 
     async def _stop(self, model: ModelId) -> None:
         task = self._tasks.get(model)
