@@ -133,6 +133,6 @@ async def test_silent_holders_cost_one_short_wait_together(tmp_path: Path, tiny:
         for node in others:
             node.dispatcher._answers[CODES[AskSeal]] = never
         began = asyncio.get_running_loop().time()
-        assert await seals.learn(ShardRef(MODEL, 1), within_s=1.0) == speaker.id, "the last one of all"
-        assert await seals.learn(ShardRef(MODEL, 0), within_s=1.0) == speaker.id
-        assert asyncio.get_running_loop().time() - began < 1.0 and asked == AT_ONCE, "they are not waited for again"
+        assert await seals.learn(ShardRef(MODEL, 1), within_s=4.0) == speaker.id, "the last one of all"
+        assert await seals.learn(ShardRef(MODEL, 0), within_s=4.0) == speaker.id
+        assert asyncio.get_running_loop().time() - began < 4.0 and asked == AT_ONCE, "they are not waited for again"
