@@ -213,7 +213,8 @@ async def test_what_a_cancelled_source_wrote_to_its_end_counts(here: Here) -> No
         await landing.write_chunk(number, memoryview(here.cut.payloads[1][at : at + landing.chunk_size(number)]))
     chunks = here.chunks(known, landing)
     work.join(chunks)
-    assert await chunks.run(work) is None
+    async with asyncio.timeout(10):
+        assert await chunks.run(work) is None
     assert not work.wanted and here.sent == 0
 
 
