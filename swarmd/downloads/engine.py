@@ -216,6 +216,10 @@ class Engine:
     def limited(self) -> bool:
         return self._bytes_per_s() is not None
 
+    def backoff(self) -> Backoff:
+        """Between tries at a server, of this engine and of whoever asks the same server for something else."""
+        return Backoff(0.25, 2.0, 15.0, entropy=self._world.entropy)
+
     async def pace(self, size: int) -> None:
         """Wait until the node's own limit allows `size` more bytes."""
         rate = self._bytes_per_s()
@@ -315,7 +319,7 @@ class _Crew:
             self._tell()
 
     async def _work_on(self, lane: _Lane) -> None:
-        backoff = Backoff(0.25, 2.0, 15.0, entropy=self._world.entropy)
+        backoff = self._engine.backoff()
         while len(self._lanes) <= self._pace.wanted and not self._over.is_set():
             if self._quiet_until > self._world.clock.monotonic():
                 await self._quiet()

@@ -1,14 +1,15 @@
 """One shard from everybody who has it, at once: peers with the whole or a part of it, and further sources.
 
 Sources come and go while it is fetched. One that is lost, refuses or breaks off leaves its chunks to the others and is asked
-again after a pause. One that sends wrong bytes is not asked again in the same job. What has arrived is never lost.
+again after a pause. One that sends wrong bytes is not asked again in the same job. What has arrived is never lost, unless
+the hashes it was checked with were a lie: a shard whose seal the hub contradicts is fetched from the hub, without a seal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,7 +23,7 @@ from swarmd.kit.flow import Backoff
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import World
 from swarmd.shards.board import Board
-from swarmd.shards.holders import Holder
+from swarmd.shards.holders import CHUNK_TIMEOUT_S, Holder
 from swarmd.shards.jobs import Job
 from swarmd.shards.registry import Registry
 from swarmd.shards.sources import ChunkSource, Places, Trouble, Work
@@ -32,6 +33,7 @@ from swarmd.transport.rpc import Link
 PATIENCE_S: Final = 60.0  # a node that is restarted with its machine is back by then
 FIRST_S: Final = 0.2
 LOOK_S: Final = 0.2  # for holders that failed and may be asked again
+SEAL_S: Final = 5.0  # for some kB, while the hub could be read: a slow uplink behind somebody's chunk is not waited for
 LIMIT_S: Final = 5.0  # news of a holder end the pause at once; this is for holders that refused or failed
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ Others = Callable[[Job, Landing], Iterable[ChunkSource]]
 class Seals(Protocol):
     """What is needed of `shards.sealing.Sealer`."""
 
-    async def learn(self, ref: ShardRef) -> bool: ...
+    async def learn(self, ref: ShardRef, *, liars: Collection[NodeId], within_s: float) -> NodeId | None: ...
+    async def take_back(self, ref: ShardRef) -> NodeId | None: ...
     async def make(self, landing: Landing) -> str | None: ...
 
 
@@ -109,10 +112,20 @@ class Fetcher:
         """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try."""
         landing: Landing | None = None
         try:
-            if self._seals is not None:
-                await self._seals.learn(ref)
+            giver = await self._learn(job, ref, within_s=SEAL_S if job.hub else patience_s)
             landing = await self._storage.open_landing(ref)
-            problem = await self._land(job, landing, layout, patience_s=patience_s)
+            trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
+            if trouble is not None and trouble.contradicts:
+                await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
+                landing = await self._storage.open_landing(ref)
+                trouble = await self._land(job, landing, layout, None, patience_s=patience_s)
+            elif trouble is not None and job.hub and not (landing.spec.sealed or trouble.ours):
+                # The hub fails. Peers could bring it, with a seal that was not waited for.
+                giver = await self._learn(job, ref, within_s=patience_s)
+                if giver is not None:
+                    landing = await self._storage.open_landing(ref)
+                    trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
+            problem = None if trouble is None else trouble.reason
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
                 if self._seals is not None and not landing.spec.sealed:
@@ -138,8 +151,15 @@ class Fetcher:
         self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
         return None
 
-    async def _land(self, job: Job, landing: Landing, layout: str, *, patience_s: float) -> str | None:
-        """Until no chunk is missing. A sentence when there was no progress for `patience_s`, or the disk failed."""
+    async def _learn(self, job: Job, ref: ShardRef, *, within_s: float) -> NodeId | None:
+        """Who gave the seal that the shard has from now on, if somebody did. Raises OSError."""
+        return None if self._seals is None else await self._seals.learn(ref, liars=job.liars, within_s=within_s)
+
+    async def _land(
+        self, job: Job, landing: Landing, layout: str, giver: NodeId | None, *, patience_s: float
+    ) -> Trouble | None:
+        """Until no chunk is missing. Trouble when there was no progress for `patience_s`, when the disk failed, or when the
+        hub contradicts the seal, which is taken back then. `giver`: of that seal."""
         ref, count = landing.ref, landing.spec.chunk_count
         board = Board(landing.missing(), count=count, start=int(self._world.entropy.uniform(0, count)))
         work = Work(job=job, landing=landing, layout=layout, board=board, clock=self._world.clock, gauges=self._gauges)
@@ -163,10 +183,13 @@ class Fetcher:
                             running[task] = source
                             self._joined(work, source)
                         fresh = []
-                        if not running and work.now() - work.progress_at >= patience_s:
+                        if _nothing_comes(work, running.values(), patience_s):
+                            what = "no node that holds it could be reached"
+                            if running:
+                                what = "no missing chunk came from the nodes that have some of it"
                             liars = f", {len(job.liars)} that sent wrong bytes left out" if job.liars else ""
-                            return (
-                                f"shard {ref.index}: no node that holds it could be reached for {patience_s:.0f} s{liars}"
+                            return Trouble(
+                                reason=f"shard {ref.index}: {what} for {patience_s:.0f} s{liars}"
                                 + (f"; {last}" if last else "")
                             )
                         await _heard(news, LOOK_S)
@@ -176,9 +199,11 @@ class Fetcher:
                             trouble = task.result()
                             if trouble is not None and not isinstance(source, Holder):
                                 last = f"{source.name}: {trouble.reason}"
+                            if trouble is not None and trouble.contradicts and await self._taken_back(work, trouble, giver):
+                                return trouble
                             problem = self._left(work, source, trouble, resting)
                             if problem is not None:
-                                return problem
+                                return Trouble(reason=problem, ours=True)
                 finally:
                     for task in running:
                         task.cancel()
@@ -220,6 +245,24 @@ class Fetcher:
         else:
             work.job.say(f"shard {work.ref.index} from {source.name}", index=work.ref.index)
 
+    async def _taken_back(self, work: Work, trouble: Trouble, giver: NodeId | None) -> bool:
+        """The hub contradicts the seal. False: it is this node's own, or none, and stays."""
+        try:
+            signer = None if self._seals is None else await self._seals.take_back(work.ref)
+        except OSError as error:
+            logger.warning("the seal of shard %d of %s cannot be taken back: %s", work.ref.index, work.ref.model, error)
+            return False
+        if signer is None:
+            return False
+        reason = f"the hub contradicts the hashes that {short(signer)} signed: {trouble.reason}"
+        logger.warning("node %s is not asked again for %s: %s", short(signer), work.ref.model, reason)
+        work.job.say(f"shard {work.ref.index}: {reason}", index=work.ref.index)
+        work.job.liars.add(signer)
+        if giver is not None:
+            work.job.liars.add(giver)  # be it in good faith: what it has is not the hub's file
+        self._bus.publish(ShardRejected(shard=work.ref, source=signer, reason=reason))
+        return True
+
     def _left(
         self, work: Work, source: ChunkSource, trouble: Trouble | None, resting: dict[NodeId, _Resting]
     ) -> str | None:
@@ -245,6 +288,15 @@ class Fetcher:
             resting[node].backoff.reset()
         resting[node].until = work.now() + resting[node].backoff.delay()
         return None
+
+
+def _nothing_comes(work: Work, sources: Collection[ChunkSource], patience_s: float) -> bool:
+    """No chunk came within the patience, and none is on its way that may still come. Sources that are no peers have their
+    own patience. Peers that take turns at owing a chunk and never bring it have one chunk's time, all together."""
+    beyond_s = work.now() - work.progress_at - patience_s
+    if beyond_s < 0 or not all(isinstance(source, Holder) for source in sources):
+        return False
+    return beyond_s >= CHUNK_TIMEOUT_S or not any(work.board.claims(source.name) for source in sources)
 
 
 async def _heard(news: asyncio.Event, seconds: float) -> None:

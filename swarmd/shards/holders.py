@@ -89,7 +89,7 @@ class Holder:
         return self._trouble
 
     def _give_up(self, number: int) -> None:
-        """Unless it is being written: a landing whose writer is cancelled ends."""
+        """Unless it is being written: the chunk is here then."""
         call = self._calls.get(number)
         if call is not None and number not in self._arrived:
             call.cancel()

@@ -2,7 +2,8 @@
 
 A shard whose hashes are known is checked as if it came from a peer. One that nobody has read yet has none, and what comes
 is believed because of the line it comes over: TLS, and a commit that cannot change. Over a line without TLS each chunk is
-read twice and counts when it came the same both times.
+read twice and counts when it came the same both times. Bytes that do not have the hashes, again and again, contradict
+whoever sealed the shard, and the hub is the one to know.
 
 The hub is far for most people, and metered for some. As long as a near peer that has the whole shard brings it, the hub is
 left alone.
@@ -20,7 +21,7 @@ import blake3
 
 from swarmd.domain.hub import HubSource
 from swarmd.domain.models import BLOCKS_PER_CHUNK, ShardSpec
-from swarmd.domain.refusals import Refusal
+from swarmd.domain.refusals import HubFailed, Refusal
 from swarmd.downloads.engine import Engine, Piece, SourceFailed, Span, WrongBytes, requests_of
 from swarmd.downloads.files import Files
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused
@@ -81,7 +82,7 @@ class HubChunks:
         """What is on its way comes to nothing by itself: its blocks are not written any more."""
 
     async def run(self, work: Work) -> Trouble | None:
-        refusal = await self._line.confirm(self._known)
+        refusal = await self._confirmed(work)
         if refusal is not None:
             return Trouble(reason=refusal.sentence)
         while work.wanted:
@@ -94,7 +95,8 @@ class HubChunks:
                     claims, received=lambda _: None, limit=self._limit, patience_s=self._patience_s
                 )
             except (SourceFailed, SourceRefused) as error:
-                return Trouble(reason=str(error))
+                wrong = isinstance(error.__cause__, WrongBytes)
+                return Trouble(reason=str(error), contradicts=wrong and self._spec.sealed)
             except OSError as error:
                 return Trouble(reason=str(error), ours=True)
             finally:
@@ -102,6 +104,22 @@ class HubChunks:
             if work.wanted:
                 await work.changed(LOOK_S)
         return None
+
+    async def _confirmed(self, work: Work) -> Refusal | None:
+        """Whether the manifest is of the file at the hub. A hub that stumbles is asked again, as long as for data."""
+        deadline, backoff = work.now() + self._patience_s, None
+        while isinstance(refusal := await self._line.confirm(self._known), HubFailed):
+            if backoff is None:
+                backoff, index = self._engine.backoff(), work.ref.index
+                work.job.say(f"shard {index} from {self.name}: {refusal.what}; it is asked again", index=index)
+            again = work.now() + max(backoff.delay(), refusal.retry_after_s)
+            if again >= deadline:
+                return refusal
+            while work.wanted and (left := again - work.now()) > 0:
+                await work.changed(left)
+            if not work.wanted:
+                return None
+        return refusal
 
     def pieces(self, offset: int, size: int) -> list[Piece]:
         """Where bytes of the payload lie at the hub."""
@@ -181,6 +199,9 @@ class _Claims:
             self._work.release(self._source, self._waiting.popleft())
 
     def missing(self, span: Span) -> Sequence[int]:
+        for chunk in self._chunks(span):
+            if self._landing.has(chunk):  # written to its end by a source that was cancelled meanwhile
+                self._work.arrived(self._source, chunk, hub=True)
         return [number for chunk in self._chunks(span) for number in self._landing.missing_blocks(chunk)]
 
     def pieces(self, offset: int, size: int) -> Sequence[Piece]:

@@ -36,6 +36,8 @@ class Trouble:
     """It sent wrong bytes."""
     ours: bool = False
     """Our own disk failed: another source would not help."""
+    contradicts: bool = False
+    """It is the origin of the bytes, and they do not have the hashes that the shard is said to have."""
 
 
 class ChunkSource(Protocol):

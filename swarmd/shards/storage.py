@@ -436,7 +436,7 @@ class Landing:
         """Of what lies there, all of it: what its seal is made of. Raises OSError."""
         assert not self.missing(), "hashed before the last chunk"
         hasher = PayloadHasher()
-        await self._on_disk(lambda: self._read_all(hasher.feed))
+        await self._on_disk(lambda: self._read_all(hasher.feed), whole=True)
         payload = hasher.finish()
         self._hashed = payload.blake3
         return payload
@@ -472,7 +472,7 @@ class Landing:
         assert not self.missing(), "commit before the last chunk"
         assert expected, "commit of a shard without a seal"
         try:
-            await self._on_disk(work)
+            await self._on_disk(work, whole=True)
         finally:
             if named:  # also when the caller was cancelled too late
                 self._storage.committed(self.ref)
@@ -509,7 +509,9 @@ class Landing:
         if self._given_up:
             raise Superseded(f"shard {self.ref.index} of {self.ref.model} is written by somebody else, or was deleted")
 
-    async def _on_disk(self, work: Callable[[], None]) -> None:
+    async def _on_disk(self, work: Callable[[], None], *, whole: bool = False) -> None:
+        """In a thread. A caller who is cancelled waits for it; the others who write go on. `whole`: work of minutes on all
+        of it, beside which nobody writes: cancelled, it ends at its next block, and the landing with it."""
         self._go_on()
         future = asyncio.get_running_loop().run_in_executor(None, work)
         self._working.add(future)
@@ -517,7 +519,8 @@ class Landing:
         try:
             await asyncio.wait((future,))
         except asyncio.CancelledError:
-            self.give_up()  # who is cancelled does not go on with this landing
+            if whole:
+                self.give_up()
             await asyncio.wait((future,))
             raise
         future.result()

@@ -227,9 +227,14 @@ def hub_line(engine: Engine, client: RangeClient, hub: LocalHub) -> HubLine:
     async def confirm(_: KnownModel) -> None:
         return None
 
+    async def whole(_: KnownModel) -> None:
+        return None
+
     return HubLine(
         engine=engine,
         client=client,
+        files=Files(engine=engine, disk=Disk()),
+        whole=whole,
         url=lambda repo, commit, name: f"{hub.endpoint}/{repo}/resolve/{commit}/{name}",
         confirm=confirm,
     )

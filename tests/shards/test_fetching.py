@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
+import blake3
 import pytest
 
 from swarmd.domain.events import ShardDownloadStarted, ShardRejected
-from swarmd.domain.ids import ShardRef
+from swarmd.domain.ids import NodeId, ShardRef
 from swarmd.domain.shards import Acquisition
+from swarmd.identity.keys import Signed
+from swarmd.models import seals
+from swarmd.models.manifest import PayloadHasher
+from swarmd.shards import fetching
+from swarmd.shards.fetching import _nothing_comes
+from swarmd.shards.holders import CHUNK_TIMEOUT_S
+from swarmd.shards.holders import Holder as PeerSource
+from swarmd.shards.sources import Places
 from swarmd.shards.storage import Landing
-from tests.fakes.holders import HastyDisk, Holder
+from swarmd.transport.rpc import Link
+from swarmd.wire.exchange import AskSeal
+from swarmd.wire.messages import CODES
+from tests.fakes.around import REPO, Around, asked, known_by, over, whole_file
+from tests.fakes.around import TINY as HUB_MODEL
+from tests.fakes.holders import HastyDisk, Holder, open_store, sealer_of
+from tests.fakes.storm import work_of
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
+from tests.shards.test_sources import Plain
+from tests.shards.test_storage import adopted
 
 WHOLE = 10_000_000  # bytes of a shard: the tiny model is one
 REF = ShardRef(TINY, 0)
@@ -180,3 +199,123 @@ async def test_nobody_answers_and_what_came_stays(folks: Folks, tiny: Path) -> N
     assert two.store.storage.arriving(TINY) == () and two.store.registry.holdings() == (), "nobody is told of it any more"
     landing = await two.store.storage.open_landing(REF)
     assert landing.done_bytes > 0
+
+
+async def test_two_nodes_with_the_same_half_give_up(folks: Folks, tiny: Path) -> None:
+    """Each waited for the other for ever: neither was gone, and neither had anything new."""
+    one = await with_one_shard(folks, tiny, 1)
+    two, three = await folks.start(2, patience_s=1.0), await folks.start(3, patience_s=1.0)
+    throttle(folks, 1, 2, 20_000)
+    throttle(folks, 1, 3, 20_000)
+    for node in (two, three):
+        await node.connect(one)
+        await until(lambda node=node: node.store.catalog.get(TINY) is not None)
+        await half(node, one, first=True)
+    throttle(folks, 1, 2, 100)
+    throttle(folks, 1, 3, 100)
+    for node in (two, three):
+        assert isinstance(await node.desk.acquire(TINY, None), Acquisition)
+        await until(lambda node=node: node.store.storage.arriving(TINY) == (0,))
+    for node in (two, three):
+        node.store.wire.links[one.id].close("the original holder is gone")
+    await folks.stop(1)
+    await two.connect(three)
+    reasons = [(await ended(node)).reason or "" for node in (two, three)]
+    assert all("for 1 s" in reason for reason in reasons), reasons
+    assert any("no missing chunk came" in reason for reason in reasons), "the first to give up had somebody to ask"
+
+
+async def test_what_is_under_way_is_waited_for_and_not_for_ever(tmp_path: Path, tiny: Path) -> None:
+    store = open_store(1, tmp_path)
+    _, known = await adopted(store, tiny)
+    landing = await store.storage.open_landing(ShardRef(known.manifest.model, 0))
+    work = work_of(landing)
+    link = cast("Link", None)  # never asked
+    peer = PeerSource(node=NodeId("ab" * 8), link=link, partial=False, distance=1.0, places=Places())
+    plain = Plain("the hub")
+    for source in (peer, plain):
+        work.join(source)
+    assert not _nothing_comes(work, [], 60.0)
+    work.progress_at -= 61.0
+    assert _nothing_comes(work, [], 60.0) and _nothing_comes(work, [peer], 60.0)
+    assert not _nothing_comes(work, [peer, plain], 60.0), "the hub has its own patience"
+    assert work.claim(peer, 1)
+    assert not _nothing_comes(work, [peer], 60.0), "it may still come"
+    work.progress_at -= CHUNK_TIMEOUT_S
+    assert _nothing_comes(work, [peer], 60.0), "it will not"
+
+
+async def sealed_wrong(around: Around) -> Holder:
+    """A node with the right bytes of the hub's file and wrong seals of them, which it has signed."""
+    liar = await around.start(2)
+    await asked(liar)
+    assert (await over(liar)).state == "complete"
+    known = known_by(liar)
+    for spec in known.manifest.shards:
+        payload = await liar.store.storage.read_payload(ShardRef(HUB_MODEL, spec.index), 0, spec.size_bytes)
+        hasher = PayloadHasher()
+        hasher.feed(bytes(byte ^ 1 for byte in payload))
+        seal = seals.make(
+            known.manifest, spec.index, hasher.finish(), signer=liar.id,
+            sign=lambda data: liar.store.key.sign(Signed.MANIFEST, data),
+        )  # fmt: skip
+        liar.store.catalog.seal_path(HUB_MODEL, spec.index).write_bytes(seals.encode(seal))
+    return liar
+
+
+async def test_a_wrong_seal_does_not_block_a_shard_that_the_hub_has(around: Around, data: bytes) -> None:
+    """It was kept for ever: the hub sent wrong bytes from then on, also when the liar was long gone."""
+    liar = await sealed_wrong(around)
+    node = await around.start(1, patience_s=1.0)
+    await node.connect(liar)
+    with node.store.bus.spy() as spy:
+        await asked(node)
+        done = await over(node)
+        assert liar.id in {fact.source for fact in spy.of(ShardRejected)}
+    assert done.state == "complete", done
+    assert any("contradicts the hashes" in line for transfer in done.transfers for line in transfer.log), done
+    assert await whole_file(node) == data
+
+
+async def test_a_wrong_seal_of_an_earlier_run_is_taken_back_as_well(around: Around, data: bytes) -> None:
+    liar = await sealed_wrong(around)
+    node, ref = await around.start(1, patience_s=1.0), ShardRef(HUB_MODEL, 0)
+    await node.connect(liar)
+    await until(lambda: node.store.catalog.get(HUB_MODEL) is not None)
+    assert await sealer_of(node.store).learn(ref, within_s=5) == liar.id
+    await around.stop(1)
+    await around.stop(2)
+    node = await around.start(1, patience_s=1.0)
+    assert known_by(node).manifest.shards[0].sealed, "it is on the disk"
+    await asked(node, shards=(0,))
+    assert (await over(node)).state == "complete"
+    assert known_by(node).manifest.shards[0].blake3 == (await true_hash(node, ref))
+
+
+async def true_hash(node: Holder, ref: ShardRef) -> str:
+    payload = await node.store.storage.read_payload(ref, 0, known_by(node).manifest.shards[ref.index].size_bytes)
+    return blake3.blake3(payload).hexdigest()
+
+
+async def test_a_hub_that_is_down_leaves_time_to_ask_slow_peers_for_their_seal(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SEAL_S", 0.2)
+    holder = await around.start(2)
+    await asked(holder)
+    assert (await over(holder)).state == "complete"
+    node = await around.start(1, patience_s=3.0)
+    await node.connect(holder)
+    await until(lambda: node.store.catalog.get(HUB_MODEL) is not None)
+    assert node.hub_desk is not None
+    around.hub.repo(REPO).say(gated="auto")  # it does not give the file any more
+    answer = holder.dispatcher._answers[CODES[AskSeal]]
+
+    async def slowly(*args: object) -> object:
+        await asyncio.sleep(0.5)
+        return await answer(*args)  # type: ignore[arg-type]
+
+    holder.dispatcher._answers[CODES[AskSeal]] = slowly  # type: ignore[assignment]
+    assert isinstance(await node.desk.acquire(HUB_MODEL, (0,), "user"), Acquisition)
+    done = await over(node)
+    assert done.state == "complete" and done.transfers[0].source == holder.id, done

@@ -9,7 +9,7 @@ import pytest
 
 from swarmd.domain.hub import HubPart, HubSource
 from swarmd.domain.ids import ShardRef
-from swarmd.domain.refusals import BadFile
+from swarmd.domain.refusals import BadFile, HubFailed
 from swarmd.downloads.engine import Engine
 from swarmd.downloads.ranges import RangeClient
 from swarmd.models.catalog import KnownModel
@@ -20,7 +20,7 @@ from tests.fakes.holders import Store, open_store
 from tests.fakes.lines import impatient_world
 from tests.fakes.shards import CutModel, cut_model
 from tests.fakes.storm import MODEL_FILE, REPO, Storm, adopted, fetch, hub_line, source_of, work_of
-from tests.hub.faults import ChangedContent, Cut, Failing, Flip
+from tests.hub.faults import ChangedContent, Cut, Failing, Flip, RateLimited
 from tests.hub.hub import LocalHub
 from tests.shards.conftest import SMALL
 
@@ -117,6 +117,7 @@ async def test_a_hub_that_sends_something_else_is_trouble_and_nothing_of_it_stay
     here.hub.faults.add(ChangedContent(etag=False), origin="cdn")
     trouble = await fetch(here.line, known, here.source, landing)
     assert trouble is not None and "wrong bytes 3 times" in trouble.reason and not trouble.ours
+    assert trouble.contradicts, "what the hashes are, it should know"
     assert not any(landing.has(number) for number in range(landing.spec.chunk_count))
     assert landing.open, "a peer can still bring it"
 
@@ -164,6 +165,57 @@ async def test_a_manifest_that_is_not_of_this_file_is_not_fetched(here: Here) ->
     trouble = await fetch(replace(here.line, confirm=doubt), known, here.source, landing)
     assert trouble is not None and "another header" in trouble.reason
     assert here.sent == 0
+
+
+async def test_a_hub_that_stumbles_when_it_is_asked_about_the_manifest_is_asked_again(here: Here) -> None:
+    """Seen: one answer with status 503, and the hub was left for the rest of the shard."""
+    answers: list[HubFailed] = [HubFailed(what="the hub fails (status 503)")] * 2
+
+    async def stumble(_: KnownModel) -> HubFailed | None:
+        return answers.pop() if answers else None
+
+    known = await here.known(sealed=False)
+    landing = await here.landing(known)
+    assert await fetch(replace(here.line, confirm=stumble), known, here.source, landing) is None
+    assert not landing.missing() and not answers
+
+
+async def test_a_hub_that_keeps_failing_is_left_after_its_patience(here: Here) -> None:
+    async def fail(_: KnownModel) -> HubFailed:
+        return HubFailed(what="the hub fails (status 503)", retry_after_s=3.0)
+
+    known = await here.known(sealed=False)
+    landing = await here.landing(known)
+    here.line = replace(here.line, confirm=fail)
+    chunks, work = here.chunks(known, landing, patience_s=2.0), work_of(landing)
+    trouble = await chunks.run(work)
+    assert trouble is not None and "try again in 3 s" in trouble.reason and not trouble.contradicts
+    assert "it is asked again" in work.job.snapshot(at=0.0).log[0] and here.sent == 0
+
+
+async def test_a_hub_that_only_says_come_back_at_once_is_left_after_its_patience(here: Here) -> None:
+    here.hub.faults.add(RateLimited(seconds=0), path=MODEL_FILE)
+    known = await here.known(sealed=True)
+    landing = await here.landing(known)
+    work = work_of(landing)
+    chunks = here.chunks(known, landing, patience_s=0.05)
+    work.join(chunks)
+    trouble = await chunks.run(work)
+    assert trouble is not None and "status 429" in trouble.reason
+
+
+async def test_what_a_cancelled_source_wrote_to_its_end_counts(here: Here) -> None:
+    known = await here.known(sealed=True)
+    landing = await here.landing(known)
+    work = work_of(landing)
+    for number in landing.missing():  # nobody tells the board
+        at = number * SMALL
+        await landing.write_chunk(number, memoryview(here.cut.payloads[1][at : at + landing.chunk_size(number)]))
+    chunks = here.chunks(known, landing)
+    work.join(chunks)
+    async with asyncio.timeout(10):
+        assert await chunks.run(work) is None
+    assert not work.wanted and here.sent == 0
 
 
 async def test_a_repository_that_is_closed_now_is_trouble_with_its_sentence(here: Here) -> None:

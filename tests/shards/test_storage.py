@@ -212,6 +212,29 @@ async def test_a_commit_that_is_cancelled_leaves_no_thread_and_no_doubt(tmp_path
     assert files(store, ref) == {"shard_001.gguf"}
 
 
+async def test_a_writer_that_is_cancelled_leaves_the_landing_to_the_others(tmp_path: Path, tiny: Path) -> None:
+    """Seen: a source that failed cancelled what it wrote, and a good peer's chunks were refused from then on."""
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, _ = await adopted(store, tiny)
+    landing = await store.storage.open_landing(ref)
+    disk.method = "write"
+    job = asyncio.create_task(landing.write_chunk(0, chunk(cut.payloads[1], 0)))
+    await disk.entered()
+    job.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not job.done(), "the thread is still at it"
+    disk.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert landing.open and landing.has(0), "written to its end"
+    for number in landing.missing():
+        await landing.write_chunk(number, chunk(cut.payloads[1], number))
+    await landing.commit()
+    assert store.storage.held(MODEL) == (1,)
+
+
 async def test_a_second_landing_waits_for_the_first_ones_thread_and_is_alone_then(tmp_path: Path, tiny: Path) -> None:
     disk = GatedDisk()
     store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 0)
