@@ -252,7 +252,7 @@ def test_what_is_fetched_is_not_dropped_for_the_same_reasons(
     def others(arrived: bool) -> list[NodeStock]:
         have, get = range(1, holders + 1), range(holders + 1, holders + coming + 1)
         return [
-            peer(number, *((0,) if number in have or arrived and number in get else ()),
+            peer(number, *((0,) if number in have or (arrived and number in get) else ()),
                  coming=(0,) if number in get and not arrived else ())
             for number in range(1, peers + 1)
         ]  # fmt: skip
