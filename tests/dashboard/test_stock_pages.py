@@ -89,7 +89,7 @@ async def test_the_map_of_shards_tells_every_state_and_its_menu_acts(page: Page,
     await page.press("Enter")
     await page.until("document.querySelector('.menu:popover-open')")
     count = len(node.models[0]["shards"])
-    assert (await page.text(".menu-title")).endswith(f": shard 2 of {count} (index 1)"), "as messages count, and as the map does"
+    assert (await page.text(".menu-title")).endswith(f": shard 2 of {count} (index 1)"), "as messages and as the map count"
     items = await all_text(page, ".menu-item")
     assert items == ["Unload from memoryits file stays", "Lockthe autopilot never drops it", "Delete from disk…"]
     await page.press("Escape")
