@@ -266,7 +266,7 @@ class _Built:
         def proxy() -> str | None:
             return live.current().downloads.proxy or None
 
-        hub = Hub(endpoint=hub_address, token=lambda: hub_token, proxy=proxy, world=world, user_agent=agent)
+        hub = self._hub = Hub(endpoint=hub_address, token=lambda: hub_token, proxy=proxy, world=world, user_agent=agent)
         self._ranges = RangeClient(
             world=world, hub=hub_address, token=lambda: hub_token, proxy=proxy, user_agent=agent
         )
@@ -414,6 +414,7 @@ class _Built:
 
     async def close(self) -> None:
         """What is no service and holds connections."""
+        self._hub.close()
         await self._ranges.close()
 
     async def start(self) -> Node:

@@ -57,7 +57,9 @@ class Gate(Enum):
     POLICY = "policy"
     UNKNOWN = "unknown"
     TRUST = "trust"
+    PAUSED = "paused"
     ON_ITS_WAY = "on_its_way"
+    CANCELLED = "cancelled"
     FAILED_LATELY = "failed_lately"
     DROPPED_LATELY = "dropped_lately"
     ENOUGH = "enough"
@@ -65,6 +67,7 @@ class Gate(Enum):
     OTHERS_FIRST = "others_first"
     SHARD_CAP = "shard_cap"
     STORAGE = "storage"
+    PRESSURE = "pressure"
     LATER = "later"
 
 

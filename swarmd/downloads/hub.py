@@ -106,6 +106,10 @@ class Hub:
         self._flights: SingleFlight[tuple[str, str], RepoFiles | Refusal] = SingleFlight()
         self._kept: OrderedDict[tuple[str, str], tuple[float, RepoFiles]] = OrderedDict()
 
+    def close(self) -> None:
+        """Nothing more is asked; a call that runs ends within REQUEST_S, and nobody waits for it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def url(self, repo_id: str, commit: str, filename: str) -> str:
         """Where a file is asked for, pinned to a commit. The names are of ordinary characters."""
         return f"{self._endpoint().rstrip('/')}/{repo_id}/resolve/{commit}/{filename}"
@@ -180,8 +184,11 @@ class Hub:
     async def _call(self, work: Callable[[HfApi], T], what: str) -> T | Refusal:
         token = self._token()
         try:
-            async with self._turns, asyncio.timeout(2 * REQUEST_S):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, work, token)
+            async with asyncio.timeout(2 * REQUEST_S):
+                await self._turns.acquire()
+                call = asyncio.get_running_loop().run_in_executor(self._threads, self._work, work, token)
+                call.add_done_callback(lambda _: self._turns.release())
+                return await asyncio.shield(call)  # a thread cannot be stopped: its place is free when it is
         except TimeoutError:
             return HubFailed(what=f"the hub did not answer within {2 * REQUEST_S:.0f} s about {what}: try again later")
         except Exception as error:  # whatever a library and its HTTP client raise, sorted there

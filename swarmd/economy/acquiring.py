@@ -24,6 +24,7 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.regions import UNKNOWN
 from swarmd.economy.copies import ShardCopies, Survey, model_holders
+from swarmd.economy.pruning import staying
 from swarmd.economy.spreading import fetch_order
 from swarmd.economy.stock import NONE, ModelStock, Snapshot
 from swarmd.economy.trust import RANK
@@ -51,6 +52,7 @@ class _Candidate:
     score: float
     why: str
     model: ModelStock
+    copies: ShardCopies
 
 
 @dataclass(slots=True)
@@ -92,6 +94,8 @@ def _closed(model: ModelStock) -> tuple[Gate, str] | None:
         return Gate.POLICY, "its policy switches the autopilot off"
     if not model.sizes:
         return Gate.UNKNOWN, "its manifest is not known here yet"
+    if model.paused:
+        return Gate.PAUSED, "a person paused its download here"
     if RANK[model.trust] >= RANK[TrustLevel.DEMAND_VERIFIED] or model.pinned or model.shared or model.held or model.coming:
         return None
     return Gate.TRUST, f"it is {model.trust.value}: nobody pinned it here and it was not asked for three times"
@@ -126,6 +130,8 @@ def _gate(
     """The first gate that is closed to one shard."""
     if index in model.coming:
         return Gate.ON_ITS_WAY, "it is on its way here"
+    if (cancelled_s := model.cancelled_s.get(index)) is not None:
+        return Gate.CANCELLED, f"a person cancelled its download here {cancelled_s / 3600:.0f} h ago"
     if (retry_s := model.retry_s.get(index)) is not None:
         return Gate.FAILED_LATELY, f"fetching it failed: tried again in {retry_s / 60:.0f} min"
     dropped_s = model.dropped_s.get(index)
@@ -172,7 +178,7 @@ def _candidate(
     reason = "this node's fair share of a shared model" if in_share else f"{count} of {target} copies are there"
     if in_share and one.missing:
         reason += f", {count} of {target} copies are there"
-    return _Candidate(ShardRef(model.model, index), model.sizes[index], score, reason, model)
+    return _Candidate(ShardRef(model.model, index), model.sizes[index], score, reason, model, one)
 
 
 def _rarity(snapshot: Snapshot, model: ModelStock, index: int, copies: Sequence[ShardCopies], hosts: int) -> float:
@@ -208,7 +214,7 @@ def _choose(
         open_.sort(key=lambda one: (picks[one.shard.model], -_with_neighbours(one, run), one.shard))
         best = open_.pop(0)
         # A shared model is what a person waits for: all slots are its, where demand alone gets what the contribution gives.
-        gate = _full(snapshot, best, run, able if best.model.shared else most)
+        gate = _full(snapshot, best, run, able if best.model.shared else most, pool=pool)
         if gate is not None:
             left.append(NotFetched(model=best.shard.model, index=best.shard.index, gate=gate[0], why=gate[1]))
             continue
@@ -224,7 +230,7 @@ def _with_neighbours(one: _Candidate, run: _Run) -> float:
     return one.score * (NEIGHBOUR if mine & {one.shard.index - 1, one.shard.index + 1} else 1.0)
 
 
-def _full(snapshot: Snapshot, one: _Candidate, run: _Run, most: int) -> tuple[Gate, str] | None:
+def _full(snapshot: Snapshot, one: _Candidate, run: _Run, most: int, *, pool: int) -> tuple[Gate, str] | None:
     limits, model = snapshot.limits, one.model
     cap = model.policy.max_shards or limits.default_cap
     mine = len(model.held | model.coming | run.chosen.get(model.model, set()))
@@ -233,6 +239,10 @@ def _full(snapshot: Snapshot, one: _Candidate, run: _Run, most: int) -> tuple[Ga
     left = min(limits.budget_bytes - limits.used_bytes, limits.room_bytes) - run.bytes
     if one.size > left:
         return Gate.STORAGE, f"{one.why}; it needs {one.size / 1e6:.0f} MB and {max(0, left) / 1e6:.0f} MB are left"
+    pressure = limits.pressure_with(run.bytes + one.size)
+    stay = staying(snapshot, model, one.shard.index, near=one.copies.near, pool=pool, pressure=pressure)
+    if stay is not None and one.copies.linked + len(one.copies.coming) >= stay:  # it would be fetched and dropped in turns
+        return Gate.PRESSURE, f"{one.why}; so full a disk ({min(1.0, pressure):.0%}) would let go of all above {stay} again"
     if len(run.fetches) >= most:
         return Gate.LATER, f"{one.why}; others come first, and no more are fetched at a time"
     return None

@@ -24,6 +24,7 @@ PEAK_S: Final = HOUR_S  # a model that was asked for is soon asked for again; de
 PEAK_STEP_S: Final = 300.0
 RETRY_S: Final = 600.0  # after the first failure; each further one in a row doubles it
 RETRY_LIMIT_S: Final = 4 * HOUR_S
+CANCELLED_S: Final = 24 * HOUR_S  # for a day a person's word stands against demand
 MAX_KEPT: Final = 4096  # entries of each kind: more than a node can hold shards
 
 
@@ -53,6 +54,9 @@ class Notes:
     _stored: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
     _dropped: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
     _retries: dict[ShardRef, _Retry] = field(default_factory=dict[ShardRef, _Retry])
+    _cancelled: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
+    _heard: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
+    """Start of the cancelled download that was heard of last."""
     _moves: deque[float] = field(default_factory=lambda: deque[float](maxlen=MOVES_PER_HOUR))
 
     # -- others
@@ -115,6 +119,7 @@ class Notes:
     def stored(self, shard: ShardRef, *, at: float) -> None:
         self._stored[shard] = at
         self._retries.pop(shard, None)
+        self._cancelled.pop(shard, None)
 
     def dropped(self, shard: ShardRef, *, at: float) -> None:
         """By whomever."""
@@ -130,6 +135,25 @@ class Notes:
         """It could not be fetched."""
         failures = self._retries[shard].failures + 1 if shard in self._retries else 1
         self._retries[shard] = _Retry(failures, at + min(RETRY_LIMIT_S, RETRY_S * 2 ** min(failures - 1, 10)))
+
+    def cancelled(self, model: ModelId, shards: Iterable[ShardRef], *, began: float, at: float) -> None:
+        """By a person: a download that began at that Unix time, once however often it is told."""
+        if self._heard.get(model) == began:
+            return
+        self._heard.pop(model, None)
+        self._heard[model] = began
+        self._cancelled.update(dict.fromkeys(shards, at))
+
+    def instructed(self, model: ModelId) -> None:
+        """A person says anew what may be done with it."""
+        self._cancelled = {ref: since for ref, since in self._cancelled.items() if ref.model != model}
+
+    def cancelled_s(self, model: ModelId, *, at: float) -> dict[int, float]:
+        return {
+            shard.index: at - since
+            for shard, since in self._cancelled.items()
+            if shard.model == model and at - since < CANCELLED_S
+        }
 
     def stored_s(self, model: ModelId, *, at: float) -> dict[int, float]:
         return {shard.index: at - since for shard, since in self._stored.items() if shard.model == model}
@@ -147,6 +171,8 @@ class Notes:
         self._gaps.pop(model, None)
         self._used.pop(model, None)
         self._pruned.pop(model, None)
+        self._heard.pop(model, None)
+        self.instructed(model)
         for ref in [ref for ref in (*self._stored, *self._dropped, *self._retries) if ref.model == model]:
             self._stored.pop(ref, None)
             self._dropped.pop(ref, None)
@@ -167,12 +193,13 @@ class Notes:
         self._stored = {ref: since for ref, since in self._stored.items() if at - since < FETCHED_LATELY_S}
         self._dropped = {ref: since for ref, since in self._dropped.items() if at - since < DROPPED_LATELY_S}
         self._retries = {ref: retry for ref, retry in self._retries.items() if at - retry.at < RETRY_LIMIT_S}
+        self._cancelled = {ref: since for ref, since in self._cancelled.items() if at - since < CANCELLED_S}
         self._used = {model: since for model, since in self._used.items() if at - since < USED_LATELY_S}
         self._pruned = {model: since for model, since in self._pruned.items() if at - since < DROPPED_LATELY_S}
-        for shards in (self._stored, self._dropped, self._retries):
+        for shards in (self._stored, self._dropped, self._retries, self._cancelled):
             while len(shards) > MAX_KEPT:
                 shards.pop(next(iter(shards)))  # the oldest
-        for models in (self._gaps, self._peaks):
+        for models in (self._gaps, self._peaks, self._heard):
             while len(models) > MAX_KEPT:
                 models.pop(next(iter(models)))
 

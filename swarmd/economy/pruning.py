@@ -69,6 +69,20 @@ def kept_copies(target: int, pressure: float, pool: int) -> int:
     return max(keep, min(LEAST_COPIES, pool))
 
 
+def staying(
+    snapshot: Snapshot, model: ModelStock, index: int, *, near: int, pool: int, pressure: float
+) -> int | None:
+    """Up to how many copies a shard that is fetched now would stay here under this pressure; None: however many there are.
+
+    `near`: other holders in this node's region.
+    """
+    lone = snapshot.region != UNKNOWN and not near
+    if lone or _person(snapshot, model, index, _share(snapshot, model)) is not None:
+        return None
+    target = prune_target(pool=pool, min_replicas=snapshot.limits.min_replicas, requests=model.peak_requests)
+    return kept_copies(target, pressure, pool)
+
+
 def propose(snapshot: Snapshot, found: Survey) -> tuple[tuple[Drop, ...], tuple[Kept, ...]]:
     """The most dispensable first; and every other shard that is here, with the first guard that keeps it."""
     drops: list[Drop] = []

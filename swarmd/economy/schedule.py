@@ -36,3 +36,8 @@ def contribution_at(schedule: Schedule, contribution: Contribution, hour: int) -
 def pressure_at(schedule: Schedule, hour: int) -> float:
     """What the hour adds to the pressure to drop shards."""
     return PRESSURE[schedule.prune_aggressiveness] if is_reduced(schedule, hour) else 0.0
+
+
+def most_pressure(schedule: Schedule) -> float:
+    """The most that any hour of the day adds."""
+    return max(pressure_at(schedule, hour) for hour in range(24))

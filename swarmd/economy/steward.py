@@ -31,6 +31,7 @@ from swarmd.domain.autopilot import (
 )
 from swarmd.domain.events import (
     AutopilotInstructed,
+    DownloadEnded,
     Fact,
     GenerationFinished,
     GenerationStarted,
@@ -51,13 +52,13 @@ from swarmd.domain.events import (
 from swarmd.domain.ids import ModelId, NodeId, RequestId, ShardRef
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import ModelDemand, NodeSummary, PeerView
-from swarmd.domain.refusals import Invalid, Refusal
+from swarmd.domain.refusals import Busy, Invalid, Refusal
 from swarmd.domain.regions import as_region
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.economy import acquiring, pruning
 from swarmd.economy.copies import URGENT_GRACE_S, Survey, missing_of, survey
 from swarmd.economy.notes import Notes
-from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, pressure_at
+from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, most_pressure, pressure_at
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.stock import Limits, ModelStock, NodeStock, Snapshot
 from swarmd.kit.bus import EventBus
@@ -125,6 +126,10 @@ class Steward:
         self._seldom = Seldom(clock=world.clock)
         self._policies: dict[ModelId, ModelPolicy] = {}
         self._locks: frozenset[ShardRef] = frozenset()
+        self._locking: set[ShardRef] = set()
+        """Being written: whoever asked must not find the shard gone when the answer comes."""
+        self._dropping: ShardRef | None = None
+        """The desk is at it, and nothing stops that any more."""
         self._fetched: dict[ShardRef, float] = {}
         self._asking: frozenset[ShardRef] = frozenset()
         """Being asked of the desk right now: not given up yet."""
@@ -144,7 +149,7 @@ class Steward:
         facts = (
             PeerConnected, PeerDisconnected, SummaryReceived, SummaryForgotten, ShardStored, ShardDropped, ModelDiscovered,
             ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted, GenerationFinished,
-            StageServed,
+            StageServed, DownloadEnded,
         )  # fmt: skip
         clock = self._world.clock
         with self._bus.subscribe(*facts) as inbox:
@@ -219,13 +224,16 @@ class Steward:
         return self._policies.get(model) or ModelPolicy(max_shards=self._settings().auto_manage.default_model_shard_cap)
 
     async def set_policy(self, model: ModelId, policy: ModelPolicy) -> Refusal | None:
-        """Written, then in force. Refuses Invalid where there are policies for too many models."""
+        """Written, then in force; what a person cancelled before counts no more. Refuses Invalid where there are policies
+        for too many models."""
         if model not in self._policies and len(self._policies) >= MAX_POLICIES:
             what = f"there are policies for {MAX_POLICIES} models already, and no room for {model}"
             return Invalid(what=what, param="model")
         async with self._db.transaction() as tx:
             await sql.write_policy(tx, model, policy)
         self._policies[model] = policy
+        self._note_cancelled()
+        self._notes.instructed(model)
         self._bus.publish(AutopilotInstructed(about="policy", model=model))
         return None
 
@@ -233,7 +241,7 @@ class Steward:
         return shard in self._locks
 
     async def lock(self, shard: ShardRef, *, locked: bool) -> Refusal | None:
-        """Written, then in force. Refuses Invalid where no such shard is known here."""
+        """Written, then in force. Refuses Invalid where no such shard is known here, Busy while it is being dropped."""
         sizes = next((one.sizes for one in self._shelf() if one.model == shard.model), ())
         if not sizes:
             return Invalid(what=f"the shards of a model {shard.model} are not known here", param="model")
@@ -242,8 +250,16 @@ class Steward:
             return Invalid(what=what, param="index")
         if (shard in self._locks) is locked:
             return None
-        async with self._db.transaction() as tx:
-            await sql.write_lock(tx, shard, locked=locked)
+        if locked and shard == self._dropping:
+            what = f"shard {shard.index} of {shard.model} is being dropped right now: fetch it again, then lock it"
+            return Busy(what=what)
+        wanted = {shard} - self._locking if locked else set[ShardRef]()  # two may ask at once: the first one's to end
+        self._locking |= wanted
+        try:
+            async with self._db.transaction() as tx:
+                await sql.write_lock(tx, shard, locked=locked)
+        finally:
+            self._locking -= wanted
         self._locks = self._locks | {shard} if locked else self._locks - {shard}
         self._bus.publish(ShardLocked(shard=shard, locked=locked))
         return None
@@ -282,8 +298,13 @@ class Steward:
                 requests.update({one.model: one.requests for one in view.summary.demand})
                 shared.update(one.model for one in view.summary.holdings if one.shared and view.connected)
         coming, slots = self._coming()
+        self._note_cancelled()
+        paused = {job.model for job in self._desk.acquisitions() if job.state == "paused"}
         models = tuple(
-            self._model(one, requests[one.model], coming, shared=one.model in shared, at=at) for one in shelved
+            self._model(
+                one, requests[one.model], coming, shared=one.model in shared, paused=one.model in paused, at=at
+            )
+            for one in shelved
         )
         return Snapshot(
             own=self._node, region=self._region, now=self._world.clock.now(), nodes=tuple(nodes), models=models,
@@ -299,18 +320,19 @@ class Steward:
         return replace(snapshot, models=tuple(models))
 
     def _model(
-        self, one: Shelved, requests: int, coming: frozenset[ShardRef], *, shared: bool, at: float
+        self, one: Shelved, requests: int, coming: frozenset[ShardRef], *, shared: bool, paused: bool, at: float
     ) -> ModelStock:
         notes, model = self._notes, one.model
         return ModelStock(
             model=model, name=one.name, sizes=one.sizes, trust=self._trust(model), pinned=one.pinned,
             has_source=one.has_source, shared=shared, policy=self.policy(model), requests=requests,
             peak_requests=notes.peak(model, requests, at=at), held=one.held,
-            coming=frozenset(ref.index for ref in coming if ref.model == model), loaded=one.loaded,
+            coming=frozenset(ref.index for ref in coming if ref.model == model), paused=paused, loaded=one.loaded,
             locked=frozenset(ref.index for ref in self._locks if ref.model == model), running=one.running,
             used_s=0.0 if model in self._served.values() else notes.used_s(model, at=at),
             pruned_s=notes.pruned_s(model, at=at), stored_s=notes.stored_s(model, at=at),
             dropped_s=notes.dropped_s(model, at=at), retry_s=notes.retry_s(model, at=at),
+            cancelled_s=notes.cancelled_s(model, at=at),
         )  # fmt: skip
 
     def _limits(
@@ -327,11 +349,18 @@ class Steward:
         )
         room, taken = max(0, self._room()), self._used_bytes()
         pressure = taken / (taken + room) if taken + room else 0.0
+        arriving = sum(
+            size
+            for one in shelved
+            for index, size in enumerate(one.sizes)
+            if ShardRef(one.model, index) in coming and index not in one.held
+        )
         if used > _budget(settings, given):
             pressure = max(pressure, OVERDRAWN)
         return Limits(
             contribution=now_given, min_replicas=auto.min_replicas, budget_bytes=_budget(settings, now_given),
             used_bytes=used, room_bytes=room, pressure=min(1.0, pressure + pressure_at(self._schedule, hour)),
+            taken_bytes=taken + arriving, most_added=most_pressure(self._schedule),
             free_slots=max(0, auto.max_concurrent_downloads - slots), moves_left=self._notes.moves_left(at=at),
             default_cap=auto.default_model_shard_cap, interval_s=auto.interval_minutes * 60.0,
             prune_enabled=auto.prune_enabled, prune_cooldown_s=float(auto.prune_cooldown_secs),
@@ -352,6 +381,14 @@ class Steward:
                     ours += job.trigger == TRIGGER
         return frozenset(refs), ours
 
+    def _note_cancelled(self) -> None:
+        """The desk tells of a job until the next one of its model: asked at each look and at each end, none is missed."""
+        at = self._world.clock.monotonic()
+        for job in self._desk.acquisitions():
+            if job.state == "cancelled":
+                left = [ShardRef(job.model, one.index) for one in job.transfers if one.state is not TransferState.COMPLETE]
+                self._notes.cancelled(job.model, left, began=job.started_at, at=at)
+
     def _hour(self) -> int:
         return local_hour(self._world.clock.now())
 
@@ -368,6 +405,9 @@ class Steward:
                 self._notes.stored(fact.shard, at=at)
             case ShardDropped():
                 self._notes.dropped(fact.shard, at=at)
+            case DownloadEnded():
+                self._note_cancelled()
+                return False
             case ModelRemoved():
                 await self._forget(fact.model)
             case SettingsChanged():
@@ -428,7 +468,7 @@ class Steward:
         )  # fmt: skip
         async with self._db.transaction() as tx:
             number = await sql.begin_prune(tx, record)
-        refusal = await self._desk.delete_shard(ref)
+        refusal = await self._delete(ref)
         async with self._db.transaction() as tx:
             if refusal is not None:
                 await sql.abandon_prune(tx, number)
@@ -450,6 +490,20 @@ class Steward:
             )
         )  # fmt: skip
         return True
+
+    async def _delete(self, ref: ShardRef) -> Refusal | None:
+        """Unless a person said otherwise while the history was written. Refuses Busy, and as the desk does."""
+        policy = self.policy(ref.model)
+        one = next((one for one in self._shelf() if one.model == ref.model), None)
+        if ref in self._locks or ref in self._locking or (one is not None and one.pinned):
+            return Busy(what="a person chose to keep it just now")
+        if not (policy.enabled and policy.prune_enabled):
+            return Busy(what="the policy of its model switches dropping off since just now")
+        self._dropping = ref  # no await between the looks above and this
+        try:
+            return await self._desk.delete_shard(ref)
+        finally:
+            self._dropping = None
 
     def _is_still_right(self, drop: Drop) -> bool:
         """It would be dropped, or waits only for those of the same look."""

@@ -53,6 +53,8 @@ class ModelStock:
     held: Shards = NONE
     coming: Shards = NONE
     """On their way here."""
+    paused: bool = False
+    """By a person, while something of it was on its way here."""
     loaded: Shards = NONE
     locked: Shards = NONE
     running: Shards = NONE
@@ -71,6 +73,8 @@ class ModelStock:
     """Seconds since the autopilot dropped it here."""
     retry_s: Mapping[int, float] = field(default_factory=dict[int, float])
     """Seconds until a fetch that failed is tried again."""
+    cancelled_s: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Seconds since a person cancelled the fetch of it here, as long as that counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,10 @@ class Limits:
     """On the disk, within what swarmd may take of it."""
     pressure: float = 0.0
     """How full that is, 0 to 1, with what the schedule adds."""
+    taken_bytes: int = 0
+    """Of the disk, with what is on its way."""
+    most_added: float = 0.0
+    """What the schedule adds to the pressure in the hours in which it adds most."""
     free_slots: int = 0
     """Downloads that may be begun."""
     moves_left: int = 0
@@ -97,6 +105,12 @@ class Limits:
     prune_cooldown_s: float = 300.0
     max_load: int = 3
     """Requests a minute for each remaining holder above which nothing is dropped."""
+
+    def pressure_with(self, more_bytes: int) -> float:
+        """The highest of a day, were so much more here."""
+        whole = self.taken_bytes + self.room_bytes
+        filled = (self.taken_bytes + more_bytes) / whole if whole else 1.0
+        return max(self.pressure, filled + self.most_added)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

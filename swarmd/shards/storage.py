@@ -157,7 +157,7 @@ class ShardStorage:
         file, spec = known.files[ref.index], known.manifest.shards[ref.index]
         partial = self._partial(ref)
         journal = BlockJournal(
-            self._disk, self._journal(ref), tag=bytes.fromhex(known.identity), size_bytes=spec.size_bytes,
+            self._disk, self._journal(ref), tag=_tag(known, file), size_bytes=spec.size_bytes,
             block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
         )  # fmt: skip
 
@@ -222,9 +222,12 @@ class ShardStorage:
         return await asyncio.to_thread(work)
 
     async def read_payload(self, ref: ShardRef, offset: int, size: int) -> bytes:
-        """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short."""
-        file = self._need(ref.model).files[ref.index]
-        return await asyncio.to_thread(self.read_payload_now, self.path(ref), file, offset, size)
+        """Payload bytes [offset, offset + size) of a held shard. Raises OSError, also when the file is short, and when the
+        model was removed a moment ago."""
+        known = self._catalog.get(ref.model)
+        if known is None or ref.index >= len(known.files):
+            raise FileNotFoundError(f"shard {ref.index} of model {ref.model} is not on this node any more")
+        return await asyncio.to_thread(self.read_payload_now, self.path(ref), known.files[ref.index], offset, size)
 
     def read_payload_now(self, path: Path, file: ShardFile, offset: int, size: int) -> bytes:
         parts = [self._disk.read_range_now(path, at, count) for at, _, count in pieces(file.runs, offset, size)]
@@ -257,18 +260,38 @@ class ShardStorage:
         for known in self._catalog.all():
             for spec in known.manifest.shards:
                 ref = ShardRef(known.manifest.model, spec.index)
-                if spec.index in self._held.get(ref.model, ()) or not await self._disk.exists(self.path(ref)):
-                    continue
-                if not spec.sealed:  # unknown is not a mismatch: fetched, it is compared with what a source says
-                    logger.warning("shard %d of %s lies there and nobody knows its hash", spec.index, ref.model)
-                    continue
-                matches = await self.verify(ref)
-                if matches:
-                    self._held.setdefault(ref.model, set()).add(ref.index)
-                else:
-                    await self._disk.rename(self.path(ref), self.path(ref).with_suffix(".gguf.quarantine"))
-                found.append((ref, matches))
+                if self._is_unclaimed(ref, known) and (matches := await self._claim(ref, known)) is not None:
+                    found.append((ref, matches))
         return found
+
+    async def _claim(self, ref: ShardRef, known: KnownModel) -> bool | None:
+        """Hold or set aside what lies at a final name. None: nothing does, its hash is not known, or it is not ours to tell
+        any more. Hashing takes minutes: meanwhile the shard may have been fetched, or its model removed."""
+        path = self.path(ref)
+        if not await self._disk.exists(path) or not self._is_unclaimed(ref, known):
+            return None
+        if not self.expected_hash(ref):  # unknown is not a mismatch: fetched, it is compared with what a source says
+            logger.warning("shard %d of %s lies there and nobody knows its hash", ref.index, ref.model)
+            return None
+        try:
+            matches = await self.verify(ref)
+        except FileNotFoundError:  # taken away
+            return None
+        async with self._opening:  # no landing begins, nothing is dropped
+            if not await self._disk.exists(path) or not self._is_unclaimed(ref, known):
+                return None
+            if matches:
+                self._held.setdefault(ref.model, set()).add(ref.index)
+                return True
+            if ref in self._landings:  # what lies there now may be what it has just put there
+                return None
+            await self._disk.rename(path, path.with_suffix(".gguf.quarantine"))
+            return False
+
+    def _is_unclaimed(self, ref: ShardRef, known: KnownModel) -> bool:
+        """Not held; and the model is still known, with the same bytes."""
+        now = self._catalog.get(ref.model)
+        return now is not None and now.identity == known.identity and ref.index not in self._held.get(ref.model, ())
 
     async def drop(self, ref: ShardRef) -> bool:
         """Delete a held or partial shard. False: there was nothing."""
@@ -529,6 +552,16 @@ class Landing:
         self._working.discard(future)
         if not future.cancelled():
             future.exception()  # read, also when nobody waits any more
+
+
+def _tag(known: KnownModel, file: ShardFile) -> bytes:
+    """Of a journal: which bytes, and where in the file they lie. The header in front of them is made here, and another
+    version of swarmd may make a longer one."""
+    places = [file.data_offset, file.size_bytes]
+    for run in file.runs:
+        places += (run.payload_offset, run.size, run.file_offset)
+    data = b"".join(number.to_bytes(8, "big") for number in places)
+    return blake3.blake3(bytes.fromhex(known.identity) + data).digest()
 
 
 def pieces(runs: Iterable[Run], offset: int, size: int) -> list[tuple[int, int, int]]:

@@ -22,6 +22,7 @@ from swarmd.models.catalog import HEADER_LIMIT, HEADER_NAME, Catalog, KnownModel
 from swarmd.shards.storage import ShardStorage
 
 STEP_BYTES: Final = 8 << 20  # read and hashed at a time
+GAPS_LIMIT: Final = 256 << 20  # of one file; padding is some kB, and the hash of this much zeros takes a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +30,8 @@ class _Place:
     """A tensor, and where its bytes are here."""
 
     span: TensorSpan
-    shard: int
-    payload_offset: int
+    copies: tuple[tuple[int, int], ...]
+    """Shard, and offset in its payload. A tied embedding is in the first shard and in the last."""
 
 
 class WholeCheck:
@@ -60,17 +61,18 @@ class WholeCheck:
                 return None
             hasher = hashlib.sha256()
             inside = [place for place in places if part.virtual_offset <= place.span.offset_bytes < end]
-            gaps = 0
+            gaps = part.size_bytes - part.data_offset - sum(place.span.size_bytes for place in inside)
+            if gaps > GAPS_LIMIT:
+                return None
             async for data in self._header(known, part):
                 await asyncio.to_thread(hasher.update, data)
             position, last = part.virtual_offset, part.virtual_offset + part.size_bytes - part.data_offset
             for place in inside:
-                gaps += place.span.offset_bytes - position
-                hasher.update(bytes(place.span.offset_bytes - position))
-                await self._hash(known, place, hasher.update)
+                await _hash_zeros(place.span.offset_bytes - position, hasher.update)
+                if not await self._hash(known, place, hasher.update):
+                    return False
                 position = place.span.offset_bytes + place.span.size_bytes
-            gaps += last - position
-            hasher.update(bytes(max(0, last - position)))
+            await _hash_zeros(last - position, hasher.update)
             if hasher.hexdigest() != part.sha256:
                 return None if gaps else False
         return True
@@ -91,20 +93,38 @@ class WholeCheck:
             async for data in body:
                 yield data
 
-    async def _hash(self, known: KnownModel, place: _Place, update: Callable[[bytes], object]) -> None:
-        ref = ShardRef(known.manifest.model, place.shard)
+    async def _hash(self, known: KnownModel, place: _Place, update: Callable[[bytes], object]) -> bool:
+        """False: its copies are not alike, so one of them is wrong whatever the hash."""
         for offset in range(0, place.span.size_bytes, STEP_BYTES):
             size = min(STEP_BYTES, place.span.size_bytes - offset)
-            data = await self._storage.read_payload(ref, place.payload_offset + offset, size)
-            await asyncio.to_thread(update, data)
+            data = None
+            for shard, start in place.copies:
+                ref = ShardRef(known.manifest.model, shard)
+                again = await self._storage.read_payload(ref, start + offset, size)
+                if data is None:
+                    data = again
+                    await asyncio.to_thread(update, data)
+                elif data != again:
+                    return False
+        return True
+
+
+async def _hash_zeros(count: int, update: Callable[[memoryview], object]) -> None:
+    if count > 0:
+        zeros = memoryview(bytes(min(count, STEP_BYTES)))
+        for offset in range(0, count, STEP_BYTES):
+            await asyncio.to_thread(update, zeros[: count - offset])
 
 
 def _places(known: KnownModel) -> list[_Place]:
     """Every tensor once, in the order of the file."""
-    found: dict[str, _Place] = {}
+    spans: dict[str, TensorSpan] = {}
+    copies: dict[str, list[tuple[int, int]]] = {}
     for shard in known.manifest.shards:
         position = 0
         for span in shard.tensors:
-            found.setdefault(span.name, _Place(span=span, shard=shard.index, payload_offset=position))
+            spans.setdefault(span.name, span)
+            copies.setdefault(span.name, []).append((shard.index, position))
             position += span.size_bytes
-    return sorted(found.values(), key=lambda place: place.span.offset_bytes)
+    places = (_Place(span=span, copies=tuple(copies[name])) for name, span in spans.items())
+    return sorted(places, key=lambda place: place.span.offset_bytes)

@@ -88,6 +88,8 @@ async def test_the_map_of_shards_tells_every_state_and_its_menu_acts(page: Page,
     assert "Shard 1, 40.0\u202fMB: this node, in memory" in await page.text("[data-card=mid-7b] .shard-says")
     await page.press("Enter")
     await page.until("document.querySelector('.menu:popover-open')")
+    count = len(node.models[0]["shards"])
+    assert (await page.text(".menu-title")).endswith(f": shard 2 of {count} (index 1)"), "as messages and as the map count"
     items = await all_text(page, ".menu-item")
     assert items == ["Unload from memoryits file stays", "Lockthe autopilot never drops it", "Delete from disk…"]
     await page.press("Escape")
@@ -105,6 +107,7 @@ async def test_the_map_of_shards_tells_every_state_and_its_menu_acts(page: Page,
     await page.until("document.activeElement.role === 'menuitem'")
     await page.press("ArrowUp")
     await page.press("Enter")
+    assert f": delete shard 2 of {count} (index 1)?" in await page.text("dialog[open]")
     assert "1 other node holds it" in await page.text("dialog[open] p")
     await page.press("Tab")
     await page.press("Enter")

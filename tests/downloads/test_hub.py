@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from swarmd.domain.refusals import HubFailed, HubForbidden, Invalid, NotFound
 from swarmd.downloads import hub as hub_module
@@ -36,7 +38,9 @@ async def site(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) ->
             "mmproj-F16.gguf", b"c" * 100
         ).file("README.md", "hello").say(downloads=77, likes=5, tags=["gguf", "text-generation"], gated=None)
         with genuine(hub.endpoint, tmp_path / "hf"):
-            yield Site(hub, world)
+            made = Site(hub, world)
+            yield made
+            made.hub.close()
 
 
 async def test_the_files_of_a_repository(site: Site) -> None:
@@ -146,6 +150,41 @@ async def test_a_hub_that_does_not_answer_holds_no_thread_of_others(site: Site, 
         assert await asyncio.to_thread(lambda: 5) == 5
     found = await asyncio.gather(*calls)
     assert all(isinstance(one, HubFailed) for one in found)
+
+
+async def test_a_place_is_free_when_its_thread_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is given up goes on in its thread: the next one waited behind it, and its time ran."""
+    gate, begun = threading.Event(), list[str]()
+
+    def hang(self: object, repo_id: str, **_: object) -> None:
+        begun.append(repo_id)
+        assert gate.wait(10)
+        raise OSError("too late")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "model_info", hang)
+        patch.setattr(hub_module, "REQUEST_S", 0.05)
+        for number in (0, 100):
+            names = [f"owner/m{number + one}" for one in range(2 * hub_module.CALLS_AT_ONCE)]
+            found = await asyncio.gather(*(site.hub.repo(name) for name in names))
+            assert all(isinstance(one, HubFailed) and "did not answer" in one.sentence for one in found)
+            assert site.hub._turns.locked(), "all threads hang, so no place is free"
+        assert sorted(begun) == sorted(f"owner/m{one}" for one in range(hub_module.CALLS_AT_ONCE)), "no others wait inside"
+    gate.set()
+    assert isinstance(await site.hub.repo("owner/model-GGUF"), RepoFiles)
+
+
+async def test_closed_it_waits_for_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: gate.wait(10))
+    call = asyncio.create_task(site.hub.repo("owner/model-GGUF"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    site.hub.close()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    gate.set()
 
 
 async def test_the_proxy_of_the_settings_is_used_and_left_again(site: Site) -> None:

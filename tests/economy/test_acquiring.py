@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from swarmd.domain.autopilot import Fetch, Gate, ModelPolicy, NotFetched
 from swarmd.domain.ids import NodeId
 from swarmd.domain.models import TrustLevel
+from swarmd.economy import pruning
 from swarmd.economy.acquiring import AT_ONCE, propose
 from swarmd.economy.copies import survey
 from swarmd.economy.stock import ModelStock, NodeStock, Snapshot
@@ -210,3 +211,70 @@ def test_one_swarm_many_views(others: list[set[int]], own: set[int], requests: i
         target = survey(seen).copies[M][0].target
     for index in range(4):
         assert added[index] <= max(0, target - sum(index in held for held in holdings))
+
+
+def test_a_copy_that_a_full_disk_would_let_go_again_is_not_fetched() -> None:
+    """Seen: above 80 % a copy less was kept than was fetched, and the same shard came and went for days."""
+    others = [peer(number, *((0,) if number < 3 else ())) for number in range(1, 9)]  # two of three copies
+    short = model(count=1, waited_s=LONG, requests=0)
+    for pressure, gate in ((0.79, None), (0.81, Gate.PRESSURE), (0.96, Gate.PRESSURE)):
+        skipped = proposed(snapshot(*others, models=(short,), pressure=pressure))[1]
+        assert (skipped[0].gate if skipped else None) is gate, pressure
+    assert "full" in skipped[0].why and "2" in skipped[0].why
+    lone = snapshot(*others[1:], models=(short,), pressure=1.0)
+    assert proposed(lone)[0], "two copies there are whatever the pressure"
+    near_full = {"taken_bytes": 7_950 * MB, "room_bytes": 2_050 * MB, "pressure": 0.795}
+    assert gate_of(snapshot(*others, models=(short,), **near_full)) is Gate.PRESSURE, "with it, it is over 80 %"
+    nights = {"taken_bytes": 6_000 * MB, "room_bytes": 4_000 * MB, "pressure": 0.6, "most_added": 0.3}
+    assert gate_of(snapshot(*others, models=(short,), **nights)) is Gate.PRESSURE, "it would go tonight"
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_node"),
+    [
+        ({"pinned": True}, {}), ({"locked": frozenset({0})}, {}), ({"policy": ModelPolicy(prune_enabled=False)}, {}),
+        ({}, {"prune_enabled": False}), ({}, {"region": "DE"}),
+    ],
+)  # fmt: skip
+def test_what_no_pressure_takes_is_fetched_under_pressure(of_model: dict[str, Any], of_node: dict[str, Any]) -> None:
+    others = [peer(number, *((0,) if number < 3 else ()), region="US") for number in range(1, 9)]
+    seen = snapshot(*others, models=(model(count=1, waited_s=LONG, requests=0, **of_model),), pressure=0.9, **of_node)
+    assert [one.shard.index for one in proposed(seen)[0]] == [0]
+
+
+@given(
+    peers=st.integers(2, 20), holders=st.integers(1, 6), coming=st.integers(0, 2), taken=st.integers(5_000, 9_900),
+    added=st.sampled_from([0.0, 0.15, 0.3]), requests=st.sampled_from([0, 5, 30, 60]),
+)  # fmt: skip
+def test_what_is_fetched_is_not_dropped_for_the_same_reasons(
+    peers: int, holders: int, coming: int, taken: int, added: float, requests: int
+) -> None:
+    def others(arrived: bool) -> list[NodeStock]:
+        have, get = range(1, holders + 1), range(holders + 1, holders + coming + 1)
+        return [
+            peer(number, *((0,) if number in have or (arrived and number in get) else ()),
+                 coming=(0,) if number in get and not arrived else ())
+            for number in range(1, peers + 1)
+        ]  # fmt: skip
+
+    room = 10_000 - taken
+    before = snapshot(
+        *others(False), models=(model(count=1, waited_s=LONG, requests=requests),), taken_bytes=taken * MB,
+        room_bytes=room * MB, pressure=taken / 10_000, most_added=added,
+    )  # fmt: skip
+    if not proposed(before)[0]:
+        return
+    for turn in range(8):
+        after = snapshot(
+            *others(True), models=(model(0, count=1, requests=requests),), pressure=(taken + 100) / 10_000 + added,
+            now=pruning.TURN_S * (400_000 + turn) + pruning.TURN_S / 2,
+        )  # fmt: skip
+        assert pruning.propose(after, survey(after))[0] == ()
+
+
+def test_what_a_person_paused_or_cancelled_is_left_alone() -> None:
+    assert gate_of(snapshot(WHOLE, models=(model(waited_s=LONG, paused=True),)), None) is Gate.PAUSED
+    seen = snapshot(WHOLE, models=(model(waited_s=LONG, cancelled_s={0: 7200.0}),))
+    assert proposed(seen)[1][0] == NotFetched(
+        model=M, index=0, gate=Gate.CANCELLED, why="a person cancelled its download here 2 h ago"
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
 from swarmd.economy.copies import GRACE_S
-from swarmd.economy.notes import HOUR_S, MAX_KEPT, MOVES_PER_HOUR, PEAK_S, RETRY_LIMIT_S, RETRY_S, Notes
+from swarmd.economy.notes import CANCELLED_S, HOUR_S, MAX_KEPT, MOVES_PER_HOUR, PEAK_S, RETRY_LIMIT_S, RETRY_S, Notes
 
 M = ModelId("m")
 REF = ShardRef(M, 0)
@@ -103,3 +103,21 @@ def test_nothing_grows_without_end() -> None:
     assert len(notes.stored_s(M, at=5.0)) == MAX_KEPT and 0 not in notes.stored_s(M, at=5.0)
     notes.tidy(at=1e6)
     assert notes.stored_s(M, at=1e6) == {}
+
+
+def test_what_was_cancelled_rests_a_day_or_until_a_person_says_more() -> None:
+    notes, other = Notes(), ShardRef(M, 1)
+    notes.cancelled(M, [REF, other], began=5.0, at=0.0)
+    notes.cancelled(M, [REF, other], began=5.0, at=1000.0)
+    assert notes.cancelled_s(M, at=2000.0) == {0: 2000.0, 1: 2000.0}, "told twice, it is still the same"
+    assert notes.cancelled_s(M, at=CANCELLED_S) == {}
+    notes.stored(REF, at=3000.0)
+    assert notes.cancelled_s(M, at=4000.0) == {1: 4000.0}
+    notes.tidy(at=4000.0)
+    notes.instructed(M)
+    notes.cancelled(M, [other], began=5.0, at=5000.0)
+    assert notes.cancelled_s(M, at=6000.0) == {}
+    notes.cancelled(M, [other], began=6.0, at=6000.0)
+    assert notes.cancelled_s(M, at=6000.0) == {1: 0.0}, "the next one"
+    notes.forget(M)
+    assert notes.cancelled_s(M, at=6000.0) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmd.domain.autopilot import Schedule
-from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, pressure_at
+from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, most_pressure, pressure_at
 
 NIGHT = Schedule(enabled=True, reduced_hours_start=22, reduced_hours_end=8)
 
@@ -32,6 +32,7 @@ def test_it_takes_away_and_never_adds() -> None:
 def test_pressure_of_the_hours(how, added: float) -> None:
     schedule = Schedule(enabled=True, prune_aggressiveness=how)
     assert pressure_at(schedule, 23) == added and pressure_at(schedule, 12) == 0.0
+    assert most_pressure(schedule) == added and most_pressure(Schedule(prune_aggressiveness=how)) == 0.0
 
 
 def test_hours_are_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings, with_values
-from swarmd.domain.autopilot import Gate, Guard, ModelPolicy, Schedule
+from swarmd.domain.autopilot import Gate, Guard, ModelPolicy, PruneRecord, Schedule
 from swarmd.domain.events import (
     AutopilotInstructed,
+    DownloadEnded,
     GenerationFinished,
     GenerationStarted,
     ModelRemoved,
@@ -30,7 +31,7 @@ from swarmd.domain.peers import Holding, ModelDemand, NodeSummary, PeerRecord, P
 from swarmd.domain.refusals import Busy, Invalid, Refusal
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
 from swarmd.economy.copies import URGENT_GRACE_S
-from swarmd.economy.notes import RETRY_S
+from swarmd.economy.notes import CANCELLED_S, RETRY_S
 from swarmd.economy.pruning import TURN_S
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.steward import FLOOR_S, JITTER, MAX_POLICIES, OVERDRAWN, START_S, Steward
@@ -38,7 +39,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World
 from swarmd.store import steward as sql
-from swarmd.store.database import Database
+from swarmd.store.database import Database, Transaction
 from tests.fakes.inline_sqlite import inline_database
 
 OWN = NodeId("0" * 64)
@@ -73,6 +74,7 @@ class Around:
     room: int = 10_000 * MB
     db: Database | None = None
     open_when_deleted: int = 0
+    taken: int | None = None
 
     def shelf(self) -> tuple[Shelved, ...]:
         return (
@@ -131,6 +133,17 @@ class Around:
         self.bus.publish(ShardDropped(shard=ref))
         return None
 
+    def used_bytes(self) -> int:
+        return len(self.held) * 100 * MB if self.taken is None else self.taken
+
+    def end(self, state: str) -> None:
+        """As the desk tells of it, and tells of it as long as nothing more of the model is asked for."""
+        self.jobs = [
+            replace(job, state=state, transfers=tuple(replace(one, state=TransferState.FAILED) for one in job.transfers))
+            for job in self.jobs
+        ]
+        self.bus.publish(DownloadEnded(model=M, state=state))
+
     def set(self, path: str, value: bool | int | str) -> None:
         self.settings = with_values(self.settings, {path: value})
 
@@ -140,7 +153,7 @@ def steward_of(around: Around, db: Database, world: World, *, trust: TrustLevel 
     return Steward(
         node=OWN, region="??", shelf=around.shelf, peers=around.views, trust=lambda _: trust,
         demand=lambda: (ModelDemand(model=M, requests=around.requests),) if around.requests else (), desk=around,
-        room=lambda: around.room, used_bytes=lambda: len(around.held) * 100 * MB, settings=lambda: around.settings, db=db,
+        room=lambda: around.room, used_bytes=around.used_bytes, settings=lambda: around.settings, db=db,
         bus=around.bus, world=world,
     )  # fmt: skip
 
@@ -426,3 +439,129 @@ async def test_a_shard_that_a_person_deleted_does_not_come_back_at_once(world: W
         around.bus.publish(ShardDropped(shard=ShardRef(M, 1)))
         await asyncio.sleep(1800)
         assert around.asked == [(0, 1)]
+
+
+@pytest.mark.parametrize("case", ["a full disk", "nights"])
+async def test_a_shard_is_not_fetched_and_dropped_in_turns(world: World, case: str) -> None:
+    """Seen: nine nodes, three copies of three, one of them on a full disk: eighteen moves in three days."""
+    around = Around(count=1, held={0}, peers={**{n: (0,) for n in (1, 2, 3)}, **{n: () for n in range(4, 9)}}, requests=0)
+    around.taken, around.room = (9_600 * MB, 400 * MB) if case == "a full disk" else (6_000 * MB, 4_000 * MB)
+    async with stewarding(around, world) as (steward, _):
+        if case == "nights":
+            await steward.set_schedule(
+                Schedule(
+                    enabled=True, reduced_hours_start=0, reduced_hours_end=23, reduced_contribution="maximum",
+                    prune_aggressiveness="aggressive",
+                )
+            )  # fmt: skip
+        around.peers[3] = ()
+        for _ in range(72 * 12):
+            await asyncio.sleep(300)
+            if len(around.asked) > 0 and not around.held:
+                around.arrive()
+        assert around.deleted == [0], "one copy less does here"
+        assert around.asked == []
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.PRESSURE}
+
+
+async def test_a_lock_given_while_the_history_is_written_holds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    around, real, told = spare(), sql.begin_prune, list[asyncio.Task[Refusal | None]]()
+    async with stewarding(around, world) as (steward, db):
+
+        async def begin(tx: Transaction, record: PruneRecord) -> int:
+            number = await real(tx, record)
+            if not told:
+                told.append(asyncio.create_task(steward.lock(ShardRef(M, 0), locked=True)))
+                await asyncio.sleep(0)
+            return number
+
+        monkeypatch.setattr(sql, "begin_prune", begin)
+        await until_a_turn(world)
+        await asyncio.sleep(40 * INTERVAL_S)
+        assert await told[0] is None and steward.is_locked(ShardRef(M, 0))
+        assert around.deleted == [] and await steward.prune_history(9) == ((), 0) and await sql.read_open_prunes(db) == {}
+
+
+@pytest.mark.parametrize("word", ["policy", "pin"])
+async def test_a_policy_or_a_pin_given_while_the_history_is_written_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    around, real, begun = spare(), sql.begin_prune, list[int]()
+    async with stewarding(around, world) as (steward, _):
+
+        async def begin(tx: Transaction, record: PruneRecord) -> int:
+            begun.append(1)
+            if word == "pin":
+                around.pinned = True
+            else:
+                steward._policies[M] = ModelPolicy(prune_enabled=False)
+            return await real(tx, record)
+
+        monkeypatch.setattr(sql, "begin_prune", begin)
+        await until_a_turn(world)
+        await asyncio.sleep(40 * INTERVAL_S)
+        assert begun == [1] and around.deleted == [] and await steward.prune_history(9) == ((), 0)
+
+
+async def test_a_shard_that_is_being_dropped_cannot_be_locked(world: World) -> None:
+    around = spare()
+    answers = list[Refusal | None]()
+    async with stewarding(around, world) as (steward, _):
+        delete = around.delete_shard
+
+        async def while_deleting(ref: ShardRef) -> Refusal | None:
+            answers.append(await steward.lock(ref, locked=True))
+            return await delete(ref)
+
+        around.delete_shard = while_deleting  # type: ignore[method-assign]
+        await until_a_turn(world)
+        await asyncio.sleep(40 * INTERVAL_S)
+        assert [type(one) for one in answers] == [Busy] and around.deleted == [0]
+        assert await steward.lock(ShardRef(M, 0), locked=True) is None, "afterwards it can, for when it comes again"
+
+
+async def test_what_a_person_cancelled_is_not_asked_for_again_for_a_day(world: World) -> None:
+    """Seen: it counted as failed, and came again after 20 minutes."""
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.end("cancelled")
+        await asyncio.sleep(CANCELLED_S - 60)
+        assert around.asked == [(0, 1)]
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.CANCELLED}
+        await asyncio.sleep(2 * INTERVAL_S)
+        assert len(around.asked) == 2
+
+
+async def test_a_policy_ends_the_rest_after_a_cancelled_download(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.end("cancelled")
+        await asyncio.sleep(3600)
+        assert len(around.asked) == 1
+        await steward.set_policy(M, ModelPolicy())
+        await asyncio.sleep(FLOOR_S + 1)
+        assert len(around.asked) == 2
+
+
+async def test_a_cancelled_download_is_noted_though_another_one_follows_at_once(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.end("cancelled")
+        await asyncio.sleep(0.1)
+        around.jobs = [replace(job, state="complete", transfers=(), started_at=9.0) for job in around.jobs]
+        await asyncio.sleep(3 * INTERVAL_S)
+        assert around.asked == [(0, 1)] and {one.gate for one in steward.plan().not_fetched} == {Gate.CANCELLED}
+
+
+async def test_what_a_person_paused_stays_paused(world: World) -> None:
+    around = Around(count=3, peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.jobs = [replace(job, state="paused") for job in around.jobs]
+        around.peers[1] = (0, 1, 2)
+        await asyncio.sleep(3 * INTERVAL_S)
+        assert around.asked == [(0, 1)]
+        assert [(one.gate, one.index) for one in steward.plan().not_fetched] == [(Gate.PAUSED, None)]

@@ -171,6 +171,7 @@ async def aclosing_parts(endpoint: str | None, store: Store, world: World) -> As
         yield parts
     finally:
         if parts is not None:
+            parts.hub.close()
             await parts.client.close()
 
 

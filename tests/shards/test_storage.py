@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmd.domain.ids import ModelId, ShardRef
-from swarmd.domain.models import ShardState
+from swarmd.domain.models import ShardSpec, ShardState
 from swarmd.domain.refusals import NoSpace
+from swarmd.models import shard_file
+from swarmd.models.architectures import Architecture
 from swarmd.models.catalog import KnownModel
+from swarmd.models.gguf import GgufHeader
+from swarmd.models.gguf_values import Value, text_value
 from swarmd.models.manifest import encode
 from swarmd.models.shard_file import Run
 from swarmd.shards.storage import ChunkMismatch, Landing, Superseded, pieces
@@ -377,6 +381,78 @@ async def test_after_a_power_cut_only_blocks_that_are_really_there_count(tmp_pat
     await landing.write_block(3, [chunk(cut.payloads[1], 0)[3 * 1024 : 4 * 1024]])
     await landing.commit()
     assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+
+
+async def test_blocks_that_lie_behind_a_header_of_another_length_count_for_nothing(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a version of swarmd with one key more in its headers went on with the partial file of the one before, and
+    committed a shard with bytes in the wrong places."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, before = await adopted(store, tiny)
+    await whole(store, cut, ref)
+    real = shard_file._metadata
+
+    def longer(header: GgufHeader, architecture: Architecture, spec: ShardSpec) -> dict[str, Value]:
+        return {**real(header, architecture, spec), "swarmd.more": text_value("x" * 40)}
+
+    monkeypatch.setattr(shard_file, "_metadata", longer)
+    store = open_store(1, tmp_path)
+    after = store.catalog.get(MODEL)
+    assert after is not None and after.identity == before.identity and after.files[1].runs != before.files[1].runs
+    landing = await store.storage.open_landing(ref)
+    assert landing.done_bytes == 0
+    await (await whole(store, cut, ref)).commit()
+    assert store.storage.path(ref).read_bytes() == assemble(after.files[1], cut.payloads[1])
+
+
+async def test_a_rescan_leaves_what_was_fetched_while_it_hashed(tmp_path: Path, tiny: Path) -> None:
+    """A bad file was put there by hand; the good one, landed meanwhile, went into quarantine and still counted as held."""
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    store.storage.path(ref).write_bytes(bytes(known.files[0].size_bytes))
+    disk.method = "read"
+    scan = asyncio.create_task(store.storage.find_new())
+    await disk.entered()
+    disk.method = ""
+    await landing.commit()
+    disk.gate.set()
+    assert await scan == []
+    assert store.storage.state(ref) is ShardState.HELD
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[0], cut.payloads[0])
+
+
+async def test_a_rescan_sets_nothing_aside_where_a_shard_is_landing(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    store.storage.path(ref).write_bytes(bytes(known.files[0].size_bytes))
+    landing = await whole(store, cut, ref)
+    assert await store.storage.find_new() == [] and store.storage.path(ref).exists()
+    await landing.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[0], cut.payloads[0])
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_model_that_is_removed_during_a_rescan_holds_nothing(tmp_path: Path, tiny: Path, right: bool) -> None:
+    disk = GatedDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 0)
+    cut, known = await adopted(store, tiny)
+    for index in (0, 1):
+        data = assemble(known.files[index], cut.payloads[index]) if right else bytes(known.files[index].size_bytes)
+        store.storage.path(ShardRef(MODEL, index)).write_bytes(data)
+    disk.method = "read"
+    scan = asyncio.create_task(store.storage.find_new())
+    await disk.entered()
+    disk.method = ""
+    store.storage.forget(MODEL)
+    await store.catalog.remove(MODEL)
+    disk.gate.set()
+    assert await scan == []
+    assert store.storage.held(MODEL) == ()
+    with pytest.raises(FileNotFoundError, match="not on this node"):
+        await store.storage.read_payload(ref, 0, 1)
 
 
 @given(

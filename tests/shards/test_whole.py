@@ -12,9 +12,12 @@ from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import Manifest
 from swarmd.downloads.ranges import RangeClient
 from swarmd.kit.world import real_world
-from swarmd.models.catalog import KnownModel
+from swarmd.models.catalog import HEADER_NAME, KnownModel
 from swarmd.models.manifest import encode
+from swarmd.shards import whole
+from swarmd.shards.storage import pieces
 from swarmd.shards.whole import WholeCheck
+from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.holders import Store, open_store
 from tests.fakes.shards import CutModel, cut_model
 from tests.models.test_seals import signed_by, unsealed
@@ -71,3 +74,52 @@ async def test_bytes_behind_the_tensors_leave_it_open(tmp_path: Path, tiny: Path
     other = open_store(2, tmp_path / "zeros")
     known = await held(other, cut, zeros, unsealed(cut, sha256=hashlib.sha256(zeros).hexdigest()))
     assert await check_of(other).matches(known) is True
+
+
+async def test_both_copies_of_a_tied_embedding_are_compared(tmp_path: Path) -> None:
+    """Seen: only the first shard's was hashed, and wrong bytes in the last one passed as the hub's file."""
+    data = write_model(tmp_path / "tied.gguf", TinyModel(tied=True)).read_bytes()
+    store, cut = open_store(1, tmp_path), cut_model(data, shard_size_bytes=100_000)
+    known = await held(store, cut, data, unsealed(cut, sha256=hashlib.sha256(data).hexdigest()))
+    assert await check_of(store).matches(known) is True
+    last = known.manifest.shards[-1]
+    position = 0
+    for span in last.tensors:
+        if span.name == "token_embd.weight":
+            break
+        position += span.size_bytes
+    else:
+        raise AssertionError("the embedding is not in the last shard")
+    ((at, _, _),) = pieces(known.files[last.index].runs, position + span.size_bytes - 1, 1)
+    with store.storage.path(ShardRef(MODEL, last.index)).open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    assert await check_of(store).matches(known) is False
+
+
+async def test_zeros_are_hashed_step_by_step_and_not_without_end(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a hub file with 1.5 GB behind its tensors took that much memory at once, on the loop."""
+    monkeypatch.setattr(whole, "STEP_BYTES", 1000)
+    data = tiny.read_bytes() + bytes(2500)
+    store, cut = open_store(1, tmp_path), cut_model(data, shard_size_bytes=100_000)
+    known = await held(store, cut, data, unsealed(cut, sha256=hashlib.sha256(data).hexdigest()))
+    assert await check_of(store).matches(known) is True
+    monkeypatch.setattr(whole, "GAPS_LIMIT", 2499)
+    assert await check_of(store).matches(known) is None
+
+
+async def test_a_model_that_is_removed_meanwhile_is_an_error_of_the_disk(tmp_path: Path, tiny: Path) -> None:
+    data = tiny.read_bytes()
+    store, cut = open_store(1, tmp_path), cut_model(data, shard_size_bytes=100_000)
+    known = await held(store, cut, data, unsealed(cut, sha256=hashlib.sha256(data).hexdigest()))
+    header = store.catalog.folder(MODEL) / HEADER_NAME
+    store.storage.forget(MODEL)
+    await store.catalog.remove(MODEL)
+    header.parent.mkdir()
+    header.write_bytes(data[: cut.header.data_offset])
+    with pytest.raises(OSError, match="not on this node"):
+        await check_of(store).matches(known)

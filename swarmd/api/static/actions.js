@@ -63,7 +63,7 @@ export async function fetchShard(model, index) {
   const reply = await request(modelPath(model.id, `/shards/${index}/download`), { method: "POST" });
   if (reply.status === "use_hf") await fetchFromHub(reply, { model: model.id, shards: [index] });
   readDownloads();
-  return reply.status === "already_local" ? `Shard ${index} is here already` : `Fetching shard ${index} of ${model.name}`;
+  return reply.status === "already_local" ? `${model.name}: ${format.shard(index)} is here already` : `Fetching ${format.shard(index)} of ${model.name}`;
 }
 
 export function askToRemove(model) {
@@ -88,15 +88,15 @@ export async function removeModel(model) {
 export async function deleteShard(model, shard) {
   const alone = (shard.holders ?? 1) <= 1;
   const agreed = await confirmDanger({
-    title: `Delete shard ${shard.index}${shard.layer_end ? ` (${format.layers([shard.layer_start, shard.layer_end])})` : ""} of ${model.name}?`,
-    text: `This frees ${format.bytes(shard.size_bytes)} on this node's disk. ${alone
+    title: `${model.name}: delete ${format.shard(shard.index, model.shards?.length)}?`,
+    text: `${shard.layer_end ? `It has ${format.layers([shard.layer_start, shard.layer_end])}. ` : ""}This frees ${format.bytes(shard.size_bytes)} on this node's disk. ${alone
       ? "No other connected node holds it, so the swarm cannot run the model until it is fetched again."
       : `${format.plural(shard.holders - 1, "other node")} ${shard.holders === 2 ? "holds" : "hold"} it, so the swarm keeps it.`}`,
     danger: "Delete",
   });
   if (!agreed) return null;
   await request(modelPath(model.id, `/shards/${shard.index}`), { method: "DELETE" });
-  return `Shard ${shard.index} of ${model.name} was deleted`;
+  return `${model.name}: ${format.shard(shard.index, model.shards?.length)} was deleted`;
 }
 
 /** The list as it is now: after a change people should not wait for the next tick. A failure waits for that tick. */

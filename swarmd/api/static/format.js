@@ -32,6 +32,9 @@ export function bytes(value) {
   return `${size.toFixed(2)}${NARROW}TB`;
 }
 
+/** A shard as messages count it, from 1, and as maps, refusals and the API do, from 0. */
+export const shard = (index, of) => `${of ? `shard ${index + 1} of ${of}` : `shard ${index + 1}`} (index ${index})`;
+
 export const megabytes = (value) => (missing(value) ? NONE : bytes(value * 1e6));
 
 export function duration(seconds) {

@@ -87,6 +87,8 @@ function modelCard(id, redraw) {
   function openShard(index, cell) {
     const shard = model.shards.find((one) => one.index === index);
     if (!shard) return;
+    const [named, whole] = [format.shard(index), format.shard(index, model.shards.length)];
+    const called = named[0].toUpperCase() + named.slice(1);
     const entry = (text, what, action, more = {}) => ({ text, ...more, run: () => work.run(what, action) });
     const post = (path, said) => async () => {
       await request(modelPath(id, `/shards/${index}/${path}`), { method: "POST" });
@@ -94,24 +96,24 @@ function modelCard(id, redraw) {
     };
     const lock = (locked) => async () => {
       await setLock(id, index, locked);
-      return `Shard ${index} is ${locked ? "locked" : "unlocked"}`;
+      return `${called} is ${locked ? "locked" : "unlocked"}`;
     };
     const entries = [];
     if (!shard.local && shard.download) entries.push({ text: "Show the download", run: () => { location.hash = "#/downloads"; } });
     else if (!shard.local) {
       const note = shard.holders ? `${format.bytes(shard.size_bytes)} from ${format.plural(shard.holders, "node")}` : model.hf_source ? `${format.bytes(shard.size_bytes)} from Hugging Face` : "no connected node holds it";
-      entries.push(entry("Download to this node", `Shard ${index} not fetched`, () => fetchShard(model, index), { note }));
+      entries.push(entry("Download to this node", `${called} not fetched`, () => fetchShard(model, index), { note }));
     } else {
       entries.push(shard.in_vram
-        ? entry("Unload from memory", `Shard ${index} not unloaded`, post("unload", `Shard ${index} left memory`), { note: "its file stays" })
-        : entry("Load into memory", `Shard ${index} not loaded`, post("load", `Shard ${index} is in memory`)));
+        ? entry("Unload from memory", `${called} not unloaded`, post("unload", `${called} left memory`), { note: "its file stays" })
+        : entry("Load into memory", `${called} not loaded`, post("load", `${called} is in memory`)));
       if (get("hasAutopilot")) {
-        entries.push(shard.locked ? entry("Unlock", `Shard ${index} not unlocked`, lock(false), { note: "the autopilot may drop it" })
-          : entry("Lock", `Shard ${index} not locked`, lock(true), { note: "the autopilot never drops it" }));
+        entries.push(shard.locked ? entry("Unlock", `${called} not unlocked`, lock(false), { note: "the autopilot may drop it" })
+          : entry("Lock", `${called} not locked`, lock(true), { note: "the autopilot never drops it" }));
       }
-      entries.push(entry("Delete from disk…", `Shard ${index} not deleted`, () => deleteShard(model, shard), { danger: true }));
+      entries.push(entry("Delete from disk…", `${called} not deleted`, () => deleteShard(model, shard), { danger: true }));
     }
-    showMenu(`Shard ${index} of ${model.name}`, entries, cell);
+    showMenu(`${model.name}: ${whole}`, entries, cell);
   }
 
   const element = h("li", { class: "model-card", "data-card": id },
