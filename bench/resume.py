@@ -250,7 +250,8 @@ async def storm(folder: Path, count: int, seed: int) -> None:
     started = time.monotonic()
 
     def told(outcome: Outcome) -> None:
-        print(f"\r{outcome.faults} faults", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{outcome.faults} faults", end="", file=sys.stderr, flush=True)
 
     async with LocalHub() as hub:
         made = Storm(hub, folder, seed)
@@ -259,7 +260,7 @@ async def storm(folder: Path, count: int, seed: int) -> None:
         finally:
             await made.close()
     kinds = ", ".join(f"{kind} {number}" for kind, number in outcome.kinds.most_common())
-    print(f"\r{outcome.faults} faults in {time.monotonic() - started:.0f} s: {kinds}")
+    print(f"{outcome.faults} faults in {time.monotonic() - started:.0f} s: {kinds}")
     print(
         f"{outcome.files} files, {outcome.shards['sealed']} shards with hashes, {outcome.shards['unsealed']} without; "
         f"{outcome.kept / 1e6:.0f} MB kept of {outcome.fetched / 1e6:.0f} MB fetched; {outcome.tries} were begun again; "
