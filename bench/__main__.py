@@ -9,11 +9,13 @@ import sys
 
 from bench import decode
 
+ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume")  # programs of their own, with options of their own
+WHAT = f"decode, {', '.join(ALONE)}"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    measured = "decode, wire, transport, gossip, exchange"
-    parser.add_argument("what", nargs="*", default=["decode", "wire", "exchange"], help=measured)
+    parser.add_argument("what", nargs="*", default=["decode", "wire", "exchange", "download"], help=WHAT)
     parser.add_argument("--threads", type=int, action="append", help="of every worker; default 2 and 1")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
@@ -27,7 +29,7 @@ def main() -> int:
                         threads=threads, rounds=arguments.rounds, tokens=arguments.tokens, spin=arguments.spin
                     )
                 )
-        elif what in ("wire", "transport", "gossip", "exchange"):
+        elif what in ALONE:
             subprocess.run([sys.executable, "-m", f"bench.{what}"], check=True)
         else:
             parser.error(f"there is no measurement {what!r}")

@@ -25,7 +25,7 @@ from swarmd.kit.flow import SingleFlight, TokenBucket
 from swarmd.kit.journal import BLOCKS_LIMIT, BlockJournal, block_sum
 
 BLOCK_BYTES: Final = 1 << 20  # what a kill costs for each connection; a write and a sum of 8 bytes each
-HASH_BYTES: Final = 4 << 20  # hashed at a time: long enough that the thread's way there does not count
+HASH_BLOCKS: Final = 4  # at least, for which a thread is sent: its way there and back takes as long as hashing one or two
 RESERVE_BYTES: Final = 64 << 20  # left free for databases and logs of this machine
 REPAIRS: Final = 2  # rounds of comparing; a source that changes its mind more often is not one
 VERSIONS: Final = 4  # of one block that came, no two alike: nobody will ever know
@@ -260,10 +260,9 @@ class FileWork:
             raise Corrupt(f"{self.file.name} comes otherwise each time it is fetched, at byte {number * self.block_bytes}")
         return False
 
-    async def read(self, first: int, last: int) -> bytes:
-        """Blocks [first, last), as they lie on the disk."""
-        end = min(last * self.block_bytes, self._journal.size_bytes)
-        return await self._disk.read_range(self._part, first * self.block_bytes, end - first * self.block_bytes)
+    def read_now(self, number: int) -> bytes:
+        """A block as it lies on the disk."""
+        return self._disk.read_range_now(self._part, number * self.block_bytes, self.block_size(number))
 
     def _write_now(self, number: int, parts: Sequence[bytes | memoryview]) -> None:
         # When comparing too, where the bytes are those that were recorded: it may be the disk that lost them.
@@ -340,19 +339,29 @@ async def _in_thread(work: Callable[[], T]) -> T:
 async def _hash(work: FileWork, file: RemoteFile) -> str:
     """The hash of the whole, as its blocks come; what the hub promises where that is nothing."""
     hasher = _hasher(file)
-    first, last, most = 0, 0, max(1, HASH_BYTES // work.block_bytes)
-    while first < work.count:
-        while last < work.count and last - first < most and work.has(last):
-            last += 1
-        # Small steps only at the end: a thread for every block would cost as much as the hash.
-        if last - first < most and last < work.count:
+    done, there, stopped = 0, 0, False
+
+    def follow() -> int:
+        """Until it has caught up: with several threads on few processors, each way through the loop would cost it blocks."""
+        at = done
+        while at < work.count and work.has(at) and not stopped:
+            if hasher is not None:
+                hasher.update(work.read_now(at))
+            at += 1
+        return at
+
+    while done < work.count:
+        while there < work.count and work.has(there):
+            there += 1
+        if there < min(done + HASH_BLOCKS, work.count):
             work.news.clear()
             await work.news.wait()
             continue
-        if hasher is not None:
-            data = await work.read(first, last)
-            await asyncio.to_thread(hasher.update, data)
-        first = last
+        try:
+            done = there = await asyncio.to_thread(follow)
+        except asyncio.CancelledError:
+            stopped = True  # it reads one more block at most
+            raise
     return _promised(file) if hasher is None else hasher.hexdigest()
 
 
