@@ -265,7 +265,7 @@ class Catalog:
         return self.folder(model) / f"shard_{index:03d}.seal"
 
     async def pin(self, model: ModelId) -> None:
-        """Remember that somebody asked for this model here. Idempotent; nothing happens to one that is gone. Raises OSError."""
+        """Remember that somebody asked for this model here. Idempotent; one that is gone is left alone. Raises OSError."""
         await self._mark(model, PIN_NAME, lambda known: replace(known, pinned=True))
 
     async def share(self, model: ModelId) -> None:
