@@ -26,6 +26,8 @@ from swarmd.kit.world import World
 FIRST_CONNECTIONS: Final = 4  # one request each, and no waiting for the first look at the rate
 TICK_S: Final = 0.5  # of looking at the rate: some round trips to anywhere
 GROWTH: Final = 1.1  # two more connections have to bring 10 %, else they only cost the server
+LOOK_BYTES: Final = 8 << 20  # before a rate is believed: bytes come in lumps of up to 256 KiB
+LOOK_TICKS: Final = 10  # or so long: a slow line is judged too
 SETTLED_TICKS: Final = 30  # until it is tried again whether more would help: the line may have become free
 SPAN_BYTES: Final = 64 << 20  # at most in one request: 5 s of a gigabit; a cut costs no more than the block in hand
 GAP_BYTES: Final = 64 << 10  # between two stretches of one request; padding has 31 at most, and a request costs more
@@ -154,6 +156,9 @@ class Pace:
     """Connections before a step up that has not shown yet what it brings; 0: there is none."""
     settled: int = 0
     """Ticks for which it stays as it is."""
+    looked: int = 0
+    """Ticks since the last step, and the bytes that came in them."""
+    came: float = 0.0
 
     def __post_init__(self) -> None:
         self.wanted = max(1, min(self.wanted, self.limit))
@@ -161,7 +166,13 @@ class Pace:
     def tick(self, rate: float) -> int:
         if self.settled:
             self.settled -= 1
-        elif rate <= 0.0:
+            return self.wanted
+        self.looked, self.came = self.looked + 1, self.came + rate * TICK_S
+        if self.came < LOOK_BYTES and self.looked < LOOK_TICKS:
+            return self.wanted
+        rate = self.came / (self.looked * TICK_S)
+        self.looked, self.came = 0, 0.0
+        if rate <= 0.0:
             pass  # nothing is known yet
         elif self.before and rate <= self.best * GROWTH:
             self.wanted, self.before = self.before, 0
@@ -177,6 +188,7 @@ class Pace:
     def slower(self) -> None:
         """The server is asked too much."""
         self.wanted, self.before = max(1, self.wanted // 2), 0
+        self.looked, self.came = 0, 0.0
         self.settled = SETTLED_TICKS
 
 
@@ -276,12 +288,11 @@ class _Crew:
     async def _watch(self, group: asyncio.TaskGroup) -> None:
         """Looks at the rate, opens more connections, breaks those that lag behind."""
         while not self._over.is_set():
-            await self._pause(TICK_S)
+            await self._pause(max(TICK_S, self._quiet_until - self._world.clock.monotonic()))
             lanes = [lane for lane in self._lanes if lane.span is not None]
             gains = {lane: lane.received - lane.last for lane in lanes}
             total = sum(gains.values())
-            quiet = self._quiet_until > self._world.clock.monotonic()  # nothing can be told from that
-            wanted = self._pace.wanted if quiet else self._pace.tick(total / TICK_S)
+            wanted = self._pace.tick(total / TICK_S)
             for lane, gain in gains.items():
                 lane.last = lane.received
                 lane.rate += 0.3 * (gain / TICK_S - lane.rate)  # bytes come in lumps

@@ -26,7 +26,7 @@ class Site:
     def __init__(self, hub: LocalHub) -> None:
         self.local, world = hub, impatient_world()
         self.client = RangeClient(
-            world=world, hub=lambda: hub.endpoint, token=lambda: None, proxy=lambda: None, user_agent="test", stall_s=0.1
+            world=world, hub=lambda: hub.endpoint, token=lambda: None, proxy=lambda: None, user_agent="test", stall_s=5.0
         )
         asked = Hub(endpoint=lambda: hub.endpoint, token=lambda: None, proxy=lambda: None, world=world, user_agent="test")
         self.prober = Prober(hub=asked, client=self.client, world=world)

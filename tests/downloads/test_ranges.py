@@ -146,7 +146,7 @@ async def test_signatures_are_used_byte_for_byte(at: Setup) -> None:
     ],
 )
 async def test_troubles_of_storage(at: Setup, fault: Fault, what: str) -> None:
-    at.stall_s = 0.05
+    at.stall_s = 0.5 if isinstance(fault, Stall) else 5.0
     at.hub.faults.add(fault, origin="cdn", times=8)
     client, file = at.client(), at.remote()
     with pytest.raises(SourceTrouble, match=what):

@@ -10,7 +10,7 @@ from swarmd.downloads.engine import Piece, Span
 from swarmd.downloads.ranges import RemoteFile, SourceTrouble
 from swarmd.kit.world import RealClock, SeededEntropy, World
 
-STEP = 64 << 10  # bytes that come at a time
+STEP = 128 << 10  # bytes that come at a time
 
 
 class Impatient(SeededEntropy):

@@ -35,7 +35,7 @@ class Here:
         self.store: Store = open_store(1, folder / "node")
         world = impatient_world()
         self.client = RangeClient(
-            world=world, hub=lambda: hub.endpoint, token=lambda: None, proxy=lambda: None, user_agent="test", stall_s=0.1
+            world=world, hub=lambda: hub.endpoint, token=lambda: None, proxy=lambda: None, user_agent="test", stall_s=5.0
         )
         self.engine = Engine(client=self.client, world=world, connections=lambda: 4, bytes_per_s=lambda: None)
         self.line: HubLine = hub_line(self.engine, self.client, hub)
