@@ -39,8 +39,9 @@ def genuine(endpoint: str, home: Path, *, token: str | None = None) -> Iterator[
     What it writes without being told where is below `home`; it takes no token but `token`, sends no telemetry and uses
     plain HTTP in place of Xet. Afterwards its connections are closed and its settings are as they were. One at a time.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, set_client_factory
     from huggingface_hub.utils import close_session
+    from huggingface_hub.utils._http import default_client_factory
 
     home.mkdir(parents=True, exist_ok=True)
     harnesses = home / ".agent_harnesses.json"
@@ -62,6 +63,7 @@ def genuine(endpoint: str, home: Path, *, token: str | None = None) -> Iterator[
     before = {name: getattr(constants, name) for name in settings}
     for name, value in settings.items():
         setattr(constants, name, value)
+    set_client_factory(default_client_factory)  # somebody in this process may have put in another
     close_session()
     try:
         yield HfApi(endpoint=endpoint, token=token or False)

@@ -338,4 +338,4 @@ def test_rules_that_make_no_sense() -> None:
 
 
 def test_every_kind_can_be_named() -> None:
-    assert set(KINDS) == {kind.__name__ for kind in Fault.__subclasses__()}
+    assert set(KINDS) == {kind.__name__ for kind in Fault.__subclasses__() if kind.__module__ == Fault.__module__}
