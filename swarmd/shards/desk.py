@@ -297,8 +297,9 @@ class ShardDesk:
             return None
         job.waiting = "paused"
         await self.write(job)
-        await self._stop(model)
-        job.say("paused")
+        if self._running(model) is job:  # else it came to its end meanwhile, and what runs now is another
+            await self._stop(model)
+            job.say("paused")
         return None
 
     async def resume(self, model: ModelId) -> Refusal | None:

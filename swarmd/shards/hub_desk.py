@@ -29,7 +29,7 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.world import World
 from swarmd.models import manifest as manifests
 from swarmd.models.architectures import check_supported
-from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.models.catalog import MODELS_LIMIT, Catalog, KnownModel
 from swarmd.models.gguf import BadGguf, GgufHeader
 from swarmd.models.slicing import fair_share as shares
 from swarmd.models.slicing import plan_layout
@@ -82,6 +82,7 @@ class HubDesk:
         self._memory_here, self._memory_swarm = memory_here, memory_swarm
         self._probes: OrderedDict[ModelId, ModelOrigin] = OrderedDict()
         self._probing: dict[tuple[str, str], int] = {}
+        self._confirmed: dict[ModelId, str] = {}
 
     async def search(self, query: str) -> tuple[RankedRepo, ...] | Refusal:
         """The best for this node first. Refuses HubFailed, HubForbidden."""
@@ -163,7 +164,7 @@ class HubDesk:
         """For `HubLine`: a manifest that somebody else made is compared with the file at the hub, once a run."""
         source = known.manifest.source
         assert source is not None, "only models of the hub are asked about"
-        if known.manifest.publisher == self._node:
+        if known.manifest.publisher == self._node or self._confirmed.get(known.manifest.model) == known.identity:
             return None
         probed = await self._prober.probe(source.repo_id, source.filename, commit=source.commit)
         if isinstance(probed, Refusal):
@@ -171,6 +172,9 @@ class HubDesk:
         if probed.source != source or blake3(probed.header_data).hexdigest() != known.manifest.header_blake3:
             what = f"the manifest of {known.manifest.model} does not describe {source.filename} of {source.repo_id}"
             return BadFile(what=f"{what} at the hub: remove the model and fetch it from the hub")
+        if len(self._confirmed) >= MODELS_LIMIT:
+            self._confirmed.clear()
+        self._confirmed[known.manifest.model] = known.identity
         return None
 
     # ---- inside
