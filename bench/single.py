@@ -20,7 +20,7 @@ from swarmd.models.gguf import HeaderParser
 from swarmd.models.manifest import PayloadHasher, build_manifest
 from swarmd.models.shard_file import shard_file, source_runs
 from swarmd.models.slicing import plan_layout
-from swarmd.shards.storage import pieces
+from swarmd.shards.landing import pieces
 
 PROMPT_TOKENS = 16
 CELLS = 2048

@@ -28,8 +28,9 @@ from swarmd.shards.cutting import LocalFile, Progress, hash_payload, is_same_fil
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import Seals
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import ChunkMismatch
 from swarmd.shards.registry import Registry
-from swarmd.shards.storage import ChunkMismatch, ShardStorage
+from swarmd.shards.storage import ShardStorage
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 

@@ -21,7 +21,7 @@ from swarmd.models.gguf import BadGguf, GgufHeader, HeaderParser
 from swarmd.models.manifest import PayloadHash, PayloadHasher
 from swarmd.models.shard_file import Run, source_runs
 from swarmd.models.slicing import Cut
-from swarmd.shards.storage import pieces
+from swarmd.shards.landing import pieces
 
 _HEADER_STEP: Final = 1024 * 1024  # bytes a read: headers with a vocabulary have 2 to 16 of these
 

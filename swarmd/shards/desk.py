@@ -41,13 +41,14 @@ from swarmd.shards.fetching import PATIENCE_S, Fetcher, Lines
 from swarmd.shards.found_files import found_files
 from swarmd.shards.hub_source import HubLine
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import Landing
 from swarmd.shards.learning import Learner, Summaries
 from swarmd.shards.model_fetch import ModelFetch, want
 from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
 from swarmd.shards.sources import ChunkSource
-from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.shards.storage import ShardStorage
 from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition, write_places
 from swarmd.store.database import Database
 from swarmd.transport.rpc import Dispatcher

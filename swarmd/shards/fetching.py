@@ -25,9 +25,10 @@ from swarmd.kit.world import World
 from swarmd.shards.board import Board
 from swarmd.shards.holders import CHUNK_TIMEOUT_S, Holder
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import ChunkMismatch, Landing
 from swarmd.shards.registry import Registry
 from swarmd.shards.sources import ChunkSource, Places, Trouble, Work
-from swarmd.shards.storage import ChunkMismatch, Landing, ShardStorage
+from swarmd.shards.storage import ShardStorage
 from swarmd.transport.rpc import Link
 
 PATIENCE_S: Final = 60.0  # a node that is restarted with its machine is back by then

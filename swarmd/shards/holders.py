@@ -11,8 +11,8 @@ import asyncio
 from typing import Final
 
 from swarmd.domain.ids import NodeId
+from swarmd.shards.landing import ChunkMismatch
 from swarmd.shards.sources import Places, Trouble, Work
-from swarmd.shards.storage import ChunkMismatch
 from swarmd.transport.rpc import Link, LinkLost, Reply, StreamReset
 from swarmd.wire.events import TooManyStreams
 from swarmd.wire.exchange import AskChunk, AskChunkMap, ChunkMap, ShardChunk, unpack_chunks

@@ -28,8 +28,8 @@ from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused
 from swarmd.kit.flow import TokenBucket
 from swarmd.models.catalog import KnownModel
 from swarmd.models.shard_file import source_runs
+from swarmd.shards.landing import ChunkMismatch, pieces
 from swarmd.shards.sources import Trouble, Work
-from swarmd.shards.storage import ChunkMismatch, pieces
 
 DISTANCE_MS: Final = 40.0  # as a round trip: beyond every peer in the house, before most across the country
 NEAR_STALL_S: Final = 10.0  # without a chunk from near peers, and the hub joins in

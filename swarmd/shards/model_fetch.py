@@ -22,10 +22,11 @@ from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.shards.fetching import FIRST_S, LIMIT_S, Fetcher, Lines
 from swarmd.shards.hub_source import HubChunks, HubLine
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import Landing
 from swarmd.shards.learning import Learner, Summaries
 from swarmd.shards.registry import Registry
 from swarmd.shards.sources import ChunkSource
-from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.shards.storage import ShardStorage
 
 SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
 NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing

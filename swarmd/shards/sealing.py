@@ -23,8 +23,9 @@ from swarmd.models import seals
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.manifest import PayloadHash, Sign
 from swarmd.shards.fetching import Lines
+from swarmd.shards.landing import Landing
 from swarmd.shards.registry import Registry
-from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.shards.storage import ShardStorage
 from swarmd.transport.rpc import Dispatcher, Link, LinkLost, StreamReset, WithPayload
 from swarmd.wire.events import TooManyStreams
 from swarmd.wire.exchange import AskSeal, SealPart

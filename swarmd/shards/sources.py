@@ -18,7 +18,7 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import Clock
 from swarmd.shards.board import Board
 from swarmd.shards.jobs import Job
-from swarmd.shards.storage import Landing
+from swarmd.shards.landing import Landing
 
 PLACES: Final = 8
 """Chunks that are on their way to this node at a time, all shards and sources together: 64 MiB at most, when they all arrive

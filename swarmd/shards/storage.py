@@ -10,32 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import blake3
 
 from swarmd.domain.ids import ModelId, ShardRef
-from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardSpec, ShardState
+from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardState
 from swarmd.domain.refusals import NoSpace
 from swarmd.kit.disk import Disk
 from swarmd.kit.journal import BlockJournal
 from swarmd.models.catalog import Catalog, KnownModel
-from swarmd.models.manifest import PayloadHash, PayloadHasher
-from swarmd.models.shard_file import Run, ShardFile
+from swarmd.models.shard_file import ShardFile
+from swarmd.shards.landing import Landing, pieces, read_payload_now
 
 VISION_NAME = "mmproj.gguf"  # contract: swarmllm.md 4.1
 
 logger = logging.getLogger(__name__)
-
-
-class ChunkMismatch(Exception):
-    """Bytes that arrived do not have the hash the manifest promises."""
-
-
-class Superseded(OSError):
-    """The files of this landing belong to a later one, or were deleted."""
 
 
 class ShardStorage:
@@ -163,7 +155,7 @@ class ShardStorage:
 
         def work() -> None:
             def read_block(number: int) -> bytes:
-                return self.read_payload_now(partial, file, number * journal.block_bytes, journal.size(number))
+                return read_payload_now(self._disk, partial, file, number * journal.block_bytes, journal.size(number))
 
             if not self._disk.exists_now(partial):
                 journal.remove_now()  # without its file it would call the zeros of the next one ours
@@ -227,14 +219,7 @@ class ShardStorage:
         known = self._catalog.get(ref.model)
         if known is None or ref.index >= len(known.files):
             raise FileNotFoundError(f"shard {ref.index} of model {ref.model} is not on this node any more")
-        return await asyncio.to_thread(self.read_payload_now, self.path(ref), known.files[ref.index], offset, size)
-
-    def read_payload_now(self, path: Path, file: ShardFile, offset: int, size: int) -> bytes:
-        parts = [self._disk.read_range_now(path, at, count) for at, _, count in pieces(file.runs, offset, size)]
-        data = b"".join(parts)
-        if len(data) != size:
-            raise OSError(f"{path.name} ends after {len(data)} of {size} bytes asked for at {offset}")
-        return data
+        return await asyncio.to_thread(read_payload_now, self._disk, self.path(ref), known.files[ref.index], offset, size)
 
     async def verify(self, ref: ShardRef) -> bool:
         """Hash the payload of a file that lies at the final name."""
@@ -247,9 +232,7 @@ class ShardStorage:
                 return False
             hasher = blake3.blake3()
             for offset in range(0, spec.size_bytes, CHUNK_BYTES):
-                hasher.update(
-                    self.read_payload_now(path, file, offset, min(CHUNK_BYTES, spec.size_bytes - offset))
-                )
+                hasher.update(read_payload_now(self._disk, path, file, offset, min(CHUNK_BYTES, spec.size_bytes - offset)))
             return hasher.hexdigest() == spec.blake3
 
         return await asyncio.to_thread(work)
@@ -343,217 +326,6 @@ class ShardStorage:
         return self.path(ref).with_suffix(".journal")
 
 
-class Landing:
-    """One shard on its way to its final name.
-
-    Whatever is done in a thread is waited for, also by a caller who is cancelled: nothing writes behind the back of whoever
-    opens or deletes these files next. Two writers may work on different chunks at the same time, never on one.
-    """
-
-    def __init__(
-        self,
-        storage: ShardStorage,
-        disk: Disk,
-        ref: ShardRef,
-        spec: ShardSpec,
-        file: ShardFile,
-        partial: Path,
-        journal: BlockJournal,
-    ) -> None:
-        self._storage, self._disk, self.ref, self.spec, self._file = storage, disk, ref, spec, file
-        self._partial, self._journal = partial, journal
-        self._hashed: str | None = None
-        self._given_up = False
-        self._working: set[asyncio.Future[None]] = set()
-
-    @property
-    def block_bytes(self) -> int:
-        return self._journal.block_bytes
-
-    def missing(self) -> list[int]:
-        """Chunk numbers that are not on the disk yet, ascending."""
-        return sorted({number // BLOCKS_PER_CHUNK for number in self._journal.missing()})
-
-    def missing_blocks(self, chunk: int) -> list[int]:
-        """Block numbers, counted over the whole shard, ascending."""
-        return [number for number in self._blocks(chunk) if not self._journal.has(number)]
-
-    def has(self, chunk: int) -> bool:
-        """It is on the disk, and verified if its hash is known."""
-        return all(self._journal.has(number) for number in self._blocks(chunk))
-
-    @property
-    def open(self) -> bool:
-        """Somebody may still write."""
-        return not self._given_up
-
-    @property
-    def done_bytes(self) -> int:
-        return self._journal.done_bytes
-
-    def chunk_size(self, number: int) -> int:
-        return min(CHUNK_BYTES, self.spec.size_bytes - number * CHUNK_BYTES)
-
-    def block_size(self, number: int) -> int:
-        return self._journal.size(number)
-
-    async def write_chunk(self, number: int, data: bytes | memoryview) -> None:
-        """Verify a chunk and put it in its place. Raises ChunkMismatch; OSError of the disk."""
-
-        def work() -> None:
-            if len(data) != self.chunk_size(number) or (
-                self.spec.sealed and blake3.blake3(data).hexdigest() != self.spec.chunk_blake3[number]
-            ):
-                raise self._mismatch(number)
-            view = memoryview(data)
-            self._write_now(number * CHUNK_BYTES, view)
-            for block in self._blocks(number):
-                at = block * self.block_bytes - number * CHUNK_BYTES
-                self._journal.record_now(block, (view[at : at + self.block_size(block)],))
-
-        await self._on_disk(work)
-
-    async def write_block(
-        self, number: int, parts: Sequence[bytes | memoryview], *, confirm: Callable[[], Awaitable[bool]] | None = None
-    ) -> None:
-        """Put a whole block in its place, and verify its chunk when it is the last one of it.
-
-        `confirm` is asked about a chunk that has no hash to be verified with. Raises ChunkMismatch, and the chunk is missing
-        as a whole again; OSError of the disk; whatever `confirm` raises, and the block is missing.
-        """
-        chunk = number // BLOCKS_PER_CHUNK
-        data = b"".join(parts)
-        assert len(data) == self.block_size(number), f"block {number} of {len(data)} bytes"
-        last = self.missing_blocks(chunk) == [number]
-
-        def work() -> None:
-            self._write_now(number * self.block_bytes, memoryview(data))
-            if last and self.spec.sealed:
-                whole = self._storage.read_payload_now(
-                    self._partial, self._file, chunk * CHUNK_BYTES, self.chunk_size(chunk)
-                )
-                if blake3.blake3(whole).hexdigest() != self.spec.chunk_blake3[chunk]:
-                    self._journal.forget_now(self._blocks(chunk))
-                    raise self._mismatch(chunk)
-            if not last or self.spec.sealed or confirm is None:
-                self._journal.record_now(number, (data,))
-
-        await self._on_disk(work)
-        if last and not self.spec.sealed and confirm is not None:
-            if not await confirm():
-                await self.forget(chunk)
-                raise self._mismatch(chunk)
-            await self._on_disk(lambda: self._journal.record_now(number, (data,)))
-
-    async def read_chunk(self, number: int) -> bytes:
-        """A chunk that has arrived. Raises OSError."""
-        return await asyncio.to_thread(
-            self._storage.read_payload_now, self._partial, self._file, number * CHUNK_BYTES, self.chunk_size(number)
-        )
-
-    async def forget(self, chunk: int) -> None:
-        """It turned out to be wrong: fetch it again. Raises OSError."""
-        await self._on_disk(lambda: self._journal.forget_now(self._blocks(chunk)))
-
-    async def hash(self) -> PayloadHash:
-        """Of what lies there, all of it: what its seal is made of. Raises OSError."""
-        assert not self.missing(), "hashed before the last chunk"
-        hasher = PayloadHasher()
-        await self._on_disk(lambda: self._read_all(hasher.feed), whole=True)
-        payload = hasher.finish()
-        self._hashed = payload.blake3
-        return payload
-
-    async def commit(self) -> None:
-        """All chunks are there: put the header in front, check the whole, give the final name.
-
-        A shard that was not sealed when this landing was opened has to be now, see `hash`. Raises ChunkMismatch; OSError of
-        the disk. Cancelled, it is done, or can be done again.
-        """
-        named = False
-        expected = self._storage.expected_hash(self.ref)
-
-        def work() -> None:
-            nonlocal named
-            self._disk.write_range_now(self._partial, 0, self._file.header)
-            for at, data in self._file.tail:
-                self._disk.write_range_now(self._partial, at, data)
-            hashed = self._hashed
-            if hashed is None:
-                hasher = blake3.blake3()
-                self._read_all(hasher.update)
-                hashed = hasher.hexdigest()
-            if hashed != expected:
-                self._journal.remove_now()
-                self._disk.remove_now(self._partial)
-                raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
-            self._go_on()
-            self._disk.rename_now(self._partial, self._storage.path(self.ref))
-            named = True
-            self._journal.remove_now()
-
-        assert not self.missing(), "commit before the last chunk"
-        assert expected, "commit of a shard without a seal"
-        try:
-            await self._on_disk(work, whole=True)
-        finally:
-            if named:  # also when the caller was cancelled too late
-                self._storage.committed(self.ref)
-
-    def _read_all(self, take: Callable[[bytes], object]) -> None:
-        """The payload, piece by piece, in its order."""
-        for offset in range(0, self.spec.size_bytes, self.block_bytes):  # a block: it stays in the processor's cache
-            self._go_on()
-            size = min(self.block_bytes, self.spec.size_bytes - offset)
-            take(self._storage.read_payload_now(self._partial, self._file, offset, size))
-
-    def _blocks(self, chunk: int) -> range:
-        first = chunk * BLOCKS_PER_CHUNK
-        return range(first, min(first + BLOCKS_PER_CHUNK, self._journal.count))
-
-    def _write_now(self, offset: int, view: memoryview) -> None:
-        for at, start, count in pieces(self._file.runs, offset, len(view)):
-            self._disk.write_range_now(self._partial, at, view[start : start + count])
-
-    def _mismatch(self, chunk: int) -> ChunkMismatch:
-        return ChunkMismatch(f"chunk {chunk} of shard {self.ref.index} of {self.ref.model} has the wrong hash")
-
-    def give_up(self) -> None:
-        """Nothing more is written, apart from what is being written now."""
-        self._given_up = True
-
-    async def end(self) -> None:
-        """`give_up`, and wait until nothing is being written: a chunk at most."""
-        self.give_up()
-        if self._working:
-            await asyncio.wait(self._working)
-
-    def _go_on(self) -> None:
-        if self._given_up:
-            raise Superseded(f"shard {self.ref.index} of {self.ref.model} is written by somebody else, or was deleted")
-
-    async def _on_disk(self, work: Callable[[], None], *, whole: bool = False) -> None:
-        """In a thread. A caller who is cancelled waits for it; the others who write go on. `whole`: work of minutes on all
-        of it, beside which nobody writes: cancelled, it ends at its next block, and the landing with it."""
-        self._go_on()
-        future = asyncio.get_running_loop().run_in_executor(None, work)
-        self._working.add(future)
-        future.add_done_callback(self._worked)
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError:
-            if whole:
-                self.give_up()
-            await asyncio.wait((future,))
-            raise
-        future.result()
-
-    def _worked(self, future: asyncio.Future[None]) -> None:
-        self._working.discard(future)
-        if not future.cancelled():
-            future.exception()  # read, also when nobody waits any more
-
-
 def _tag(known: KnownModel, file: ShardFile) -> bytes:
     """Of a journal: which bytes, and where in the file they lie. The header in front of them is made here, and another
     version of swarmd may make a longer one."""
@@ -562,14 +334,3 @@ def _tag(known: KnownModel, file: ShardFile) -> bytes:
         places += (run.payload_offset, run.size, run.file_offset)
     data = b"".join(number.to_bytes(8, "big") for number in places)
     return blake3.blake3(bytes.fromhex(known.identity) + data).digest()
-
-
-def pieces(runs: Iterable[Run], offset: int, size: int) -> list[tuple[int, int, int]]:
-    """Where payload bytes [offset, offset + size) lie in the file: (file offset, offset within the range, count) each."""
-    end = offset + size
-    found: list[tuple[int, int, int]] = []
-    for run in runs:
-        first, last = max(offset, run.payload_offset), min(end, run.payload_offset + run.size)
-        if first < last:
-            found.append((run.file_offset + first - run.payload_offset, first - offset, last - first))
-    return found

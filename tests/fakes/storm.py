@@ -23,8 +23,9 @@ from swarmd.models.manifest import encode
 from swarmd.shards.board import Board
 from swarmd.shards.hub_source import HubChunks, HubLine
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import Landing
 from swarmd.shards.sources import Trouble, Work
-from swarmd.shards.storage import Landing, ShardStorage
+from swarmd.shards.storage import ShardStorage
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.holders import Store, open_store
 from tests.fakes.lines import impatient_world

@@ -15,7 +15,7 @@ from swarmd.identity.keys import Signed
 from swarmd.models import seals
 from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import canonical_bytes, decode, encode, signed
-from swarmd.shards.storage import ChunkMismatch
+from swarmd.shards.landing import ChunkMismatch
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.holders import Store, open_store
 from tests.fakes.shards import CutModel, cut_model, hash_of

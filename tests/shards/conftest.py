@@ -9,18 +9,17 @@ import pytest
 
 from swarmd.domain import models
 from swarmd.models import manifest
-from swarmd.shards import cutting, serving, storage
+from swarmd.shards import cutting, landing, serving, storage
 from swarmd.shards import hub_desk as hub_desks
 from tests.fakes.around import FILE, REPO, Around
 from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.landings import SMALL
 from tests.hub.hub import LocalHub
-
-SMALL = 8192
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (models, manifest, storage, serving, cutting):
+    for module in (models, manifest, storage, landing, serving, cutting):
         monkeypatch.setattr(module, "CHUNK_BYTES", SMALL)
 
 

@@ -10,8 +10,8 @@ import pytest
 from swarmd.domain.refusals import BadFile
 from swarmd.kit.disk import Disk
 from swarmd.shards.cutting import LocalFile, hash_payload, is_same_file, is_same_throughout, open_local, read_chunk
+from tests.fakes.landings import SMALL
 from tests.fakes.shards import cut_model, hash_of
-from tests.shards.conftest import SMALL
 
 
 async def opened(path: Path) -> LocalFile:

@@ -20,8 +20,8 @@ from swarmd.shards import fetching
 from swarmd.shards.fetching import _nothing_comes
 from swarmd.shards.holders import CHUNK_TIMEOUT_S
 from swarmd.shards.holders import Holder as PeerSource
+from swarmd.shards.landing import Landing
 from swarmd.shards.sources import Places
-from swarmd.shards.storage import Landing
 from swarmd.transport.rpc import Link
 from swarmd.wire.exchange import AskSeal
 from swarmd.wire.messages import CODES

@@ -14,15 +14,15 @@ from swarmd.downloads.engine import Engine
 from swarmd.downloads.ranges import RangeClient
 from swarmd.models.catalog import KnownModel
 from swarmd.shards.hub_source import NEAR_STALL_S, HubChunks, HubLine, files_of
+from swarmd.shards.landing import Landing
 from swarmd.shards.sources import Work
-from swarmd.shards.storage import Landing
 from tests.fakes.holders import Store, open_store
+from tests.fakes.landings import SMALL
 from tests.fakes.lines import impatient_world
 from tests.fakes.shards import CutModel, cut_model
 from tests.fakes.storm import MODEL_FILE, REPO, Storm, adopted, fetch, hub_line, source_of, work_of
 from tests.hub.faults import ChangedContent, Cut, Failing, Flip, RateLimited
 from tests.hub.hub import LocalHub
-from tests.shards.conftest import SMALL
 
 
 class Here:

@@ -19,7 +19,7 @@ from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import PayloadHasher
 from swarmd.shards import desk as desks
 from swarmd.shards.jobs import Job
-from swarmd.shards.storage import pieces
+from swarmd.shards.landing import pieces, read_payload_now
 from swarmd.store.content import read_acquisitions
 from swarmd.store.database import Transaction
 from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, started, until, whole_file
@@ -243,7 +243,7 @@ async def poisoned(around: Around, seed: int) -> Holder:
     for spec in known.manifest.shards:
         path = holder.store.storage.path(ShardRef(TINY, spec.index))
         file = known.files[spec.index]
-        payload = bytearray(holder.store.storage.read_payload_now(path, file, 0, spec.size_bytes))
+        payload = bytearray(read_payload_now(holder.store.disk, path, file, 0, spec.size_bytes))
         payload[100] ^= 0xFF
         hasher = PayloadHasher()
         hasher.feed(bytes(payload))

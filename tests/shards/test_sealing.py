@@ -17,9 +17,9 @@ from swarmd.transport.loopback import LoopbackHub
 from swarmd.wire.exchange import AskSeal
 from swarmd.wire.messages import CODES
 from tests.fakes.holders import Holder, open_holder, sealer_of
+from tests.fakes.landings import SMALL
 from tests.fakes.shards import cut_model
 from tests.models.test_seals import signed_by, unsealed
-from tests.shards.conftest import SMALL
 from tests.shards.test_desk import ended
 
 MODEL = ModelId("tiny")

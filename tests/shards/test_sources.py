@@ -12,8 +12,8 @@ from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import real_world
 from swarmd.shards.board import Board
 from swarmd.shards.jobs import Job
+from swarmd.shards.landing import ChunkMismatch
 from swarmd.shards.sources import Places, Trouble, Work
-from swarmd.shards.storage import ChunkMismatch
 from tests.fakes.holders import open_store
 from tests.shards.test_storage import MODEL, adopted, chunk
 

@@ -15,7 +15,7 @@ from swarmd.kit.world import real_world
 from swarmd.models.catalog import HEADER_NAME, KnownModel
 from swarmd.models.manifest import encode
 from swarmd.shards import whole
-from swarmd.shards.storage import pieces
+from swarmd.shards.landing import pieces
 from swarmd.shards.whole import WholeCheck
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.holders import Store, open_store
