@@ -64,7 +64,7 @@ class BlockJournal:
                 self._check_now(read_block)
         if not same or data[: _HEAD.size] != head:
             self._disk.write_atomic_now(self._path, head + bytes(self._sums))
-        self.done_bytes = sum(self.size(number) for number in range(self.count) if self.has(number))
+        self.done_bytes = self._bytes_of(range(self.count))
         return same and self.done_bytes > 0
 
     def has(self, number: int) -> bool:
@@ -88,6 +88,11 @@ class BlockJournal:
         """The block is written. Raises OSError."""
         self._put_now(number, block_sum(data))
 
+    def record_all_now(self, first: int, data: memoryview) -> None:
+        """As `record_now`, of consecutive blocks that lie behind each other in `data`. Raises OSError."""
+        parts = [data[at : at + self.block_bytes] for at in range(0, len(data), self.block_bytes)]
+        self._put_now(first, b"".join(block_sum((part,)) for part in parts))
+
     def forget_now(self, numbers: Iterable[int]) -> None:
         """They have to be fetched again. Raises OSError."""
         for number in numbers:
@@ -97,12 +102,19 @@ class BlockJournal:
     def remove_now(self) -> None:
         self._disk.remove_now(self._path)
 
-    def _put_now(self, number: int, value: bytes) -> None:
-        assert 0 <= number < self.count, f"block {number} of {self.count}"
-        at, had = number * SUM_BYTES, self.has(number)
-        self._disk.write_range_now(self._path, _HEAD.size + at, value)
-        self._sums[at : at + SUM_BYTES] = value
-        self.done_bytes += self.size(number) * ((value != _MISSING) - had)
+    def _put_now(self, first: int, sums: bytes) -> None:
+        """Of `first` and those that follow."""
+        numbers = range(first, first + len(sums) // SUM_BYTES)
+        assert 0 <= first < numbers.stop <= self.count, f"blocks {numbers} of {self.count}"
+        before = self._bytes_of(numbers)
+        at = first * SUM_BYTES
+        self._disk.write_range_now(self._path, _HEAD.size + at, sums)
+        self._sums[at : at + len(sums)] = sums
+        self.done_bytes += self._bytes_of(numbers) - before
+
+    def _bytes_of(self, numbers: Iterable[int]) -> int:
+        """Of those that are there."""
+        return sum(self.size(number) for number in numbers if self.has(number))
 
     def _check_now(self, read_block: Callable[[int], bytes]) -> None:
         for number in range(self.count):

@@ -109,23 +109,17 @@ class Fetcher:
         finally:
             self._news.discard(news)
 
-    async def fetch(self, job: Job, ref: ShardRef, layout: str, *, patience_s: float = PATIENCE_S) -> str | None:
-        """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try."""
+    async def fetch(
+        self, job: Job, ref: ShardRef, layout: str, arriving: asyncio.Semaphore, *, patience_s: float = PATIENCE_S
+    ) -> str | None:
+        """Bring one shard here. None: it is held now; else why not. What has arrived stays for the next try.
+
+        It takes its turn of `arriving` as long as its bytes come: the line is the next one's while this one is committed.
+        """
         landing: Landing | None = None
         try:
-            giver = await self._learn(job, ref, within_s=SEAL_S if job.hub else patience_s)
-            landing = await self._storage.open_landing(ref)
-            trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
-            if trouble is not None and trouble.contradicts:
-                await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
-                landing = await self._storage.open_landing(ref)
-                trouble = await self._land(job, landing, layout, None, patience_s=patience_s)
-            elif trouble is not None and job.hub and not (landing.spec.sealed or trouble.ours):
-                # The hub fails. Peers could bring it, with a seal that was not waited for.
-                giver = await self._learn(job, ref, within_s=patience_s)
-                if giver is not None:
-                    landing = await self._storage.open_landing(ref)
-                    trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
+            async with arriving:
+                landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
             problem = None if trouble is None else trouble.reason
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
@@ -151,6 +145,29 @@ class Fetcher:
         job.say(f"shard {ref.index} is here")
         self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
         return None
+
+    async def _bring(
+        self, job: Job, ref: ShardRef, layout: str, *, patience_s: float
+    ) -> tuple[Landing, Trouble | None]:
+        """All chunks of it, with what is known of its hashes. None: there is no trouble, and none is missing."""
+        giver = await self._learn(job, ref, within_s=SEAL_S if job.hub else patience_s)
+        landing = await self._storage.open_landing(ref)
+        try:
+            trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
+            if trouble is not None and trouble.contradicts:
+                await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
+                landing = await self._storage.open_landing(ref)
+                trouble = await self._land(job, landing, layout, None, patience_s=patience_s)
+            elif trouble is not None and job.hub and not (landing.spec.sealed or trouble.ours):
+                # The hub fails. Peers could bring it, with a seal that was not waited for.
+                giver = await self._learn(job, ref, within_s=patience_s)
+                if giver is not None:
+                    landing = await self._storage.open_landing(ref)
+                    trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
+        except BaseException:
+            landing.give_up()
+            raise
+        return landing, trouble
 
     async def _learn(self, job: Job, ref: ShardRef, *, within_s: float) -> NodeId | None:
         """Who gave the seal that the shard has from now on, if somebody did. Raises OSError."""

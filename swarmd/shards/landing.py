@@ -97,9 +97,7 @@ class Landing:
                 raise self._mismatch(number)
             view = memoryview(data)
             self._write_now(number * CHUNK_BYTES, view)
-            for block in self._blocks(number):
-                at = block * self.block_bytes - number * CHUNK_BYTES
-                self._journal.record_now(block, (view[at : at + self.block_size(block)],))
+            self._journal.record_all_now(number * BLOCKS_PER_CHUNK, view)
 
         await self._on_disk(work)
 
@@ -202,6 +200,7 @@ class Landing:
     def _write_now(self, offset: int, view: memoryview) -> None:
         for at, start, count in pieces(self._file.runs, offset, len(view)):
             self._disk.write_range_now(self._partial, at, view[start : start + count])
+            self._disk.begin_sync_now(self._partial, at, count)
 
     def _mismatch(self, chunk: int) -> ChunkMismatch:
         return ChunkMismatch(f"chunk {chunk} of shard {self.ref.index} of {self.ref.model} has the wrong hash")

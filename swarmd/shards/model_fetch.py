@@ -28,7 +28,8 @@ from swarmd.shards.registry import Registry
 from swarmd.shards.sources import ChunkSource
 from swarmd.shards.storage import ShardStorage
 
-SHARDS_AT_ONCE: Final = 2  # one arrives while the other is committed; more would only share the same downlink
+ARRIVING: Final = 2  # shards at a time: the end of one leaves holders idle; more would only share the same downlink
+COMMITTING: Final = 2  # beside them: hashed as a whole and synced, the work of the disk alone
 NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
 
 
@@ -81,20 +82,20 @@ class ModelFetch:
         problems: list[str] = []
         while pending := job.open:  # shards may be added while others come
             await self._owner.make_room(job)
-            turns = iter(pending)
+            turns, arriving = iter(pending), asyncio.Semaphore(ARRIVING)
 
-            async def lane(turns: Iterator[int] = turns) -> None:
+            async def lane(turns: Iterator[int] = turns, arriving: asyncio.Semaphore = arriving) -> None:
                 for index in turns:
                     ref = ShardRef(job.model, index)
                     layout = known.manifest.layout
-                    problem = await self._fetcher.fetch(job, ref, layout, patience_s=patience_s)
+                    problem = await self._fetcher.fetch(job, ref, layout, arriving, patience_s=patience_s)
                     if problem is not None:
                         problems.append(problem)
                         job.trouble = job.trouble or problem
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(SHARDS_AT_ONCE):
+                    for _ in range(ARRIVING + COMMITTING):
                         group.create_task(lane())
             except BaseExceptionGroup as errors:
                 raise gravest(errors) from errors

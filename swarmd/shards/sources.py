@@ -20,8 +20,8 @@ from swarmd.shards.board import Board
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import Landing
 
-PLACES: Final = 8
-"""Chunks that are on their way to this node at a time, all shards and sources together: 64 MiB at most, when they all arrive
+PLACES: Final = 5
+"""Chunks that are on their way to this node at a time, all shards and sources together: 40 MiB at most, when they all arrive
 at the same moment."""
 SECONDS: Final = 4
 """With so many on their way a source gets only its first: 32 MiB from one holder fill 1 Gbit/s over 0.25 s of round trip."""

@@ -52,7 +52,7 @@ from swarmd.wire.frames import (
 )
 from swarmd.wire.handshake import Role
 from swarmd.wire.noise import TAG_BYTES, Buffer, CipherState, NoiseError
-from swarmd.wire.streams import STREAM_WINDOW, Incoming, Stream
+from swarmd.wire.streams import STREAM_WINDOW, Incoming, Stream, spare_memory
 
 CONNECTION_WINDOW: Final = 64 * 1024 * 1024  # what one peer can make us hold
 MAX_PEER_STREAMS: Final = 256  # more than the micro-batches and calls that two nodes ever have open
@@ -271,6 +271,7 @@ class Session:
                         self._pings.clear()  # those the peer skipped must not use up the limit
                     self.ping(now)
                 self._spoke = False
+                spare_memory.rest()
         return self.take_events()
 
     def _frame(self, record: memoryview, now: float) -> None:

@@ -59,6 +59,22 @@ async def test_ranges(tmp_path: Path) -> None:
     assert await disk.size_bytes(path) == 8
 
 
+def test_a_begun_sync_changes_nothing_but_the_time(tmp_path: Path) -> None:
+    disk, path = Disk(), tmp_path / "file"
+    disk.preallocate_now(path, 10_000_000)
+    disk.write_range_now(path, 5, b"x" * 9_000_000)
+    disk.begin_sync_now(path, 5, 9_000_000)
+    disk.sync_now(path)
+    assert path.read_bytes()[5:9_000_005] == b"x" * 9_000_000
+    with pytest.raises(FileNotFoundError):
+        disk.begin_sync_now(tmp_path / "none", 0, 1)
+
+
+def test_where_the_system_cannot_begin_a_sync_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmd.kit.disk._sync_file_range", None)
+    Disk().begin_sync_now(tmp_path / "none", 0, 1)
+
+
 async def test_preallocate_makes_and_resizes(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     await disk.preallocate(path, 100_000)

@@ -44,6 +44,20 @@ def test_what_was_recorded_is_there_after_a_kill(tmp_path: Path) -> None:
     assert last.load_now(unasked) and last.missing() == [0, 1]
 
 
+def test_blocks_behind_each_other_are_recorded_at_once(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "one"), opened(tmp_path / "other")
+    data = bytes(range(250)) * 10
+    for journal in (one, other):
+        journal.load_now(unasked)
+        journal.record_now(2, (data[2000:],))
+    one.record_all_now(1, memoryview(data)[1000:])
+    assert one.missing() == [0] and one.done_bytes == 1500
+    other.record_now(1, (data[1000:2000],))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    with pytest.raises(AssertionError):
+        one.record_all_now(1, memoryview(data))
+
+
 @pytest.mark.parametrize("other", [{"tag": bytes(32)}, {"size": 2501}, {"block": 500}])
 def test_a_journal_of_something_else_counts_for_nothing(tmp_path: Path, other: dict[str, object]) -> None:
     journal = opened(tmp_path / "j")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ import pytest
 
 from swarmd.domain.events import ShardDownloadStarted, ShardRejected
 from swarmd.domain.ids import NodeId, ShardRef
-from swarmd.domain.shards import Acquisition
+from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
 from swarmd.models import seals
 from swarmd.models.manifest import PayloadHasher
@@ -21,6 +22,7 @@ from swarmd.shards.fetching import _nothing_comes
 from swarmd.shards.holders import CHUNK_TIMEOUT_S
 from swarmd.shards.holders import Holder as PeerSource
 from swarmd.shards.landing import Landing
+from swarmd.shards.model_fetch import ARRIVING, COMMITTING
 from swarmd.shards.sources import Places
 from swarmd.transport.rpc import Link
 from swarmd.wire.exchange import AskSeal
@@ -28,10 +30,10 @@ from swarmd.wire.messages import CODES
 from tests.fakes.around import REPO, Around, asked, known_by, over, whole_file
 from tests.fakes.around import TINY as HUB_MODEL
 from tests.fakes.holders import HastyDisk, Holder, open_store, sealer_of
+from tests.fakes.landings import adopted
 from tests.fakes.storm import work_of
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.shards.test_sources import Plain
-from tests.shards.test_storage import adopted
 
 WHOLE = 10_000_000  # bytes of a shard: the tiny model is one
 REF = ShardRef(TINY, 0)
@@ -55,6 +57,33 @@ async def test_several_shards_come_from_several_holders(folks: Folks, tiny: Path
         assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
         assert (await ended(two)).state == "complete"
     assert {fact.source for fact in spy.of(ShardDownloadStarted)} == {one.id, three.id}
+
+
+async def test_the_line_is_not_idle_while_shards_are_committed(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third shard waited until the first one was synced."""
+    one, two = await with_model(folks, tiny, 1), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    gate, rename_now = threading.Event(), two.store.disk.rename_now
+
+    def slow(source: Path, target: Path) -> None:
+        assert gate.wait(20)
+        rename_now(source, target)
+
+    monkeypatch.setattr(two.store.disk, "rename_now", slow)
+    assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
+
+    def arrived() -> int:
+        job = two.desk.acquisition(TINY)
+        return 0 if job is None else sum(one.state is TransferState.VERIFYING for one in job.transfers)
+
+    try:
+        await until(lambda: arrived() == ARRIVING + COMMITTING)
+    finally:
+        gate.set()
+    assert (await ended(two)).state == "complete"
 
 
 async def test_a_lost_holder_is_followed_by_the_next(folks: Folks, tiny: Path) -> None:

@@ -18,7 +18,7 @@ from swarmd.kit.world import real_world
 from swarmd.shards.board import Board
 from swarmd.shards.holders import CALLS, Holder
 from swarmd.shards.jobs import Job
-from swarmd.shards.sources import Places, Work
+from swarmd.shards.sources import PLACES, Places, Work
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Link, WithPayload
 from swarmd.wire.exchange import AskChunk, AskChunkMap, ChunkMap, ShardChunk, pack_chunks
@@ -104,7 +104,7 @@ async def test_a_quick_holder_gets_more_calls_and_all_places_come_back(tmp_path:
         one.before = a_moment
         assert await one.holder(partial=False).run(one.work) is None
         assert one.most == CALLS
-        assert all([await one.places.take(str(number), lambda: (0.0, 1.0), 1.0) for number in range(8)])
+        assert all([await one.places.take(str(number), lambda: (0.0, 1.0), 1.0) for number in range(PLACES)])
 
 
 async def test_a_partial_holder_is_asked_for_what_its_map_says(tmp_path: Path, tiny: Path) -> None:

@@ -186,11 +186,13 @@ async def test_a_job_that_goes_on_after_a_shard_was_given_up_says_so(
     holder = await around.start(1)
     real = holder.desk._fetcher.fetch
 
-    async def fetch(job: Job, ref: ShardRef, layout: str, *, patience_s: float) -> str | None:
+    async def fetch(
+        job: Job, ref: ShardRef, layout: str, arriving: asyncio.Semaphore, *, patience_s: float
+    ) -> str | None:
         if ref.index == 0:
             job.mark(0, TransferState.FAILED)
             return "shard 0: nobody has it"
-        return await real(job, ref, layout, patience_s=patience_s)
+        return await real(job, ref, layout, arriving, patience_s=patience_s)
 
     monkeypatch.setattr(holder.desk._fetcher, "fetch", fetch)
     around.hub.faults.add(Slow(60_000), path=FILE, origin="cdn", skip=1)
