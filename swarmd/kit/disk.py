@@ -87,13 +87,19 @@ class Disk:
         return await asyncio.to_thread(self.read_range_now, path, offset, size)
 
     def read_range_now(self, path: Path, offset: int, size: int) -> bytes:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            parts: list[bytes] = []
-            while size > 0 and (part := file.read(size)):  # one read returns at most 2 GiB, and may be short
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, size, offset)
+            if len(data) == size or not data:
+                return data
+            parts = [data]  # one read returns at most 2 GiB, and may be short
+            size -= len(data)
+            while size > 0 and (part := os.pread(descriptor, size, offset := offset + len(parts[-1]))):
                 parts.append(part)
                 size -= len(part)
-        return b"".join(parts)
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
 
     async def write_range(self, path: Path, offset: int, data: bytes | memoryview) -> None:
         """Write into the file at `offset`, creating it when absent. Not synced: call `sync` before relying on it."""

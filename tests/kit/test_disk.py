@@ -54,7 +54,7 @@ async def test_ranges(tmp_path: Path) -> None:
     await disk.write_range(path, 0, memoryview(b"abcd"))
     await disk.sync(path)
     assert await disk.read_range(path, 2, 4) == b"cdef"
-    assert await disk.read_range(path, 6, 100) == b"gh"
+    assert await disk.read_range(path, 6, 100) == b"gh" and await disk.read_range(path, 3, 0) == b""
     assert await disk.read_range(path, 100, 1) == b""
     assert await disk.size_bytes(path) == 8
 
