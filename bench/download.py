@@ -35,6 +35,9 @@ OURS_WIDE = "ours, all connections"
 WAYS = ("ours", "huggingface_hub", "huggingface_hub + SHA-256", "aria2c", "aria2c + SHA-256")
 MEMORY_MB = 150
 CONNECTIONS = 16
+SETTLE_S = 4.0
+"""Before each turn. A virtual machine may give free memory back to its host two seconds after a file was deleted; who begins
+within them writes into pages that are there, and who comes later pays for each. So all of them come later."""
 
 
 def line(name: str, size: int, runs: list[dict[str, float]], ours: float, synced_ours: float) -> str:
@@ -74,6 +77,7 @@ def measure(folder: Path, size: int, rounds: int) -> None:
 
 def turn(way: str, hub: Hub, scratch: Path) -> dict[str, float]:
     target = scratch / NAME
+    time.sleep(SETTLE_S)
     if way.startswith("aria2c"):
         command = ["aria2c", "-q", "-x8", "-s8", "--file-allocation=falloc", "-d", str(scratch), "-o", NAME, hub.url]
         if "SHA" in way:

@@ -23,6 +23,10 @@ from pathlib import Path
 
 PRIVATE = 0o600  # keys, tokens, settings with secrets
 PARTS_AT_ONCE = 512  # of one system call; IOV_MAX is 1024 wherever we run
+WRITE_BYTES = 32 * 1024
+"""Of one system call. ext4 takes memory for a file in pages as large as the call, up to 2 MiB. Those above 32 KiB are not
+kept for the next who asks (Linux: PAGE_ALLOC_COSTLY_ORDER): they come from memory that a virtual machine may have given back
+to its host. 1 GiB in calls of 32 KiB took 0.2 s in every run; in calls of 64 KiB 0.15 to 1.6 s; of 1 MiB 0.8 to 2.7 s."""
 SYNC_FILE_RANGE_WRITE = 2  # sync_file_range(2)
 BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")
 
@@ -110,7 +114,7 @@ class Disk:
         try:
             view = memoryview(data).cast("B")
             while view:
-                written = os.pwrite(descriptor, view, offset)
+                written = os.pwrite(descriptor, view[:WRITE_BYTES], offset)
                 view, offset = view[written:], offset + written
         finally:
             os.close(descriptor)
@@ -121,7 +125,7 @@ class Disk:
         try:
             left = [memoryview(part).cast("B") for part in parts]
             while left:
-                written = os.pwritev(descriptor, left[:PARTS_AT_ONCE], offset)
+                written = os.pwritev(descriptor, _portion(left), offset)
                 offset += written
                 while left and written >= len(left[0]):
                     written -= len(left.pop(0))
@@ -281,3 +285,15 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _portion(parts: Sequence[memoryview]) -> list[memoryview]:
+    """What one system call takes of them."""
+    taken: list[memoryview] = []
+    room = WRITE_BYTES
+    for part in parts[:PARTS_AT_ONCE]:
+        taken.append(part[:room])
+        room -= len(taken[-1])
+        if not room:
+            break
+    return taken

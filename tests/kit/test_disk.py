@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.kit.disk import Disk, Locked, TooLarge
+from swarmd.kit.disk import WRITE_BYTES, Disk, Locked, TooLarge
 
 disk = Disk()
 
@@ -138,3 +138,26 @@ def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
     Disk().write_parts_now(path, 0, [])
     Disk().write_parts_now(path, 0, [b"", memoryview(b"ab")])
     assert path.read_bytes()[:3] == b"ab\0"
+
+
+def test_no_call_writes_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of 1 MiB took four to ten times as long as calls of 32 KiB, in the kernel."""
+    path, sizes = tmp_path / "file", list[int]()
+    write, write_parts = os.pwrite, os.pwritev
+
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data, offset)
+
+    def pwritev(descriptor: int, parts: list[memoryview], offset: int) -> int:
+        sizes.append(sum(map(len, parts)))
+        return write_parts(descriptor, parts, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    data = os.urandom(3 * WRITE_BYTES + 5)
+    Disk().write_range_now(path, 0, data)
+    assert path.read_bytes() == data
+    Disk().write_parts_now(path, 7, [data[:10], data[10 : WRITE_BYTES + 20], data[WRITE_BYTES + 20 :]])
+    assert path.read_bytes() == data[:7] + data
+    assert sizes == [WRITE_BYTES, WRITE_BYTES, WRITE_BYTES, 5] * 2
