@@ -42,6 +42,8 @@ T = TypeVar("T")
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / ".swarm"
 PORTS: Final = (8800, 8820, 8840)  # 20 apart: links from peers come in on the number plus 10
+HERE: Final = "127.0.0.1"
+PORTS_FILE: Final = "ports.json"
 QUESTION: Final = "What is a shard?"
 
 READY_S: Final = 60.0  # Python, the state, and on node 1 cutting the built-in model, on a slow disk
@@ -81,6 +83,10 @@ def choose_ports(wanted: Sequence[int], free: Callable[[int], bool]) -> list[int
         else:
             raise Failure(f"no port from {first} on is free together with the one {PEER_PORT_OFFSET} above it")
     return chosen
+
+
+def _can_listen(port: int) -> bool:
+    return is_free(HERE, port) and is_free(HERE, port + PEER_PORT_OFFSET)
 
 
 def droppable(row: ModelRow, own: range, holders: dict[int, str]) -> list[int]:
@@ -176,7 +182,7 @@ class Member:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{HERE}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -192,7 +198,7 @@ class Member:
         return {
             **kept,
             "PYTHONUNBUFFERED": "1",
-            "SWARMD_NETWORK_LISTEN_ADDRESS": "127.0.0.1",
+            "SWARMD_NETWORK_LISTEN_ADDRESS": HERE,
             "SWARMD_AUTO_MANAGE_ENABLED": "false",  # the parts stay as they are shared out here
             "SWARMD_UI_BUILTIN_MODEL": "true" if self.number == 1 else "false",
         }
@@ -235,6 +241,9 @@ class Swarm:
             code = await member.process.wait()
             how = ending_text(code)
             self._killed += not self._settled
+            if not self._settled and code > 0 and not _can_listen(member.port):
+                self._move(member)
+                continue
             if not self._settled and (code >= 0 or self._killed > KILLS_LIMIT):
                 raise Failure(f"{member.name} {how}; its log, {member.log}, ends with\n{member.last_words()}")
             if time.monotonic() - started >= QUIET_S:
@@ -243,6 +252,15 @@ class Swarm:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LIMIT_RESTART_S)
             member.restarts += 1
+
+    def _move(self, member: Member) -> None:
+        """To the next free port: another program, maybe another swarm, took its own after we had looked."""
+        taken = {one.port + more for one in self._members if one is not member for more in (0, PEER_PORT_OFFSET)}
+        was = member.port
+        (member.port,) = choose_ports([was], lambda port: port not in taken and is_free(HERE, port))
+        write_ports(member.folder.parent, [one.port for one in self._members])
+        which = f"{was} or {was + PEER_PORT_OFFSET}"
+        self._screen.say(f"port {which} was taken meanwhile: {member.name} is started on {member.port}")
 
     async def show(self, *, stay: bool) -> None:
         """Everything from three processes to an answer. Raises Failure."""
@@ -414,19 +432,24 @@ async def _ends(member: Member) -> bool:
 # -- the command
 
 
+def write_ports(folder: Path, ports: Sequence[int]) -> None:
+    """For the next run: peers remember each other's addresses."""
+    (folder / PORTS_FILE).write_bytes(msgspec.json.encode(ports))
+
+
 def members_in(folder: Path, *, fresh: bool) -> list[Member]:
-    """The three, with the ports of the last run where those are free: peers remember each other's addresses."""
+    """The three, with the ports of the last run where those are free."""
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "ports.json"
+    kept = folder / PORTS_FILE
     wanted: Sequence[int] = PORTS
     if kept.exists():
         with contextlib.suppress(msgspec.DecodeError):
             found = msgspec.json.decode(kept.read_bytes(), type=list[int])
             wanted = found if len(found) == len(PORTS) else PORTS
-    ports = choose_ports(wanted, lambda port: is_free("127.0.0.1", port))
-    kept.write_bytes(msgspec.json.encode(ports))
+    ports = choose_ports(wanted, lambda port: is_free(HERE, port))
+    write_ports(folder, ports)
     return [Member(number=n, port=port, folder=folder / f"node-{n}") for n, port in enumerate(ports, 1)]
 
 

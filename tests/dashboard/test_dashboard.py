@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.dashboard.fake_node import ANNA, BERT, KEY, NOW, FakeNode, invite, model, peer, shard
 from tests.fakes.browser import Page
 
 NASTY = '<img src=x onerror="window.hit=1"><script>window.hit=1</script><b>bold</b>'
-
-
-@pytest.fixture
-def node() -> FakeNode:
-    return FakeNode()
-
-
-@pytest.fixture
-async def url(node: FakeNode) -> AsyncIterator[str]:
-    runner = web.AppRunner(node.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    await node.drop_sockets()
-    await runner.cleanup()
 
 
 async def load(page: Page, url: str) -> None:
@@ -48,17 +30,13 @@ async def focused(page: Page) -> str:
     return await page.ask("(e => e.textContent.trim() || e.id || e.tagName)(document.activeElement)")
 
 
-async def all_text(page: Page, selector: str) -> list[str]:
-    return await page.ask(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent.trim())")
-
-
 async def test_page_loads_without_a_complaint_and_shows_the_swarm(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
     await page.until("document.querySelectorAll('.ring-picture .node').length === 3")
-    names = await all_text(page, ".ring-picture .node-name")
+    names = await page.all_text(".ring-picture .node-name")
     assert names == ["5e1f5e1f", BERT[:8], "anna"]
     assert "23\u202fms" in await page.text(".ring-picture")
-    assert await all_text(page, ".tile-value") == [
+    assert await page.all_text(".tile-value") == [
         "2", "\u2013", "41", "12", "0", "6.1\u202fGB", "280\u202fGB", "2\u202fh 3\u202fmin",
     ]  # fmt: skip
     await node.push("peer_list", {"peers": [*node.peers, peer("c" * 16, "carl", 4, [])]})
@@ -72,12 +50,12 @@ async def test_strips_show_holders_memory_and_gaps(page: Page, url: str, node: F
     mid = await page.until("document.querySelector('[data-model=\"mid-7b\"] svg.strip')?.getAttribute('aria-label')")
     held = ["this node holds 0\u20131 (in memory: 0\u20131)", "anna holds 1\u20133", "b0b0cafe holds 3\u20134"]
     assert mid == f"Shards of Mid-7B, 5 in all: {'; '.join(held)}."
-    blocks = await all_text(page, '.strip-card[data-model="mid-7b"] .block-text')
+    blocks = await page.all_text('.strip-card[data-model="mid-7b"] .block-text')
     assert blocks == ["● shards 0\u20131 in memory", "shards 1\u20133", "shards 3\u20134"]
     edges = "[...document.querySelectorAll('[data-model=\"mid-7b\"] .strip .edge')]"
     looks = await page.ask(f"new Set({edges}.map(e => e.getAttribute('fill'))).size")
     assert looks == 3, "every holder has a pattern of its own"
-    assert await all_text(page, '.strip-card[data-model="gap-3b"] .gap-text') == ["no holder"]
+    assert await page.all_text('.strip-card[data-model="gap-3b"] .gap-text') == ["no holder"]
     assert "shard 1" in await page.text('.strip-card[data-model="gap-3b"] .gap-line')
     node.models[1] = model("Gap-3B", [shard(0, (0, 8), [BERT]), shard(1, (8, 16), [ANNA])], status="ready")
     await node.push("models_changed")
@@ -89,7 +67,7 @@ async def test_chat_streams_and_ends_with_the_way_of_the_reply(page: Page, url: 
     node.piece_seconds = 0.15
     await load(page, url)
     await page.until("document.querySelector('.example')")
-    assert len(await all_text(page, ".example")) == 3
+    assert len(await page.all_text(".example")) == 3
     await ask(page, "What is a shard?")
     said = "document.querySelector('.message-assistant .said-text')?.textContent"
     part = await page.until(f"(t => t && !t.endsWith('model.') && t)({said})")
@@ -98,7 +76,7 @@ async def test_chat_streams_and_ends_with_the_way_of_the_reply(page: Page, url: 
     await page.until("document.querySelector('.reply-facts .hops')")
     assert await page.text(".message-assistant .said-text") == "".join(node.pieces)
     assert await page.text(".reply-rate") == "56.8 tokens/s · 5 tokens · prompt read in 118\u202fms"
-    assert await all_text(page, ".reply-facts .hop") == [
+    assert await page.all_text(".reply-facts .hop") == [
         "this nodelayers 0\u201375.40\u202fms",
         "annalayers 8\u2013156.30\u202fms",
         "b0b0cafelayers 16\u2013193.50\u202fms",
@@ -127,8 +105,8 @@ async def test_text_from_the_network_is_never_html(page: Page, url: str, node: F
     await page.until("document.querySelector('.toast')")
     assert await page.text(".message-assistant .said-text") == f"before {NASTY}"
     assert await page.text(".message-user .said-text") == NASTY
-    assert NASTY in await all_text(page, ".entry-text")
-    assert NASTY in await all_text(page, ".model-name")
+    assert NASTY in await page.all_text(".entry-text")
+    assert NASTY in await page.all_text(".model-name")
     assert await page.ask("window.hit") is None
     assert await page.ask("document.querySelectorAll('main img, main b, main script, .toasts b').length") == 0
     assert page.complaints == []
@@ -224,8 +202,8 @@ async def test_a_lost_connection_is_said_and_mended(page: Page, url: str, node: 
     node.socket_open = True
     await page.ask("document.querySelector('#banner button').click()")
     await page.until("document.querySelector('#banner').hidden && document.documentElement.dataset.link === 'open'")
-    assert len(await all_text(page, ".entry")) == 2, "the same history is not told twice"
-    assert await all_text(page, ".toast") == [], "history makes no notices"
+    assert len(await page.all_text(".entry")) == 2, "the same history is not told twice"
+    assert await page.all_text(".toast") == [], "history makes no notices"
 
 
 async def test_without_a_session_the_key_is_asked_for(page: Page, url: str, node: FakeNode) -> None:
@@ -269,7 +247,7 @@ async def test_an_invite_is_made_on_chosen_terms_and_shown_once(page: Page, url:
     copied = "['Copied', 'Press Ctrl+C to copy'].includes(document.querySelector('.invite-text button').textContent)"
     await page.until(copied)
     await page.until("document.querySelector('.invite .chip')")
-    assert await all_text(page, ".invite .chip") == ["live"]
+    assert await page.all_text(".invite .chip") == ["live"]
     await page.press("Escape")
     await page.until("!document.querySelector('dialog[open]')")
     assert await focused(page) == "Invite a node"
@@ -293,7 +271,7 @@ async def test_invites_are_listed_with_their_state_and_cancelled_after_a_questio
     node.invites = [invite(f"{number:016x}", uses_left=number, state=state) for number, state in enumerate(states)]
     await open_invites(page, url)
     await page.until("document.querySelector('.invite')")
-    assert await all_text(page, ".invite .chip") == ["live", "used", "expired", "cancelled"]
+    assert await page.all_text(".invite .chip") == ["live", "used", "expired", "cancelled"]
     assert await page.ask("document.querySelectorAll('.invite button').length") == 1
     await page.ask("document.querySelector('.invite button').focus()")
     await page.press("Enter")
@@ -333,7 +311,7 @@ async def test_a_short_code_is_shown_large_and_says_when_it_was_burnt(page: Page
     assert await page.ask(fits) and await page.ask(size) >= 20
     node.invites[0]["state"] = "burnt"
     await page.until("document.querySelector('.invite-text .hint').textContent.includes('wrong words')", seconds=8)
-    assert await all_text(page, ".invite .chip") == ["burnt"]
+    assert await page.all_text(".invite .chip") == ["burnt"]
     assert await page.ask("document.querySelectorAll('.invite button').length") == 0
     assert page.complaints == []
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.dashboard.fake_node import ANNA, BERT, SELF, FakeNode, link, member, model, peer, shard
 from tests.fakes.browser import Page
@@ -36,27 +33,12 @@ def node() -> FakeNode:
     return made
 
 
-@pytest.fixture
-async def url(node: FakeNode) -> AsyncIterator[str]:
-    runner = web.AppRunner(node.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    await node.drop_sockets()
-    await runner.cleanup()
-
-
 async def load(page: Page, url: str) -> None:
     await page.open(f"{url}#/network")
     await page.until("document.documentElement.dataset.link === 'open'")
     await page.until("document.querySelector('.member, .members-panel .empty:not([hidden])')")
     await page.until("document.querySelector('.map-picture[aria-busy=false]')")
     await page.until("document.querySelector('.region')")
-
-
-async def all_text(page: Page, selector: str) -> list[str]:
-    return await page.ask(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent.trim())")
 
 
 async def facts(page: Page) -> dict[str, str]:
@@ -92,9 +74,9 @@ def crowd(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 async def test_the_map_shows_who_is_there_how_far_and_by_which_way(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
-    assert await all_text(page, ".map-node[role=option] .map-name") == ["this node", "anna", BERT[:8], CARL[:8]]
-    assert await all_text(page, ".map-node[role=option] .map-note") == ["1.8\u202fms", "23\u202fms", "away"]
-    assert sorted(await all_text(page, ".map-region")) == ["DE · 1", "US · 1", "region unknown · 1"]
+    assert await page.all_text(".map-node[role=option] .map-name") == ["this node", "anna", BERT[:8], CARL[:8]]
+    assert await page.all_text(".map-node[role=option] .map-note") == ["1.8\u202fms", "23\u202fms", "away"]
+    assert sorted(await page.all_text(".map-region")) == ["DE · 1", "US · 1", "region unknown · 1"]
     lines = "[...document.querySelectorAll('.map-lines path')]"
     assert await page.ask(f"{lines}.map(line => line.classList.contains('relay'))") == [False, True, False]
     assert await page.ask(f"{lines}.map(line => Boolean(line.getAttribute('d')))") == [True, True, False], "away: no line"
@@ -108,7 +90,7 @@ async def test_the_map_shows_who_is_there_how_far_and_by_which_way(page: Page, u
     assert near == "anna, connected, direct, round trip 1.8\u202fms, region DE, 3 shards"
     assert far == "b0b0cafe, connected, through anna, round trip 23\u202fms, region US, 2 shards"
     await page.until("document.querySelector('.network-numbers').textContent.includes('DE, US')")
-    tiles = await all_text(page, ".network-numbers .tile-value")
+    tiles = await page.all_text(".network-numbers .tile-value")
     assert [*tiles[:3], *tiles[4:]] == ["2", "1.8\u202fms", "1", "32.4\u202fGB", "2"]
     assert page.complaints == []
 
@@ -216,7 +198,7 @@ async def test_the_same_as_a_table(page: Page, url: str, node: FakeNode) -> None
     await load(page, url)
     await page.ask("document.querySelector('.map .as-table').open = true")
     await page.until("document.querySelectorAll('.map tbody tr').length === 4")
-    titles = await all_text(page, ".map thead th")
+    titles = await page.all_text(".map thead th")
     rows = [dict(zip(titles, row, strict=True)) for row in await page.ask(
         "[...document.querySelectorAll('.map tbody tr')].map(row => [...row.cells].map(cell => cell.textContent.trim()))"
     )]  # fmt: skip
@@ -230,14 +212,14 @@ async def test_the_same_as_a_table(page: Page, url: str, node: FakeNode) -> None
 
 async def test_members_with_role_and_state_the_revoked_ones_last(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
-    assert await all_text(page, ".member .code") == ["this node", "anna", BERT[:8], CARL[:8]]
-    assert await all_text(page, ".member .chip") == [
+    assert await page.all_text(".member .code") == ["this node", "anna", BERT[:8], CARL[:8]]
+    assert await page.all_text(".member .chip") == [
         "may invite", "connected", "may invite", "connected", "revoked", "member",
     ]  # fmt: skip
-    assert await all_text(page, ".member button") == ["Revoke", "Revoke"], "neither this node nor one that is out"
-    first = (await all_text(page, ".member .hint"))[1]
+    assert await page.all_text(".member button") == ["Revoke", "Revoke"], "neither this node nor one that is out"
+    first = (await page.all_text(".member .hint"))[1]
     assert first == "joined 1 Mar 2026 · admitted by this node · until 1 Mar 2099"
-    assert "out since 1 Apr 2026" in (await all_text(page, ".member .hint"))[3]
+    assert "out since 1 Apr 2026" in (await page.all_text(".member .hint"))[3]
     style = "getComputedStyle(document.querySelector('.member-out .code'))"
     assert await page.ask(f"{style}.textDecorationLine") == "line-through"
 
@@ -283,7 +265,7 @@ async def test_a_refused_revocation_says_why_at_the_member(page: Page, url: str,
 async def test_a_plain_member_is_told_who_may_revoke(page: Page, url: str, node: FakeNode) -> None:
     node.members = [member(SELF, is_self=True), member(ANNA)]
     await load(page, url)
-    assert await all_text(page, ".member button") == []
+    assert await page.all_text(".member button") == []
     assert "Only the founder" in await page.text(".members-panel > .hint:not([hidden])")
 
 
@@ -293,15 +275,15 @@ async def test_regions_with_what_is_held_asked_for_and_missing(page: Page, url: 
     }  # fmt: skip
     await load(page, url)
     await page.until("document.querySelector('.regions').textContent.includes('this one')")  # with the first tick
-    assert await all_text(page, ".region-head") == ["DE3 nodes, this one among them", "US1 node"]
-    assert await all_text(page, ".region dd") == [
+    assert await page.all_text(".region-head") == ["DE3 nodes, this one among them", "US1 node"]
+    assert await page.all_text(".region dd") == [
         "mid-7b (3), gap-3b (1)", "mid-7b (5)", "gap-3b (1 of 2)", "nothing", "gap-3b, mid-7b, x and 1 more",
     ]  # fmt: skip
     node.regions["US"]["coverage_gaps"] = []
     node.regions["US"]["demand"] = {"mid-7b": 2}
     await node.tick()
     await page.until("document.querySelectorAll('.region-gap').length === 0")
-    assert "mid-7b (2)" in await all_text(page, ".region dd"), "from the tick, without another read"
+    assert "mid-7b (2)" in await page.all_text(".region dd"), "from the tick, without another read"
 
 
 async def test_alone_it_says_how_to_invite(page: Page, url: str, node: FakeNode) -> None:
@@ -328,7 +310,7 @@ async def test_unreadable_connections_are_said_and_the_rest_stays(page: Page, ur
     assert "The connections could not be read. The node stops." in await page.text(".map-state.trouble")
     assert "The list could not be read. The node stops." in await page.text(".members-panel .trouble")
     await page.until("document.querySelectorAll('.map-node[role=option]').length === 4")
-    notes = await all_text(page, ".map-node[role=option] .map-note")
+    notes = await page.all_text(".map-node[role=option] .map-note")
     assert notes == ["2.0\u202fms", "23\u202fms", "away"], "from the list of peers"
     node.network_refusal = None
     await page.ask("document.querySelector('.members-panel button').click()")
@@ -345,7 +327,7 @@ async def test_text_of_others_is_never_html(page: Page, url: str, node: FakeNode
     await page.ask(f"{at(ANNA)}.focus()")
     await page.ask("document.querySelector('.map .as-table').open = true")
     assert (await facts(page))["Address"] == NASTY
-    assert NASTY in await all_text(page, ".region strong")
+    assert NASTY in await page.all_text(".region strong")
     await page.ask("document.querySelector('.member button').click()")
     await page.until("document.querySelector('dialog[open]')")
     assert await page.ask("window.hit") is None
@@ -418,7 +400,7 @@ async def test_directions_do_not_depend_on_round_trips(page: Page, url: str, nod
 
 async def test_from_page_to_page(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
-    assert await all_text(page, "nav .nav-page") == ["Overview", "Models", "Downloads", "Search", "Network"]
+    assert await page.all_text("nav .nav-page") == ["Overview", "Models", "Downloads", "Search", "Network"]
     assert await page.text("nav [aria-current=page]") == "Network"
     await page.ask("document.querySelector('nav a[href=\"#/\"]').click()")
     await page.until("document.querySelector('.ring-picture')")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,30 +18,10 @@ NASTY = '<img src=x onerror="window.hit=1"><b>bold</b>'
 ME = SELF[:16]
 
 
-@pytest.fixture
-def node() -> FakeNode:
-    return FakeNode()
-
-
-@pytest.fixture
-async def url(node: FakeNode) -> AsyncIterator[str]:
-    runner = web.AppRunner(node.app(), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/#/"
-    await node.drop_sockets()
-    await runner.cleanup()
-
-
 async def load(page: Page, url: str, name: str, ready: str) -> None:
-    await page.open(url + name)
+    await page.open(f"{url}#/{name}")
     await page.until("document.documentElement.dataset.link === 'open'")
     await page.until(f"document.querySelector({json.dumps(ready)})")
-
-
-async def all_text(page: Page, selector: str) -> list[str]:
-    return await page.ask(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent.trim())")
 
 
 async def click(page: Page, name: str) -> None:
@@ -80,7 +60,7 @@ async def test_the_map_of_shards_tells_every_state_and_its_menu_acts(page: Page,
     assert await page.ask(f"{cell('gap-3b', 1, 1)}.classList.contains('shard-is-gap')")
     label = f"{cell('mid-7b', 0, 2)}.getAttribute('aria-label')"
     assert await page.ask(label) == "Shard 2, 40.0\u202fMB: this node, arriving, 45 %"
-    words = await all_text(page, "[data-card=gap-3b] .shard-words li")
+    words = await page.all_text("[data-card=gap-3b] .shard-words li")
     assert words == ["2 shards on 2 nodes.", "This node holds none.", "b0b0cafe holds 0.", "No connected node holds 1."]
     await page.until("!document.querySelector('#autopilot').hidden")
     await page.ask(f"{cell('mid-7b', 0, 0)}.focus()")
@@ -90,7 +70,7 @@ async def test_the_map_of_shards_tells_every_state_and_its_menu_acts(page: Page,
     await page.until("document.querySelector('.menu:popover-open')")
     count = len(node.models[0]["shards"])
     assert (await page.text(".menu-title")).endswith(f": shard 2 of {count} (index 1)"), "as messages and as the map count"
-    items = await all_text(page, ".menu-item")
+    items = await page.all_text(".menu-item")
     assert items == ["Unload from memoryits file stays", "Lockthe autopilot never drops it", "Delete from disk…"]
     await page.press("Escape")
     await page.until(f"!document.querySelector('.menu') && document.activeElement === {cell('mid-7b', 0, 1)}")
@@ -125,7 +105,7 @@ async def test_what_no_peer_has_comes_from_the_hub(page: Page, url: str, node: F
     assert await page.ask(f"[{link}.pathname, {link}.target, {link}.rel]") == [f"/{REPO}", "_blank", "noopener noreferrer"]
     assert "shard 1" in await page.text("[data-card=gap-3b] .shard-says.trouble")
     await page.ask(f"{cell('gap-3b', 0, 1)}.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")
-    assert await all_text(page, ".menu-item") == ["Download to this node40.0\u202fMB from Hugging Face"]
+    assert await page.all_text(".menu-item") == ["Download to this node40.0\u202fMB from Hugging Face"]
     await page.press("Enter")
     wanted = {"repo_id": REPO, "filename": "gap.gguf", "model_id": "gap-3b"}
     assert (await eventually(lambda: node.stock.bodies))[0] == ("hf/download-shards", wanted | {"shards": [1]})
@@ -172,16 +152,16 @@ async def test_a_node_without_autopilot_shows_none(page: Page, url: str, node: F
     await page.until("document.querySelector('#autopilot').hidden")
     assert await page.ask("document.querySelectorAll('.policy:not([hidden]), .nav-section').length") == 0
     await page.ask(f"{cell('mid-7b', 0, 0)}.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")
-    assert await all_text(page, ".menu-item") == ["Unload from memoryits file stays", "Delete from disk…"]
+    assert await page.all_text(".menu-item") == ["Unload from memoryits file stays", "Delete from disk…"]
 
 
 async def test_the_autopilot_says_what_it_would_do_and_is_steered(page: Page, url: str, node: FakeNode) -> None:
     node.stock.plan, node.stock.pruned = plan(), [pruned(3)]
     await load(page, url, "models", "#autopilot:not([hidden]) tbody tr")
-    first = await all_text(page, "#autopilot .pilot-table tbody tr:first-child td")
+    first = await page.all_text("#autopilot .pilot-table tbody tr:first-child td")
     assert first[:6] == ["↓ fetch", "Gap-3B", "1", "40.0\u202fMB", "2.50", "0 of 2 copies are there"]
     await page.until("[...document.querySelectorAll('#autopilot td')].some(e => e.textContent === '4 → 3')")
-    rest = await all_text(page, "#autopilot details td")
+    rest = await page.all_text("#autopilot details td")
     assert rest[:4] == ["stays away", "Mid-7B", "2\u20134", "2 of 2 copies are there"]
     await page.until("document.querySelector('.schedule:not([hidden])')")
     await page.ask("document.querySelector('#schedule-on').click()")
@@ -213,11 +193,11 @@ async def test_downloads_move_without_flicker(page: Page, url: str, node: FakeNo
     assert await page.text(".download .download-facts") == (
         "50 % · 60.0\u202fMB of 120\u202fMB · 1 of 3 shards · 6.0\u202fMB/s · 10\u202fs left · from Hugging Face and anna"
     )
-    assert await all_text(page, ".tile-value") == ["6.0\u202fMB/s", "10\u202fs", "1", "220\u202fGB"]
+    assert await page.all_text(".tile-value") == ["6.0\u202fMB/s", "10\u202fs", "1", "220\u202fGB"]
     assert (await page.text("nav .nav-note")).startswith("2")
     await page.ask("document.querySelector('.download-more').open = true")
     await page.until("document.querySelectorAll('.download-shard').length === 3")
-    lines = await all_text(page, ".download-shard")
+    lines = await page.all_text(".download-shard")
     assert lines[1:] == ["shard 150 % · 6.0\u202fMB/s · from anna", "shard 2waiting"]
     await page.ask("window.kept = [...document.querySelectorAll('.download, .download-shard, .download-log li')]")
     await click_focus(page, "Pause: Mid-7B")
@@ -286,7 +266,7 @@ async def test_nothing_to_fetch_and_a_notice_that_leads_there(page: Page, url: s
     await page.until("document.querySelector('.toast a')")
     await page.ask("document.querySelector('.toast a').click()")
     await page.until("document.querySelector('.downloads-panel .empty:not([hidden])')")
-    assert await all_text(page, ".downloads-panel .empty a") == ["Search Hugging Face", "Models"]
+    assert await page.all_text(".downloads-panel .empty a") == ["Search Hugging Face", "Models"]
     assert await page.text("nav [aria-current=page]") == "Downloads"
     assert await page.ask("document.querySelectorAll('.toast').length") == 0
 
@@ -308,9 +288,9 @@ async def test_a_model_is_found_judged_and_fetched(page: Page, url: str, node: F
     await page.write("mid 7")
     await page.until("document.querySelector('.file')")  # by itself, after a pause
     assert node.stock.searched == ["mid 7"]
-    verdicts = await all_text(page, ".repo:first-child .verdict")
+    verdicts = await page.all_text(".repo:first-child .verdict")
     assert verdicts[2:] == ["✓Fits here", "✓Fits here", "✓Fits here", "✓Fits here", "◐Fits the swarm"]
-    assert await all_text(page, ".repo:nth-child(2) .verdict") == ["✕Does not fit"] * 3
+    assert await page.all_text(".repo:nth-child(2) .verdict") == ["✕Does not fit"] * 3
     assert await page.text(".repo:first-child .file-recommended .file-quant") == "Q4_K_M★ recommended"
     assert "2 nodes of the swarm have it" in await page.text(".repo:first-child .repo-facts")
     node.stock.go.clear()

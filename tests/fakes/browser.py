@@ -132,6 +132,10 @@ class Page:
         )
         return told["result"].get("value")
 
+    async def all_text(self, selector: str) -> list[str]:
+        """What each element of this selector says."""
+        return await self.ask(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent.trim())")
+
     async def until(self, expression: str, *, seconds: float = 5.0) -> Any:
         """Waits until the expression is true in the page and answers its value; an element counts as true.
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+import json
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,7 @@ from tools.swarm import (
     PORTS,
     Member,
     Screen,
+    Swarm,
     choose_ports,
     droppable,
     ending_text,
@@ -96,9 +102,49 @@ def test_without_a_terminal_steps_are_plain_lines() -> None:
     assert "\x1b" not in text.getvalue()
 
 
-async def test_a_deadline_is_a_sentence() -> None:
-    import asyncio
+class Listening(Member):
+    """Not a node: a process that listens on its port, or ends with 1."""
 
+    @property
+    def command(self) -> list[str]:
+        words = "import socket, sys, time; kept = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(60)"
+        return [sys.executable, "-c", words, str(self.port)]
+
+
+async def test_a_port_that_was_taken_after_we_looked_is_left_to_who_has_it(tmp_path: Path) -> None:
+    """Two swarms that started in the same second chose the same ports, and one of them gave up."""
+    text = io.StringIO()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        member = Listening(number=1, port=port, folder=tmp_path / "node-1")
+        beside = Member(number=2, port=port + 1, folder=tmp_path / "node-2")
+        swarm = Swarm([member, beside], Screen(Console(file=text, width=160)), question="?")
+        keeping = asyncio.create_task(swarm.keep(member))
+        try:
+            async with asyncio.timeout(20):
+                while not await asyncio.to_thread(answers, member.port) or member.port == port:
+                    assert not keeping.done(), keeping
+                    await asyncio.sleep(0.02)
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            assert member.process is not None
+            member.process.kill()
+            await member.process.wait()
+    assert member.port not in (port, port + 1)
+    assert json.loads((tmp_path / "ports.json").read_text()) == [member.port, port + 1]
+    assert f"was taken meanwhile: node 1 is started on {member.port}" in text.getvalue()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_a_deadline_is_a_sentence() -> None:
     with pytest.raises(Failure, match="node 2 was not ready within 0 s"):
         async with within(0.01, "node 2 was not ready"):
             await asyncio.sleep(10)
