@@ -124,7 +124,7 @@ async def test_a_port_that_was_taken_after_we_looked_is_left_to_who_has_it(tmp_p
         keeping = asyncio.create_task(swarm.keep(member))
         try:
             async with asyncio.timeout(20):
-                while not await asyncio.to_thread(answers, member.port) or member.port == port:
+                while (tried := member.port) == port or not await asyncio.to_thread(answers, tried):
                     assert not keeping.done(), keeping
                     await asyncio.sleep(0.02)
         finally:
