@@ -56,6 +56,7 @@ STOP_S: Final = 10.0
 LOOK_S: Final = 0.2
 FIRST_RESTART_S, LIMIT_RESTART_S = 1.0, 30.0
 KILLS_LIMIT: Final = 6  # before the swarm is up; more are no accident
+MOVES_LIMIT: Final = 12  # to other ports, before the swarm is up: each node four times
 QUIET_S: Final = 60.0  # a node that lived this long is well: the next pause is short again
 
 
@@ -227,7 +228,8 @@ class Swarm:
         self._settled = False
         """The swarm is up: from then on a node is started again however it ends, and as often as need be."""
         self._killed = self._forgiven = 0
-        """Nodes killed before that; and how many of them had come back when all were last seen ready."""
+        """Nodes killed or moved before that; and how many of them had come back when all were last seen ready."""
+        self._moved = 0
 
     async def keep(self, member: Member) -> None:
         """The life of one node's process. Raises Failure when it ends by itself before the swarm is up: it has a reason."""
@@ -241,10 +243,10 @@ class Swarm:
             code = await member.process.wait()
             how = ending_text(code)
             self._killed += not self._settled
-            if not self._settled and code > 0 and not _can_listen(member.port):
+            if not self._settled and code > 0 and self._moved < MOVES_LIMIT and not _can_listen(member.port):
                 self._move(member)
                 continue
-            if not self._settled and (code >= 0 or self._killed > KILLS_LIMIT):
+            if not self._settled and (code >= 0 or self._killed - self._moved > KILLS_LIMIT):
                 raise Failure(f"{member.name} {how}; its log, {member.log}, ends with\n{member.last_words()}")
             if time.monotonic() - started >= QUIET_S:
                 delay_s = FIRST_RESTART_S
@@ -256,7 +258,7 @@ class Swarm:
     def _move(self, member: Member) -> None:
         """To the next free port: another program, maybe another swarm, took its own after we had looked."""
         taken = {one.port + more for one in self._members if one is not member for more in (0, PEER_PORT_OFFSET)}
-        was = member.port
+        was, self._moved = member.port, self._moved + 1
         (member.port,) = choose_ports([was], lambda port: port not in taken and is_free(HERE, port))
         write_ports(member.folder.parent, [one.port for one in self._members])
         which = f"{was} or {was + PEER_PORT_OFFSET}"

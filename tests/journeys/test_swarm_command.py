@@ -38,7 +38,11 @@ class Running:
     def nodes(self) -> dict[int, psutil.Process]:
         """Process of each node by its number."""
         found = {}
-        for child in psutil.Process(self.process.pid).children():
+        try:
+            children = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:  # it gave up: `until` says why
+            return {}
+        for child in children:
             try:
                 arguments = child.cmdline()
             except (psutil.ZombieProcess, psutil.NoSuchProcess):  # just killed
@@ -75,11 +79,15 @@ class Running:
 
 
     async def killed(self, number: int) -> None:
-        """`kill -9` of one node; returns when its successor runs."""
-        while (victim := self.nodes().get(number)) is None:
+        """`kill -9` of one node; returns when its successor runs, or when the command gave up, which `until` tells."""
+        while (victim := self.nodes().get(number)) is None and self.process.returncode is None:
             await asyncio.sleep(0.05)
+        if victim is None:
+            return
         victim.kill()
         while (again := self.nodes().get(number)) is None or again.pid == victim.pid:
+            if self.process.returncode is not None:
+                return
             await asyncio.sleep(0.05)
 
 
