@@ -17,7 +17,7 @@ from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling, T
 from swarmd.domain.ids import ModelId, RequestId, ShardRef
 from swarmd.domain.membership import NetworkCode
 from swarmd.domain.refusals import Refusal
-from swarmd.inference.pipeline import Generation
+from swarmd.inference.generation import Generation
 from swarmd.kit.world import real_world
 
 

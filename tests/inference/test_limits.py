@@ -16,7 +16,7 @@ from swarmd.domain.ids import ModelId, RequestId, SessionId, ShardRef
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, NotFound, Refusal, StageFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.forwarding import SWEEP_S, UNANSWERED_STEPS, StageSession, steps_in_flight
-from swarmd.inference.pipeline import Generation
+from swarmd.inference.generation import Generation
 from swarmd.inference.workers import LOAD_DEADLINE_S, LOADS_WAITING, PREFILL_ROWS, Seat, prefill_rows
 from swarmd.kit.world import World
 from swarmd.models.catalog import KnownModel

@@ -15,7 +15,7 @@ from swarmd.domain.events import GenerationFinished, StageServed, WorkerDied, Wo
 from swarmd.domain.generation import Finish, GenerationFailed, Sampling
 from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import BadTemplate, Busy, NoCoverage, NotFound, PromptTooLong
-from swarmd.inference.pipeline import Generation
+from swarmd.inference.generation import Generation
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.nodes import Node, chat, generated, running, spread, swarm, text_of
 

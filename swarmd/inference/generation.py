@@ -1,0 +1,92 @@
+"""One reply, as who asked for it sees it: pieces of text, and the stages cancelled when it turns away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from swarmd.domain.generation import Finish, GenerationFailed, Logprob, TokenChunk
+from swarmd.domain.plans import PipelinePlan
+from swarmd.inference.head import Head
+from swarmd.inference.prompting import TextStream
+
+
+class Generation:
+    """One reply: `async with generation:`, then `async for chunk in generation:`. Leaving the block cancels every stage."""
+
+    def __init__(self, *, head: Head, stack: AsyncExitStack, finished: Callable[[Head, str], None]) -> None:
+        self._head, self._stack, self._finished = head, stack, finished
+        self._text = TextStream(pieces=head.texts.pieces, stops=head.request.stop)
+        self._sequence = 0
+        self._consumed = 0
+        self._outcome: str | None = None
+        self._exhausted = False
+
+    @property
+    def plan(self) -> PipelinePlan:
+        return self._head.plan
+
+    @property
+    def history(self) -> Sequence[int]:
+        """Token ids of prompt and reply so far."""
+        return tuple(self._head.history)
+
+    async def __aenter__(self) -> Self:
+        self._head.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._head.stop()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._finished(self._head, self._outcome or ("failed" if isinstance(error, GenerationFailed) else "cancelled"))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenChunk:
+        """The next piece of text with the logprobs of its tokens. Raises GenerationFailed when a stage is lost."""
+        if self._exhausted:
+            raise StopAsyncIteration
+        logprobs: list[tuple[Logprob, tuple[Logprob, ...]]] = []
+        while True:
+            picked = await self._head.next()
+            text = ""
+            if picked.finish is not Finish.STOP:
+                self._consumed += 1
+                text = self._text.feed(picked.token)
+                if picked.logprobs:
+                    logprobs.append(self._logprobs(picked.logprobs))
+            finish = picked.finish
+            if self._text.stopped:
+                finish = Finish.STOP
+                self._head.stop()
+            elif finish is not None:
+                text += self._text.finish()
+                finish = Finish.STOP if self._text.stopped else finish
+            if finish is None and not text:
+                continue  # half a character, or what may become a stop string
+            chunk = TokenChunk(sequence=self._sequence, text=text, logprobs=tuple(logprobs), finish=finish)
+            self._sequence += 1
+            if finish is not None:
+                self._exhausted, self._outcome = True, finish.value
+                chunk = replace(chunk, usage=self._head.usage(self._consumed))
+            return chunk
+
+    def _logprobs(self, pairs: list[tuple[int, float]]) -> tuple[Logprob, tuple[Logprob, ...]]:
+        pieces = self._head.texts.pieces
+        named = [
+            Logprob(
+                token=token,
+                text=pieces[token].decode(errors="replace") if 0 <= token < len(pieces) else "",
+                logprob=logprob,
+            )
+            for token, logprob in pairs
+        ]
+        return named[0], tuple(named[1:])

@@ -1,0 +1,210 @@
+"""The head's half of one generation: its history, the steps in flight, and the tokens on their way to the client.
+
+The decode loop lives in callbacks: when the tail's answer arrives, the next step leaves for the first stage before anything
+else happens; text, stop strings and the client are served beside it from a bounded queue. The head keeps every token of the
+history, which is what a replacement of a dead stage will need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
+from swarmd.domain.plans import PipelinePlan
+from swarmd.domain.refusals import StageFailed
+from swarmd.inference.workers import Texts
+from swarmd.wire.generation import StepDone, StepOn
+
+SILENCE_DEADLINE_S = 180.0
+"""Without an answer to any step in flight; above the 120 s after which a stage calls its worker hung."""
+TEXT_QUEUE = 64  # tokens the head runs ahead of a slow client, then the stages wait
+
+Feed = Callable[[StepOn, memoryview], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A token on its way to the client; `finish` with the last one, whose text does not count when the model ended."""
+
+    token: int
+    logprobs: list[tuple[int, float]]
+    finish: Finish | None
+
+
+class Head:
+    """The state of one generation: history, steps in flight, tokens on their way to the client."""
+
+    def __init__(
+        self,
+        *,
+        request: GenerationRequest,
+        plan: PipelinePlan,
+        tokens: list[int],
+        texts: Texts,
+        rows: int,
+        limit: int,
+        ticks: Callable[[], float],
+    ) -> None:
+        """`rows`: of one prefill step."""
+        self.request, self.plan, self.texts, self.rows, self.limit = request, plan, texts, rows, limit
+        self.history = tokens
+        """Every token of the sequence, prompt and reply: what a replacement stage will be fed."""
+        self.prompt_tokens = len(tokens)
+        self.failure: StageFailed | None = None
+        self.began = self.first_at = self.last_at = ticks()
+        self._ticks = ticks
+        self._feed: Feed | None = None
+        self._window = 1
+        self._sent = 0
+        """Positions sent into the pipeline."""
+        self._step = 0
+        self._done = 0
+        """Steps answered; they come back in order."""
+        self._under_way: deque[tuple[float, bool]] = deque()  # bounded by the window: when it was sent, whether it samples
+        self._queue: deque[Picked] = deque()  # bounded by TEXT_QUEUE: `_advance` stops there
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._compute_us = [0] * len(plan.stages)
+        self._node_us = [0] * len(plan.stages)
+        self._link_us = 0.0
+        self._timed = 0
+
+    @property
+    def generated(self) -> int:
+        return len(self.history) - self.prompt_tokens
+
+    # -- steps out
+
+    def connect(self, feed: Feed, *, window: int) -> None:
+        self._feed, self._window = feed, window
+
+    def start(self) -> None:
+        self.began = self._ticks()
+        self._advance()
+
+    def stop(self) -> None:
+        """Nothing is sent or taken any more."""
+        self._ended = True
+
+    def _advance(self) -> None:
+        """Sends what may be sent: prefill chunks within the window, or the newest token."""
+        assert self._feed is not None, "connected before it starts"
+        while not self._ended and self._step - self._done < self._window:
+            left = len(self.history) - self._sent
+            if left == 0 or (self._sent >= self.prompt_tokens and len(self._queue) >= TEXT_QUEUE):
+                return
+            prefill = self.prompt_tokens - self._sent
+            count = min(self.rows, prefill) if prefill > 0 else 1
+            position = self._sent
+            sample = position + count == len(self.history)
+            rows = memoryview(array("i", self.history[position : position + count]))
+            step = StepOn(self._step, position, count, sample, [])
+            self._sent += count
+            self._step += 1
+            self._under_way.append((self._ticks(), sample))
+            self._feed(step, rows.cast("B"))
+
+    # -- answers in
+
+    def answered(self, done: StepDone) -> None:
+        """From the tail, here or elsewhere."""
+        if self._ended or self.failure is not None:
+            return
+        tail = self.plan.stages[-1].node
+        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
+            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
+            return
+        now = self._ticks()
+        self._done += 1
+        sent_at, sample = self._under_way.popleft()
+        if sample != (done.token is not None):
+            how = "did not pick a token" if sample else "picked a token that nobody asked for"
+            self.fail(StageFailed(node=tail, reason=f"it {how}"))
+            return
+        if self.generated:
+            self._time(done, (now - sent_at) * 1e6)
+        if done.token is None:
+            self._advance()
+            return
+        if not 0 <= done.token < len(self.texts.pieces):
+            self.fail(StageFailed(node=tail, reason=f"it picked token {done.token} of {len(self.texts.pieces)}"))
+            return
+        if not self.generated:
+            self.first_at = now
+        self.last_at = now
+        finish = self._take(done.token)
+        if finish is None:
+            self._advance()  # the next step leaves before the client hears of this one
+        else:
+            self._ended = True
+        self._queue.append(Picked(done.token, done.logprobs, finish))
+        self._wake()
+
+    def _take(self, token: int) -> Finish | None:
+        if token in self.texts.ends:
+            return Finish.STOP
+        self.history.append(token)
+        return Finish.LENGTH if self.generated >= self.limit else None
+
+    def _time(self, done: StepDone, round_trip_us: float) -> None:
+        """Decode steps only: prefill steps overlap, and their times say nothing about a token's."""
+        for index, (compute_us, node_us) in enumerate(done.trace):
+            self._compute_us[index] += compute_us
+            self._node_us[index] += node_us
+        self._link_us += max(0.0, round_trip_us - sum(node_us for _, node_us in done.trace))
+        self._timed += 1
+
+    def fail(self, failure: StageFailed) -> None:
+        if self.failure is None and not self._ended:
+            self.failure = failure
+            self._wake()
+
+    # -- the client's side
+
+    async def next(self) -> Picked:
+        """The next token. Raises GenerationFailed."""
+        while not self._queue:
+            if self.failure is not None:
+                raise GenerationFailed(self.failure)
+            assert not self._ended, "asked for a token after the last one"
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(SILENCE_DEADLINE_S):
+                    await self._waiter
+            except TimeoutError:
+                stage = self.plan.stages[-1]
+                self.fail(StageFailed(node=stage.node, reason=f"no answer came within {SILENCE_DEADLINE_S:.0f} s"))
+            finally:
+                self._waiter = None
+        picked = self._queue.popleft()
+        if self.failure is None:
+            self._advance()  # there is room in the queue again
+        return picked
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def usage(self, completion_tokens: int) -> Usage:
+        steps = max(1, self._timed)
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=completion_tokens,
+            prefill_ms=(self.first_at - self.began) * 1e3,
+            decode_ms=(self.last_at - self.first_at) * 1e3,
+            stages=tuple(
+                StageTiming(
+                    node=stage.node,
+                    layer_start=stage.layer_start,
+                    layer_end=stage.layer_end,
+                    compute_ms=compute / steps / 1e3,
+                    node_ms=node / steps / 1e3,
+                )
+                for stage, compute, node in zip(self.plan.stages, self._compute_us, self._node_us, strict=True)
+            ),
+            link_ms=self._link_us / steps / 1e3,
+        )

@@ -1,0 +1,142 @@
+"""The head's half of a generation, step by step: what is sent when, and what becomes of answers that do not fit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from swarmd.domain.generation import Finish, GenerationFailed
+from swarmd.inference.head import TEXT_QUEUE
+from swarmd.inference.workers import PREFILL_ROWS
+from swarmd.wire.generation import StepDone
+from tests.fakes.heads import NODES, PIECES, TRACE, Ticks, generation_of, started
+
+
+def test_a_long_prompt_goes_out_in_chunks_within_the_window() -> None:
+    head, tail = started(4 * PREFILL_ROWS + 5, window=3)
+    assert [(s.number, s.position, s.count, s.sample) for s, _ in tail.steps] == [
+        (0, 0, 128, False), (1, 128, 128, False), (2, 256, 128, False),
+    ]  # fmt: skip
+    assert all(step.trace == [] and len(rows) == step.count for step, rows in tail.steps)
+    tail.answer()
+    assert len(tail.steps) == 4
+    tail.answer()
+    assert (tail.steps[4][0].position, tail.steps[4][0].count, tail.steps[4][0].sample) == (512, 5, True)
+    for _ in range(3):
+        tail.answer(1)
+    assert [row for _, rows in tail.steps[:5] for row in rows] == head.history[: head.prompt_tokens]
+    step, rows = tail.steps[5]
+    assert (step.number, step.position, step.count, step.sample, rows) == (5, 517, 1, True, [1])
+    assert len(tail.steps) == 6  # a token at a time from here on, whatever the window
+
+
+@pytest.mark.parametrize("prompt", [1, PREFILL_ROWS - 1, PREFILL_ROWS, PREFILL_ROWS + 1, 3 * PREFILL_ROWS])
+def test_only_the_last_step_of_a_prompt_samples(prompt: int) -> None:
+    _, tail = started(prompt, window=9)
+    assert [step.sample for step, _ in tail.steps] == [False] * (len(tail.steps) - 1) + [True]
+    assert sum(step.count for step, _ in tail.steps) == prompt
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        (StepDone(1, 1, [], TRACE), "answered step 1 out of turn"),
+        (StepDone(-1, 1, [], TRACE), "answered step -1 out of turn"),
+        (StepDone(0, 1, [], TRACE[:1]), "out of turn"),
+        (StepDone(0, None, [], TRACE), "did not pick a token"),
+        (StepDone(0, len(PIECES), [], TRACE), "picked token 10 of 10"),
+        (StepDone(0, -1, [], TRACE), "picked token -1 of 10"),
+        (StepDone(0, 1 << 40, [], TRACE), "picked token"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_ends_it_and_names_the_tail(done: StepDone, words: str) -> None:
+    head, tail = started(3)
+    head.answered(done)
+    with pytest.raises(GenerationFailed, match=words) as failed:
+        await head.next()
+    assert failed.value.refusal.node == NODES[1]
+    assert tail.waiting == 1  # nothing went out after it
+    assert head.generated == 0
+
+
+async def test_a_token_in_the_middle_of_the_prompt_and_an_answer_too_many_are_faults() -> None:
+    head, _ = started(PREFILL_ROWS + 1)
+    head.answered(StepDone(0, 1, [], TRACE))
+    with pytest.raises(GenerationFailed, match="nobody asked for"):
+        await head.next()
+    head, tail = started(1, limit=1)
+    tail.answer(1)
+    head.answered(StepDone(1, 1, [], TRACE))  # after the end: of no interest to anybody
+    assert (await head.next()).finish is Finish.LENGTH
+
+
+async def test_tokens_that_came_before_a_failure_are_still_handed_out() -> None:
+    head, tail = started(1)
+    tail.answer(1)
+    head.answered(StepDone(7, 1, [], TRACE))
+    head.answered(StepDone(1, 1, [], TRACE))  # what comes after a failure does not heal it
+    assert (await head.next()).token == 1
+    with pytest.raises(GenerationFailed):
+        await head.next()
+
+
+async def test_a_slow_client_holds_the_stages_and_reading_lets_them_go_on() -> None:
+    head, tail = started(1)
+    while tail.waiting:
+        tail.answer(1)
+    unread = tail.answered
+    assert TEXT_QUEUE <= unread <= TEXT_QUEUE + 1
+    while not tail.waiting:
+        await head.next()
+        unread -= 1
+    assert unread == TEXT_QUEUE - 1
+    step, rows = tail.steps[-1]
+    assert (step.position, rows) == (head.prompt_tokens + head.generated - 1, [1])
+    tail.answer(2)
+    assert [(await head.next()).token for _ in range(TEXT_QUEUE)][-1] == 2
+
+
+async def test_whoever_waits_is_woken_by_a_token_and_by_a_failure() -> None:
+    head, tail = started(1)
+    waiting = asyncio.create_task(head.next())
+    await asyncio.sleep(0)
+    tail.answer(4)
+    assert (await waiting).token == 4
+    waiting = asyncio.create_task(head.next())
+    await asyncio.sleep(0)
+    head.answered(StepDone(99, 4, [], TRACE))
+    with pytest.raises(GenerationFailed):
+        await waiting
+
+
+@pytest.mark.looptime
+async def test_silence_is_a_failure_with_its_seconds() -> None:
+    head, _ = started(1)
+    with pytest.raises(GenerationFailed, match="no answer came within 180 s"):
+        await head.next()
+    assert asyncio.get_running_loop().time() >= 180
+
+
+async def test_after_leaving_nothing_is_sent_and_nothing_taken() -> None:
+    head, tail = started(1)
+    async with generation_of(head):  # starts it: nothing new, one step is under way
+        assert len(tail.steps) == 1
+    tail.answer(1)
+    assert (len(tail.steps), head.generated) == (1, 0)
+
+
+async def test_times_are_means_over_decode_steps() -> None:
+    ticks = Ticks()
+    head, tail = started(1, limit=3, ticks=ticks)
+    ticks.now = 1.0
+    tail.answer(0)
+    for at in (1.010, 1.030):
+        ticks.now = at
+        tail.answer(0)
+    usage = head.usage(3)
+    assert usage.prefill_ms == pytest.approx(1000)
+    assert usage.decode_ms == pytest.approx(30)
+    assert usage.tokens_per_second == pytest.approx(2 / 0.030)
+    assert [(stage.compute_ms, stage.node_ms) for stage in usage.stages] == [(1, 2), (3, 5)]
+    assert usage.link_ms == pytest.approx(15 - 7)
