@@ -51,6 +51,10 @@ class EngineFailure(Exception):
     """llama.cpp refused or failed; the message carries its own last log lines."""
 
 
+class NoCells(EngineFailure):
+    """The step needs more KV cells than are free; nothing of it was done."""
+
+
 class OutOfMemory(EngineFailure):
     """The context or the model did not get its memory."""
 
@@ -266,7 +270,7 @@ class LoadedShard:
     def _decode(self, batch: Batch) -> None:
         status = self._call.llama_decode(self.context, batch)
         if status == 1:
-            raise EngineFailure("the KV cache has no free cells for this step")
+            raise NoCells("the KV cache has no free cells for this step")
         if status != 0:
             raise EngineFailure(f"llama_decode failed with {status}: {self._engine.evidence()}")
 

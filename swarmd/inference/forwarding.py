@@ -20,8 +20,9 @@ from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
+from swarmd.inference import batching
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.worker_process import CommandFailed, Outcome, WorkerGone
+from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Spawn
@@ -34,7 +35,6 @@ from swarmd.wire.events import TooManyStreams
 from swarmd.wire.generation import Lane, OpenStage, StageBroken, StageReady, StepDone, StepOn
 from swarmd.wire.messages import Refused
 
-STEP_DEADLINE_S = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
 START_DEADLINE_S = 10.0
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
 LANE_QUEUE = 64  # steps waiting for a successor's credit; of one session, which has no more than `steps_in_flight`
@@ -78,8 +78,10 @@ class StageSession:
         self._next = 0
         self._unanswered = 0
         self._touched = owner.ticks()
-        self._over = False
+        self._over = self._left = False
         self.rows = 0
+        self._way = (request.first_shard, request.last_shard, request.stages)
+        seat.batcher.enter(*self._way)
 
     def feed(self, step: StepOn, payload: memoryview) -> None:
         """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
@@ -95,16 +97,16 @@ class StageSession:
         self._next += step.count
         self.rows += step.count
         sequence = self._seat.sequence
-        last_position = step.position + step.count - 1
-        outputs = [(step.count - 1, sequence, last_position)] if self._tail and step.sample else []
-        command = frames.Step(
-            self._request.first_shard, self._request.last_shard, [frames.Run(sequence, step.position, step.count)], outputs
-        )
+        outputs = 1 if self._tail and step.sample else 0
+        run = frames.Run(sequence, step.position, step.count)
 
-        def stepped(outcome: Outcome) -> None:
+        def stepped(outcome: batching.Stepped | WorkerGone | CommandFailed) -> None:
             self._stepped(step, arrived, outcome)
 
-        self._seat.process.ask(command, payload, stepped, deadline_s=STEP_DEADLINE_S)
+        request = self._request
+        self._seat.batcher.submit(
+            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped)
+        )
 
     def fail(self, reason: str) -> None:
         if not self._over:
@@ -120,8 +122,11 @@ class StageSession:
             self.close()
 
     def close(self) -> None:
-        """Nothing comes out any more, and the caches are free."""
+        """Nothing comes out any more, what waits is not computed, and the caches are free."""
         self._over = True
+        if not self._left:
+            self._left = True
+            self._seat.batcher.leave(*self._way, self._seat.sequence)
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:
@@ -139,23 +144,22 @@ class StageSession:
             return "a step that did not come through the stages before this one"
         return None
 
-    def _stepped(self, step: StepOn, arrived: float, outcome: Outcome) -> None:
+    def _stepped(self, step: StepOn, arrived: float, answer: batching.Stepped | WorkerGone | CommandFailed) -> None:
         self._unanswered -= 1
         if self._over:
             return
         now = self._touched = self._owner.ticks()
-        answer = outcome.answer
-        if not isinstance(answer, frames.Stepped):
-            self.fail(f"its worker {outcome.error}" if isinstance(outcome.error, WorkerGone) else str(outcome.error))
+        if not isinstance(answer, batching.Stepped):
+            self.fail(f"its worker {answer}" if isinstance(answer, WorkerGone) else str(answer))
             return
         node_us = int((now - arrived) * 1e6)
         trace = [*step.trace, (answer.compute_us, node_us)]
         if self._tail:
             token, logprobs = answer.picked[0] if answer.picked else (None, [])
-            self._outlet(StepDone(step.number, token, logprobs, trace), outcome.payload)
+            self._outlet(StepDone(step.number, token, logprobs, trace), answer.payload)
         else:
-            self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), outcome.payload)
-        if step.count == 1:  # books are kept when the step has left
+            self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), answer.payload)
+        if answer.rows == 1:  # books are kept when the step has left
             self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
 
 
@@ -321,6 +325,8 @@ class Stages:
         fault = None if request.sampling is None else _sampling_fault(request.sampling, known.manifest.vocab_size)
         if fault is not None:
             return Invalid(what=fault)
+        if not request.stage < request.stages <= count:
+            return Invalid(what=f"stage {request.stage} of {request.stages} in {count} shards is none")
         if not 0 < request.cells <= known.manifest.context_length:
             return Invalid(what=f"{request.cells} positions do not fit a context of {known.manifest.context_length}")
         if len(self._sessions) >= SESSIONS_LIMIT:

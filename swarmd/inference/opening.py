@@ -58,6 +58,7 @@ class Opening:
             model=self._head.plan.model,
             layout=self._head.plan.layout,
             stage=number,
+            stages=len(stages),
             first_shard=stage.first_shard,
             last_shard=stage.last_shard,
             cells=len(self._head.history) + self._head.limit,

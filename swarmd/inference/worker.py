@@ -30,12 +30,14 @@ from swarmd.inference.engine import (
     EngineFailure,
     Hidden,
     LoadedShard,
+    NoCells,
     OutOfMemory,
     Picked,
     Sampler,
     Vocabulary,
 )
 from swarmd.inference.native import EngineMismatch
+from swarmd.inference.slots import KEPT, Slots
 
 OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
 
@@ -51,6 +53,7 @@ class Worker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._shards: dict[int, LoadedShard] = {}
+        self._slots = Slots(0, self._forget)
         self._samplers: dict[int, Sampler] = {}
         self._vocabulary: Vocabulary | None = None
 
@@ -90,11 +93,12 @@ class Worker:
             case frames.EndSequence(sequence):
                 self._end(sequence)
             case frames.Rollback(sequence, position):
-                for shard in self._shards.values():
-                    shard.forget(sequence, position)
+                self._slots.roll_back(sequence, position)
             case frames.CopySequence(source, target, end):
+                copy = self._slots.slot(target)
                 for shard in self._shards.values():
-                    shard.copy_sequence(source, target, end)
+                    shard.copy_sequence(self._slots.slot(source).number, copy.number, end)
+                copy.end = end
         return frames.Done(), b""
 
     def _step(self, command: frames.Step, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
@@ -114,9 +118,20 @@ class Worker:
             hidden = _hidden(payload, rows, first.width)
         if not 0 < rows <= first.shape.rows:
             raise EngineFailure(f"a step has 1 to {first.shape.rows} rows, not {rows}")
+        for _, sequence, _ in command.outputs:
+            if not command.logits and sequence not in self._samplers:
+                raise EngineFailure(f"sequence {sequence} was not started with a sampler")
+        runs = [
+            frames.Run(self._slots.numbered(run.sequence, run.position, run.count), run.position, run.count) for run in runs
+        ]
         outputs = [row for row, _, _ in command.outputs]
         for shard in chain:
-            result = shard.step(runs, hidden, outputs)
+            try:
+                result = shard.step(runs, hidden, outputs)
+            except NoCells:
+                if not self._slots.make_room():
+                    raise
+                result = shard.step(runs, hidden, outputs)
             if result is not None:
                 hidden = result
         tail = chain[-1]
@@ -131,15 +146,16 @@ class Worker:
         return frames.Stepped(elapsed, [(p.token, list(p.logprobs)) for p in picked]), b""
 
     def _pick(self, tail: LoadedShard, row: int, sequence: int, position: int) -> Picked:
-        sampler = self._samplers.get(sequence)
-        if sampler is None:
-            raise EngineFailure(f"sequence {sequence} was not started with a sampler")
-        return sampler.pick(tail, row, position)
+        return self._samplers[sequence].pick(tail, row, position)
 
     def _load(self, command: frames.Load) -> frames.Loaded:
         if command.shard in self._shards:
             raise EngineFailure(f"shard {command.shard} is already loaded")
-        shape = ContextShape(cells=command.cells, sequences=command.sequences, rows=command.rows, threads=command.threads)
+        # llama.cpp aborts where a step has fewer rows than there are sequences.
+        sequences = max(command.sequences, min(command.sequences + KEPT, command.rows))
+        if not self._shards:
+            self._slots = Slots(sequences, self._forget)
+        shape = ContextShape(cells=command.cells, sequences=sequences, rows=command.rows, threads=command.threads)
         at = command.embeddings
         table = at and Embeddings(
             offset_bytes=at.offset_bytes, kind=at.kind, rows=at.rows, width=at.width, row_bytes=at.row_bytes, scale=at.scale
@@ -179,8 +195,11 @@ class Worker:
         sampler = self._samplers.pop(sequence, None)
         if sampler:
             sampler.close()
+        self._slots.end(sequence)
+
+    def _forget(self, number: int, position: int) -> None:
         for shard in self._shards.values():
-            shard.forget(sequence)
+            shard.forget(number, position)
 
     def _cells(self) -> int:
         return next((shard.shape.cells for shard in self._shards.values()), 1)

@@ -21,6 +21,7 @@ from swarmd.domain.events import WorkerDied, WorkerReady, WorkerStopped
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.batching import Batcher
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -77,8 +78,8 @@ class Texts:
 class Seat:
     """One sequence in a worker, with its share of the KV cells. Owned by whoever took it; `release` gives it back."""
 
-    def __init__(self, host: _Host, process: WorkerProcess, sequence: int, cells: int) -> None:
-        self._host, self.process, self.sequence, self._cells = host, process, sequence, cells
+    def __init__(self, host: _Host, process: WorkerProcess, batcher: Batcher, sequence: int, cells: int) -> None:
+        self._host, self.process, self.batcher, self.sequence, self._cells = host, process, batcher, sequence, cells
         self._released = False
 
     def release(self) -> None:
@@ -96,6 +97,8 @@ class _Host:
         self.lock = asyncio.Lock()
         self.backoff = backoff
         self.process: WorkerProcess | None = None
+        self.batcher: Batcher | None = None
+        """Of this process."""
         self.shards: set[int] = set()
         self.wanted: set[int] = set()
         """What to load again after a crash."""
@@ -134,7 +137,7 @@ class _Host:
         return not (self.shards or self.loading or self.flights or self.lock.locked())
 
     def take(self, cells: int) -> Seat | Busy:
-        assert self.process is not None
+        assert self.process is not None and self.batcher is not None
         if not self._free:
             return Busy(
                 what=f"all {self.sequences} sequences of model {self.known.manifest.model} are in use: try again soon"
@@ -145,7 +148,7 @@ class _Host:
                 f"wants {cells}: try again soon, or ask for fewer tokens"
             )
         self._free_cells -= cells
-        return Seat(self, self.process, self._free.pop(0), cells)
+        return Seat(self, self.process, self.batcher, self._free.pop(0), cells)
 
     def give_back(self, process: WorkerProcess, sequence: int, cells: int) -> None:
         if process is not self.process:
@@ -462,7 +465,7 @@ class Workers:
         if self._supervisor is None:  # `run` did not know of this process when it stopped the others
             await process.stop()
             raise WorkerGone(STOPPING)
-        host.process, host.started_at = process, clock.monotonic()
+        host.process, host.batcher, host.started_at = process, Batcher(process), clock.monotonic()
         supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
         try:
             answer, payload = await process.call(

@@ -31,6 +31,8 @@ class OpenStage:
     layout: str
     stage: int
     """Position in the pipeline, from 0."""
+    stages: int
+    """Of the pipeline."""
     first_shard: int
     last_shard: int
     cells: int

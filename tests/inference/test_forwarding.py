@@ -43,8 +43,8 @@ class Scene:
     def request(self, **changed: object) -> OpenStage:
         """For the victim: its second half, whose lane we open."""
         usual = OpenStage(
-            session=SESSION, model=self.model, layout=self.layout, stage=1, first_shard=2, last_shard=3, cells=CELLS,
-            predecessor=self.villain.node, successor=None, sampling=Sampling(temperature=0.0),
+            session=SESSION, model=self.model, layout=self.layout, stage=1, stages=2, first_shard=2, last_shard=3,
+            cells=CELLS, predecessor=self.villain.node, successor=None, sampling=Sampling(temperature=0.0),
         )  # fmt: skip
         return replace(usual, **changed)
 
@@ -100,6 +100,8 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"stage": 0, "predecessor": None}, "Invalid", "stage 0 cannot begin with shard 2"),
         ({"stage": -1}, "Invalid", "stage -1"),
         ({"stage": 3}, "Invalid", "stage 3 cannot begin with shard 2"),
+        ({"stages": 1}, "Invalid", "stage 1 of 1 in 4 shards"),
+        ({"stages": 5}, "Invalid", "stage 1 of 5 in 4 shards"),
         ({"predecessor": None}, "Invalid", "has a predecessor"),
         ({"cells": 0}, "Invalid", "0 positions"),
         ({"cells": 4097}, "Invalid", "4097 positions do not fit a context of 4096"),

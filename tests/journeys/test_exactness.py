@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,41 @@ async def test_a_reply_over_encrypted_links_has_the_bits_of_the_whole_model(coun
         if count == 3:  # and whoever asks: a head in the middle, and one that holds the tail
             assert bits(await reply(nodes[1], model)) == whole
             assert bits(await reply(nodes[2], model)) == whole
+
+
+async def test_users_at_once_have_the_bits_that_each_has_alone(tmp_path):
+    """Their steps share batches on every stage; a prompt of several chunks comes in between.
+
+    Of that prompt itself nothing is said: flash attention takes many rows in tiles of cells, and which cells share a tile
+    depends on who else wrote into the cache (docs/inference.md).
+    """
+    prompts = ["what is a shard?", "a", "the head asks the tail " * 20, "nobody knows what a swarm is until", "it runs on"]
+    path = write_model(tmp_path / "tiny.gguf", MODEL)
+    async with swarm(tmp_path, 3, inference__max_batch_size=8, inference__context_tokens=1024) as nodes:
+        model = ModelId(await nodes[0].desk.add_file(path, 1))
+        await spread(nodes, model)
+        requests = [chat(model, text, max_tokens=40, sampling=everything(5)) for text in prompts]
+        alone = [bits(await generated(nodes[0], request)) for request in requests]
+        largest = 0
+
+        def watch(node) -> None:
+            (host,) = node.workers._hosts.values()
+            ask = host.process.ask
+
+            def asked(command, payload, on_answer, *, deadline_s):
+                nonlocal largest
+                largest = max(largest, len(getattr(command, "runs", ())))
+                ask(command, payload, on_answer, deadline_s=deadline_s)
+
+            host.process.ask = asked
+
+        for node in nodes:
+            watch(node)
+        heads = [nodes[0], nodes[0], nodes[1], nodes[0], nodes[2]]
+        together = await asyncio.gather(
+            *(generated(head, request) for head, request in zip(heads, requests, strict=True))
+        )
+        found = [bits(chunks) for chunks in together]
+        assert [len(one) for one in found] == [len(one) for one in alone]
+        assert found[:2] + found[3:] == alone[:2] + alone[3:]
+        assert largest > 1, "they never shared a batch"

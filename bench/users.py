@@ -1,0 +1,98 @@
+"""Several users at once over three loopback nodes, against one user alone: tokens of all of them a second, and first tokens.
+
+    python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64]
+
+Each user streams a chat completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
+take turns, round by round. A user's fair share of the beginning is as many times one user's first token as there are users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from typing import Any
+
+from bench.decode import DATA
+from bench.fleet import Node, fleet
+from bench.random_model import TINY_LLAMA, write
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def prompt(user: int) -> str:
+    return "".join(LETTERS[(user * 7 + at * (user + 3)) % 26] for at in range(64))
+
+
+async def stream(session: Any, node: Node, model: str, user: int, tokens: int) -> tuple[float, int]:
+    """Seconds to the first token, and how many came."""
+    body = {
+        "model": model, "prompt": prompt(user), "max_tokens": tokens, "temperature": 0, "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    began, first, came = time.perf_counter(), 0.0, 0
+    headers = {"authorization": f"Bearer {node.key}"}
+    async with session.post(f"{node.url}/v1/completions", json=body, headers=headers) as reply:
+        if reply.status != 200:
+            raise RuntimeError(f"user {user}: {reply.status} {await reply.text()}")
+        async for line in reply.content:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            if not first and chunk["choices"]:
+                first = time.perf_counter() - began
+            if chunk.get("usage"):
+                came = chunk["usage"]["completion_tokens"]
+    return first, came
+
+
+async def together(session: Any, node: Node, model: str, users: range, tokens: int) -> tuple[float, list[float]]:
+    """Tokens of all a second, and each one's first."""
+    began = time.perf_counter()
+    found = await asyncio.gather(*(stream(session, node, model, user, tokens) for user in users))
+    spent = time.perf_counter() - began
+    return sum(came for _, came in found) / spent, [first for first, _ in found]
+
+
+async def measure(*, users: int, threads: int, rounds: int, tokens: int) -> None:
+    model = write(DATA / "tiny-llama-shape.gguf", TINY_LLAMA)
+    environment = {"SWARMD_INFERENCE_MAX_BATCH_SIZE": str(users), "SWARMD_INFERENCE_CONTEXT_TOKENS": "512"}
+    async with fleet(
+        DATA / "fleet-users", model, count=3, threads=threads, first_port=19300, environment=environment
+    ) as (session, nodes, name):
+        speeds: dict[int, list[float]] = {1: [], users: []}
+        firsts: dict[int, list[float]] = {1: [], users: []}
+        for number in range(rounds + 1):
+            for count in speeds:
+                speed, first = await together(session, nodes[0], name, range(count), tokens)
+                if number:  # the first round loads and warms
+                    speeds[count].append(speed)
+                    firsts[count].append(max(first))
+        alone, all_of_them = statistics.median(speeds[1]), statistics.median(speeds[users])
+        share = users * statistics.median(firsts[1])
+        print(f"3 nodes, {threads} thread(s) each, {tokens} tokens, median of {rounds} rounds (range)")
+        for count in speeds:
+            print(
+                f"  {count} user(s): {statistics.median(speeds[count]):6.1f} tokens/s ({min(speeds[count]):.1f} to "
+                f"{max(speeds[count]):.1f}), last first token after {statistics.median(firsts[count]):.2f} s"
+            )
+        print(
+            f"  together {all_of_them / alone:.2f} times one user's; the last first token at "
+            f"{statistics.median(firsts[users]) / share:.2f} of the fair share"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.users", description=__doc__)
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
+    options = parser.parse_args()
+    asyncio.run(measure(users=options.users, threads=options.threads, rounds=options.rounds, tokens=options.tokens))
+
+
+if __name__ == "__main__":
+    main()

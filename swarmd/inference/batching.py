@@ -1,0 +1,192 @@
+"""Steps of all users of one worker, put into batches: whatever waits when the worker is free goes into the next one.
+
+Steps of a few rows, those of decoding, share a batch; a chunk of a prompt has one of its own. Where both wait they take
+turns, so that a long prompt never holds a running reply for longer than one chunk, nor replies a prompt. A batch has at most
+`SHARED_ROWS` rows, within which a row has the bits that it has alone (design, section 4, point 11).
+
+The first stage of a pipeline sets the pace for all of them: it puts at most its share, users over stages, into one batch, so
+that each stage has one to compute while another travels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from swarmd.inference import worker_frames as frames
+from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
+
+SHARED_ROWS: Final = 32
+STEP_DEADLINE_S: Final = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
+
+
+class Stepped(msgspec.Struct, frozen=True):
+    """What became of one step. A Struct for the same reason as `worker_process.Outcome`."""
+
+    compute_us: int
+    """Of the batch, whose every user waited for all of it."""
+    rows: int
+    """Of the batch."""
+    picked: Sequence[tuple[int, list[tuple[int, float]]]]
+    payload: memoryview
+
+
+Done = Callable[["Stepped | WorkerGone | CommandFailed"], None]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Rows of one sequence through shards [first, last]."""
+
+    first: int
+    last: int
+    run: frames.Run
+    outputs: int
+    """From so many of the last rows a token is picked."""
+    payload: memoryview
+    done: Done
+
+
+class Process(Protocol):
+    """What is needed of `worker_process.WorkerProcess`."""
+
+    def ask(
+        self, command: frames.Command, payload: bytes | memoryview, on_answer: OnAnswer, *, deadline_s: float
+    ) -> None: ...
+
+
+class Batcher:
+    """Of one worker process. The worker has one step at a time; what comes meanwhile waits here."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._replies: deque[Step] = deque()  # bounded by seats and the steps that a session may have unanswered
+        self._prompts: deque[Step] = deque()  # bounded likewise
+        self._alone: deque[Step] = deque()  # bounded by SHARED_ROWS: a batch that failed, one by one
+        self._users: Counter[tuple[int, int, int]] = Counter()
+        self._busy = False
+        self._prompt_was_last = False
+
+    def enter(self, first: int, last: int, stages: int) -> None:
+        """A session over these shards, of a pipeline with so many stages."""
+        self._users[first, last, stages] += 1
+
+    def leave(self, first: int, last: int, stages: int, sequence: int) -> None:
+        """What it had waiting is not computed any more."""
+        self._users[first, last, stages] -= 1
+        for queue in (self._replies, self._prompts, self._alone):
+            if any(step.run.sequence == sequence for step in queue):
+                kept = [step for step in queue if step.run.sequence != sequence]
+                queue.clear()
+                queue.extend(kept)
+
+    def submit(self, step: Step) -> None:
+        """`step.done` is called once, now or later, unless its session leaves first."""
+        self._queue(step).append(step)
+        if not self._busy:
+            self._next()
+
+    def _queue(self, step: Step) -> deque[Step]:
+        """Where the sequence already waits: the last rows of a prompt, often few, must not overtake its other chunks."""
+        for queue in (self._prompts, self._replies):
+            for waiting in queue:
+                if waiting.run.sequence == step.run.sequence:
+                    return queue
+        return self._replies if step.run.count <= SHARED_ROWS else self._prompts
+
+    def _next(self) -> None:
+        self._busy = True  # also while callbacks run: they submit
+        while batch := self._take():
+            if self._start(batch):
+                return
+        self._busy = False
+
+    def _take(self) -> list[Step]:
+        if self._alone:
+            return [self._alone.popleft()]
+        if self._prompts and not (self._replies and self._prompt_was_last):
+            self._prompt_was_last = True
+            return [self._prompts.popleft()]
+        self._prompt_was_last = False
+        if len(self._replies) <= 1:
+            return [self._replies.popleft()] if self._replies else []
+        return self._take_shared()
+
+    def _take_shared(self) -> list[Step]:
+        """The oldest, and of those over the same shards as many as there is room for, one of each sequence."""
+        oldest = self._replies[0]
+        shards, users = (oldest.first, oldest.last), self._share(oldest)
+        batch: list[Step] = []
+        kept: list[Step] = []
+        seen: set[int] = set()
+        rows = 0
+        for step in self._replies:
+            fits = len(batch) < users and rows + step.run.count <= SHARED_ROWS
+            if (fits or not batch) and (step.first, step.last) == shards and step.run.sequence not in seen:
+                batch.append(step)
+                rows += step.run.count
+            else:
+                kept.append(step)
+            seen.add(step.run.sequence)  # a later step of this sequence must not overtake an earlier one
+        self._replies.clear()
+        self._replies.extend(kept)
+        return batch
+
+    def _share(self, step: Step) -> int:
+        if step.first != 0:
+            return SHARED_ROWS
+        shares = [
+            -(-users // stages)
+            for (first, last, stages), users in self._users.items()
+            if users > 0 and (first, last) == (step.first, step.last)
+        ]
+        return max(1, sum(shares))
+
+    def _start(self, batch: list[Step]) -> bool:
+        """False: it was answered at once, by a worker that is gone."""
+        outputs: list[tuple[int, int, int]] = []
+        rows = 0
+        for step in batch:
+            run = step.run
+            rows += run.count
+            outputs += [
+                (rows - back, run.sequence, run.position + run.count - back) for back in range(step.outputs, 0, -1)
+            ]
+        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs)
+        payload = batch[0].payload if len(batch) == 1 else b"".join(step.payload for step in batch)
+        at_once: bool | None = None
+
+        def answered(outcome: Outcome) -> None:
+            nonlocal at_once
+            self._answered(batch, rows, outcome)
+            if at_once is None:
+                at_once = True
+            else:
+                self._next()
+
+        self._process.ask(command, payload, answered, deadline_s=STEP_DEADLINE_S)
+        if at_once is None:
+            at_once = False
+        return not at_once
+
+    def _answered(self, batch: list[Step], rows: int, outcome: Outcome) -> None:
+        answer = outcome.answer
+        if not isinstance(answer, frames.Stepped):
+            if len(batch) > 1 and isinstance(outcome.error, CommandFailed):
+                self._alone.extend(batch)  # one user's bad step is not the others' failure
+                return
+            error = outcome.error or CommandFailed("engine", f"the worker answered {type(answer).__name__}")
+            for step in batch:
+                step.done(error)
+            return
+        if len(batch) == 1:
+            batch[0].done(Stepped(answer.compute_us, rows, answer.picked, outcome.payload))
+            return
+        row_bytes = len(outcome.payload) // rows
+        at = picked = 0
+        for step in batch:
+            end, until = at + step.run.count * row_bytes, picked + step.outputs
+            step.done(Stepped(answer.compute_us, rows, answer.picked[picked:until], outcome.payload[at:end]))
+            at, picked = end, until
