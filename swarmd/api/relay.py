@@ -245,6 +245,12 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
             message=f"{fact.model} answers on {len(fact.nodes)} node{'s' if len(fact.nodes) != 1 else ''}", model=fact.model
         ),
     ),
+    events.GenerationResumed: Row(
+        kind="inference_resumed", category="inference",
+        say=lambda fact: Said(
+            message=f"{fact.model} goes on without node {short(fact.lost)}", toast=WARNING, model=fact.model, node=fact.lost
+        ),
+    ),
     events.GenerationFinished: Row(kind="inference_completed", category="inference", say=_finished),
     events.StageServed: Row(
         kind="stage_served", category="inference",

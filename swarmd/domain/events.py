@@ -306,6 +306,16 @@ class GenerationStarted(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResumed(Fact):
+    """A generation of this head lost a node and goes on with these."""
+
+    request: RequestId
+    model: ModelId
+    nodes: tuple[NodeId, ...]
+    lost: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationFinished(Fact):
     """A generation of this head ended, well or not."""
 

@@ -10,6 +10,7 @@ Publishes `StageServed` for other nodes' generations.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -32,11 +33,12 @@ from swarmd.shards.registry import Registry
 from swarmd.transport.rpc import Dispatcher, Link
 from swarmd.transport.stream import LinkLost, ResetCode, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
-from swarmd.wire.generation import Lane, OpenStage, StageBroken, StageReady, StepDone, StepOn
+from swarmd.wire.generation import Lane, OpenStage, StageAlive, StageBroken, StageReady, StepDone, StepOn
 from swarmd.wire.messages import Refused
 
 START_DEADLINE_S = 10.0
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
+ALIVE_S = 0.5  # between two signs of life to a head, which gives up after four of them
 LANE_QUEUE = 64  # steps waiting for a successor's credit; of one session, which has no more than `steps_in_flight`
 SPEED_WEIGHT = 0.1  # of a new sample in the smoothed time per layer: some ten tokens of history
 SAMPLING_RANGES = (  # wider than any API's, and far from where float32 ends
@@ -50,10 +52,16 @@ SWEEP_S = 10.0  # between looks for silent sessions; the shortest timeout that c
 
 logger = logging.getLogger(__name__)
 
+NOTHING = memoryview(b"")
+
 Outlet = Callable[["StepOn | StepDone", memoryview], None]
 """Where a step goes next. Must not raise."""
-Failed = Callable[[str], None]
-"""Told once when a session cannot go on."""
+
+
+class Failed(Protocol):
+    """Told when a session cannot go on; `culprit`: the neighbour to blame, when it is not this node."""
+
+    def __call__(self, reason: str, *, culprit: NodeId | None = None) -> None: ...
 
 
 class Linking(Protocol):
@@ -108,10 +116,10 @@ class StageSession:
             batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped)
         )
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, culprit: NodeId | None = None) -> None:
         if not self._over:
             self._over = True
-            self._failed(reason)
+            self._failed(reason, culprit=culprit)
 
     def end_if_silent(self, now: float, timeout_s: float) -> None:
         """Ends a session that nobody feeds, and frees its caches at once, whoever still holds it."""
@@ -237,13 +245,14 @@ class Stages:
 
     @asynccontextmanager
     async def session(
-        self, request: OpenStage, *, head: Callable[[StepDone], None], failed: Failed
+        self, request: OpenStage, produced: memoryview = NOTHING, *, head: Callable[[StepDone], None], failed: Failed
     ) -> AsyncGenerator[StageSession | Refusal]:
         """Opens our stage of a generation, and drops it when the block is left.
 
-        `head` hears the tail's answers when this stage is the tail; `failed` is told once when the stage cannot go on.
+        `produced`: tokens of the reply so far, int32, for the tail. `head` hears the tail's answers when this stage is the
+        tail; `failed` is told once when the stage cannot go on.
         """
-        known = self._check(request)
+        known = self._check(request, produced)
         if isinstance(known, Refusal):
             yield known
             return
@@ -258,7 +267,7 @@ class Stages:
             outlet = lane.push if request.successor is not None else _answer(head)
             session = StageSession(owner=self, known=known, seat=seat, request=request, outlet=outlet, failed=failed)
             try:
-                refusal = await self._start(seat, request)
+                refusal = await self._start(seat, request, produced)
                 if refusal is not None:
                     yield refusal
                     return
@@ -309,7 +318,7 @@ class Stages:
     def node(self) -> NodeId:
         return self._node
 
-    def _check(self, request: OpenStage) -> KnownModel | Refusal:
+    def _check(self, request: OpenStage, produced: memoryview) -> KnownModel | Refusal:
         known = self._catalog.get(request.model)
         if known is None or known.manifest.layout != request.layout:
             return NotFound(what=f"model {request.model} is not known here in layout {request.layout}")
@@ -329,18 +338,23 @@ class Stages:
             return Invalid(what=f"stage {request.stage} of {request.stages} in {count} shards is none")
         if not 0 < request.cells <= known.manifest.context_length:
             return Invalid(what=f"{request.cells} positions do not fit a context of {known.manifest.context_length}")
+        if len(produced) % BYTES_PER_NUMBER or len(produced) > request.cells * BYTES_PER_NUMBER:
+            return Invalid(what=f"{len(produced)} bytes are no reply of at most {request.cells} tokens")
+        if any(not 0 <= token < known.manifest.vocab_size for token in produced.cast("i")):
+            return Invalid(what=f"a token of the reply so far is none of the {known.manifest.vocab_size} there are")
         if len(self._sessions) >= SESSIONS_LIMIT:
             return Busy(what=f"this node already serves {SESSIONS_LIMIT} stages: try again soon")
         return known
 
-    async def _start(self, seat: Seat, request: OpenStage) -> Refusal | None:
+    async def _start(self, seat: Seat, request: OpenStage, produced: memoryview) -> Refusal | None:
         sampling = request.sampling
         shape = None if sampling is None or request.successor is not None else frames.SamplingAs(
             sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.frequency_penalty,
             sampling.presence_penalty, sampling.repeat_penalty, sampling.seed, sampling.top_logprobs,
         )  # fmt: skip
+        command = frames.StartSequence(seat.sequence, shape)
         try:
-            await seat.process.call(frames.StartSequence(seat.sequence, shape), deadline_s=START_DEADLINE_S)
+            await seat.process.call(command, NOTHING if shape is None else produced, deadline_s=START_DEADLINE_S)
         except WorkerGone as gone:
             return WorkerFailed(model=request.model, how=str(gone))
         except CommandFailed as failed:
@@ -349,16 +363,22 @@ class Stages:
 
     # -- stages for other heads
 
-    async def _serve(self, request: OpenStage, _payload: memoryview, stream: Stream) -> None:
+    async def _serve(self, request: OpenStage, produced: memoryview, stream: Stream) -> None:
         """One stage as long as the head wants it. Cancelled when the stream or its link breaks."""
-        over: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        over: asyncio.Future[StageBroken | None] = asyncio.get_running_loop().create_future()
 
-        def finish(reason: str | None) -> None:
+        def finish(broken: StageBroken | None) -> None:
             if not over.done():
-                over.set_result(reason)
+                over.set_result(broken)
 
-        sender = StepSender(stream, spawn=self._spawn, failed=finish)
-        async with self.session(request, head=lambda done: sender.push(done, memoryview(b"")), failed=finish) as session:
+        def failed(reason: str, *, culprit: NodeId | None = None) -> None:
+            finish(StageBroken(reason=reason, culprit=culprit))
+
+        sender = StepSender(stream, spawn=self._spawn, failed=failed)
+        async with (
+            _signs_of_life(stream),
+            self.session(request, produced, head=lambda done: sender.push(done, NOTHING), failed=failed) as session,
+        ):
             if isinstance(session, NoCapacity):
                 lacking = (session.needed_bytes, session.free_bytes)
                 await stream.send(StageBroken(reason=session.sentence, lacking=lacking), last=True)
@@ -376,12 +396,12 @@ class Stages:
             await stream.send(StageReady())
             stream.on_message(arrived, lambda failure: finish(None))
             try:
-                reason = await over
+                broken = await over
             finally:
                 self.served += session.rows
                 self._bus.publish(StageServed(model=request.model, head=stream.peer.node, tokens=session.rows))
-            if reason is not None:
-                await stream.send(StageBroken(reason=reason), last=True)
+            if broken is not None:
+                await stream.send(broken, last=True)
 
     def _accept(self, lane: Lane, _payload: memoryview, stream: Stream) -> None:
         """The stage before ours opened its lane."""
@@ -401,7 +421,7 @@ class Stages:
         def ended(failure: LinkLost | StreamReset | None) -> None:
             # A predecessor that is done closes its lane just before the head closes us; only a broken one is news.
             if isinstance(failure, LinkLost):
-                session.fail(f"the link to the stage before is lost: {failure}")
+                session.fail(f"the link to the stage before is lost: {failure}", culprit=stream.peer.node)
             stream.end()
 
         stream.on_message(arrived, ended)
@@ -411,7 +431,7 @@ class _LaneOutlet:
     """To the next stage: a session of this node, or a lane that is opened with the first step (all stages are open then)."""
 
     def __init__(self, stages: Stages, request: OpenStage, failed: Failed) -> None:
-        self._stages, self._request, self._failed = stages, request, failed
+        self._stages, self._request, self._told = stages, request, failed
         self._stream: Stream | None = None
         self._push: Callable[[StepOn | StepDone, memoryview], None] | None = None
 
@@ -424,6 +444,9 @@ class _LaneOutlet:
     def close(self) -> None:
         if self._stream is not None:
             self._stream.reset(ResetCode.CANCELLED)
+
+    def _failed(self, reason: str, *, culprit: NodeId | None = None) -> None:
+        self._told(reason, culprit=culprit or self._request.successor)
 
     def _connect(self) -> Callable[[StepOn | StepDone, memoryview], None] | None:
         request = self._request
@@ -443,6 +466,26 @@ class _LaneOutlet:
             lambda failure: self._failed(f"the next stage is gone: {failure}") if failure else None,
         )
         return StepSender(stream, spawn=self._stages.spawn, failed=self._failed).push
+
+
+@asynccontextmanager
+async def _signs_of_life(stream: Stream) -> AsyncGenerator[None]:
+    """Within the block the head hears twice a second that we are there, unless there is so much else that it hears."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def tell() -> None:
+        nonlocal timer
+        with contextlib.suppress(LinkLost, StreamReset):
+            stream.send_now(StageAlive())
+            timer = loop.call_later(ALIVE_S, tell)
+
+    tell()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def steps_in_flight(width: int) -> int:

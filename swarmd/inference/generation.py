@@ -1,8 +1,11 @@
-"""One reply, as who asked for it sees it: pieces of text, and the stages cancelled when it turns away."""
+"""One reply, as who asked for it sees it: pieces of text, and the stages cancelled when it turns away.
+
+A stage that is lost is replaced between two pieces; the client sees a pause.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -10,15 +13,21 @@ from typing import Self
 
 from swarmd.domain.generation import Finish, GenerationFailed, Logprob, TokenChunk
 from swarmd.domain.plans import PipelinePlan
-from swarmd.inference.head import Head
+from swarmd.inference.head import Head, Picked
 from swarmd.inference.prompting import TextStream
+
+Resume = Callable[[Head, GenerationFailed], Awaitable[AsyncExitStack]]
+"""Opens other stages in place of those that failed. Raises GenerationFailed when there are none."""
 
 
 class Generation:
     """One reply: `async with generation:`, then `async for chunk in generation:`. Leaving the block cancels every stage."""
 
-    def __init__(self, *, head: Head, stack: AsyncExitStack, finished: Callable[[Head, str], None]) -> None:
-        self._head, self._stack, self._finished = head, stack, finished
+    def __init__(
+        self, *, head: Head, stack: AsyncExitStack, resume: Resume, finished: Callable[[Head, str], None]
+    ) -> None:
+        """`stack`: closes the stages."""
+        self._head, self._stack, self._resume, self._finished = head, stack, resume, finished
         self._text = TextStream(pieces=head.texts.pieces, stops=head.request.stop)
         self._sequence = 0
         self._consumed = 0
@@ -51,12 +60,15 @@ class Generation:
         return self
 
     async def __anext__(self) -> TokenChunk:
-        """The next piece of text with the logprobs of its tokens. Raises GenerationFailed when a stage is lost."""
+        """The next piece of text with the logprobs of its tokens.
+
+        Raises GenerationFailed when a stage is lost and nobody can take over.
+        """
         if self._exhausted:
             raise StopAsyncIteration
         logprobs: list[tuple[Logprob, tuple[Logprob, ...]]] = []
         while True:
-            picked = await self._head.next()
+            picked = await self._picked()
             text = ""
             if picked.finish is not Finish.STOP:
                 self._consumed += 1
@@ -78,6 +90,16 @@ class Generation:
                 self._exhausted, self._outcome = True, finish.value
                 chunk = replace(chunk, usage=self._head.usage(self._consumed))
             return chunk
+
+    async def _picked(self) -> Picked:
+        while True:
+            try:
+                return await self._head.next()
+            except GenerationFailed as failed:
+                await self._stack.aclose()
+                stack = await self._resume(self._head, failed)
+                self._stack = stack
+                self._head.go_on()
 
     def _logprobs(self, pairs: list[tuple[int, float]]) -> tuple[Logprob, tuple[Logprob, ...]]:
         pieces = self._head.texts.pieces

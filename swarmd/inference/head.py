@@ -2,12 +2,14 @@
 
 The decode loop lives in callbacks: when the tail's answer arrives, the next step leaves for the first stage before anything
 else happens; text, stop strings and the client are served beside it from a bounded queue. The head keeps every token of the
-history, which is what a replacement of a dead stage will need.
+history, which is what the replacement of a lost stage is fed: `reroute` begins anew on other stages, with the same chunks
+and the same bits, and what the client has is not sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +23,13 @@ from swarmd.wire.generation import StepDone, StepOn
 
 SILENCE_DEADLINE_S = 180.0
 """Without an answer to any step in flight; above the 120 s after which a stage calls its worker hung."""
+LOOK_S = 0.5  # between two looks for signs of life
+SILENCE_S = 2.0  # without any: it is lost. Its event loop answers also while its worker computes
+LATE_S = 0.5
+"""By so much our own look may be late; above it, it was us who were held up, and everybody has a new term."""
+REPLAY_ROWS = 32
+"""Of a step through tokens of the reply: within so many, quantised weights give a row the bits that it had alone (design,
+section 4, point 11). Others need a step for each."""
 TEXT_QUEUE = 64  # tokens the head runs ahead of a slow client, then the stages wait
 
 Feed = Callable[[StepOn, memoryview], None]
@@ -46,13 +55,17 @@ class Head:
         tokens: list[int],
         texts: Texts,
         rows: int,
+        replay_rows: int,
         limit: int,
         ticks: Callable[[], float],
     ) -> None:
-        """`rows`: of one prefill step."""
-        self.request, self.plan, self.texts, self.rows, self.limit = request, plan, texts, rows, limit
+        """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss."""
+        self.request, self.plan, self.texts, self.limit = request, plan, texts, limit
+        self.rows, self._replay_rows = rows, replay_rows
+        self.resumes = 0
+        """Times the stages were replaced."""
         self.history = tokens
-        """Every token of the sequence, prompt and reply: what a replacement stage will be fed."""
+        """Every token of the sequence, prompt and reply: what a replacement stage is fed."""
         self.prompt_tokens = len(tokens)
         self.failure: StageFailed | None = None
         self.began = self.first_at = self.last_at = ticks()
@@ -68,6 +81,10 @@ class Head:
         self._queue: deque[Picked] = deque()  # bounded by TEXT_QUEUE: `_advance` stops there
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
+        self._heard: list[float] = []
+        """When each stage gave its last sign of life; infinity: one of this node, whose worker is watched here."""
+        self._looked = 0.0
+        self._look: asyncio.TimerHandle | None = None
         self._compute_us = [0] * len(plan.stages)
         self._node_us = [0] * len(plan.stages)
         self._link_us = 0.0
@@ -84,11 +101,60 @@ class Head:
 
     def start(self) -> None:
         self.began = self._ticks()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """On stages that are open."""
+        self._watch()
         self._advance()
 
     def stop(self) -> None:
         """Nothing is sent or taken any more."""
         self._ended = True
+        self._stop_watching()
+
+    def reroute(self, plan: PipelinePlan) -> None:
+        """Other stages take over: everything is sent again, as soon as they are connected and `go_on` is called."""
+        assert self.failure is not None, "the old stages are still at work"
+        self._stop_watching()
+        self.plan, self.failure, self._feed = plan, None, None
+        self.resumes += 1
+        self._sent = self._step = self._done = 0
+        self._under_way.clear()
+        self._heard = []
+        self._compute_us, self._node_us = [0] * len(plan.stages), [0] * len(plan.stages)
+        self._link_us, self._timed = 0.0, 0
+
+    # -- signs of life
+
+    def await_signs(self, stage: int) -> None:
+        """From now on this stage, elsewhere, has to give signs of life."""
+        missing = stage + 1 - len(self._heard)
+        self._heard += [math.inf] * missing
+        self._heard[stage] = self._ticks()
+
+    def heard(self, stage: int) -> None:
+        if stage < len(self._heard):
+            self._heard[stage] = self._ticks()
+
+    def _watch(self) -> None:
+        self._looked = self._ticks()
+        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_for_signs)
+
+    def _stop_watching(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _look_for_signs(self) -> None:
+        now = self._ticks()
+        if now - self._looked > LOOK_S + LATE_S:
+            self._heard = [max(at, now) for at in self._heard]
+        for stage, at in zip(self.plan.stages, self._heard, strict=False):
+            if now - at > SILENCE_S:
+                self.fail(StageFailed(node=stage.node, reason=f"it gave no sign of life for {now - at:.1f} s"))
+        if self.failure is None and not self._ended:
+            self._watch()
 
     def _advance(self) -> None:
         """Sends what may be sent: prefill chunks within the window, or the newest token."""
@@ -98,7 +164,7 @@ class Head:
             if left == 0 or (self._sent >= self.prompt_tokens and len(self._queue) >= TEXT_QUEUE):
                 return
             prefill = self.prompt_tokens - self._sent
-            count = min(self.rows, prefill) if prefill > 0 else 1
+            count = min(self.rows, prefill) if prefill > 0 else min(self._replay_rows, left)
             position = self._sent
             sample = position + count == len(self.history)
             rows = memoryview(array("i", self.history[position : position + count]))
@@ -125,7 +191,7 @@ class Head:
             how = "did not pick a token" if sample else "picked a token that nobody asked for"
             self.fail(StageFailed(node=tail, reason=f"it {how}"))
             return
-        if self.generated:
+        if self.generated and sample:
             self._time(done, (now - sent_at) * 1e6)
         if done.token is None:
             self._advance()

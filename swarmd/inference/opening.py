@@ -1,24 +1,29 @@
-"""Opening the stages of a generation, all at once, and connecting their ends to its head."""
+"""Opening the stages of a generation, all at once, and connecting their ends to its head.
+
+A stage says from the beginning that it is alive, however long its shards take to load: who is silent is given up after
+`head.SILENCE_S`, and another one can be asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from array import array
 from contextlib import AsyncExitStack
 
 from swarmd.domain.ids import NodeId, SessionId, short
 from swarmd.domain.plans import Stage
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, StageFailed
-from swarmd.inference.forwarding import Stages, StageSession, StepSender, steps_in_flight
-from swarmd.inference.head import Feed, Head
+from swarmd.inference.forwarding import Failed, Stages, StageSession, StepSender, steps_in_flight
+from swarmd.inference.head import SILENCE_S, Feed, Head
 from swarmd.kit.service import Spawn
 from swarmd.peers.links import Links
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
 from swarmd.wire.events import TooManyStreams
-from swarmd.wire.generation import OpenStage, StageBroken, StageReady, StepDone
+from swarmd.wire.generation import OpenStage, StageAlive, StageBroken, StageReady, StepDone
 from swarmd.wire.messages import Refused
 
 OPEN_DEADLINE_S = 600.0  # a stage may have to load its shards first: see workers.LOAD_DEADLINE_S
+NOTHING = memoryview(b"")
 
 
 class Opening:
@@ -27,6 +32,8 @@ class Opening:
     def __init__(self, node: NodeId, stages: Stages, links: Links, spawn: Spawn, head: Head, *, width: int) -> None:
         self._node, self._stages, self._links, self._spawn, self._head = node, stages, links, spawn, head
         self._window = min(len(head.plan.stages) + 1, steps_in_flight(width))
+        self._closed = False
+        """What these stages still say is of no interest: others have taken over."""
 
     async def open(self, stack: AsyncExitStack, session: SessionId) -> Refusal | None:
         plan = self._head.plan
@@ -47,7 +54,11 @@ class Opening:
         entry = tasks[0].result()
         assert not isinstance(entry, Refusal), "the first refusal was returned"
         self._head.connect(entry, window=self._window)
+        stack.callback(self._close)
         return None
+
+    def _close(self) -> None:
+        self._closed = True
 
     def _request(self, session: SessionId, number: int) -> OpenStage:
         stages = self._head.plan.stages
@@ -61,7 +72,7 @@ class Opening:
             stages=len(stages),
             first_shard=stage.first_shard,
             last_shard=stage.last_shard,
-            cells=len(self._head.history) + self._head.limit,
+            cells=self._head.prompt_tokens + self._head.limit,
             predecessor=stages[number - 1].node if number else None,
             successor=None if tail else stages[number + 1].node,
             sampling=self._head.request.sampling if tail else None,
@@ -70,27 +81,37 @@ class Opening:
     async def _open_stage(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
         head = self._head
 
-        def failed(reason: str) -> None:
-            head.fail(StageFailed(node=stage.node, reason=reason))
+        def failed(reason: str, *, culprit: NodeId | None = None) -> None:
+            if not self._closed:
+                head.fail(StageFailed(node=culprit or stage.node, reason=reason))
 
+        produced = self._produced() if request.sampling is not None else NOTHING
         if stage.node == self._node:
-            session = await stack.enter_async_context(self._stages.session(request, head=head.answered, failed=failed))
+            session = await stack.enter_async_context(
+                self._stages.session(request, produced, head=self._answered, failed=failed)
+            )
             return session.feed if isinstance(session, StageSession) else session
         link = self._links.link(stage.node)
         if link is None:
             return StageFailed(node=stage.node, reason="the link to it is gone: try again")
         try:
-            stream = await stack.enter_async_context(link.open(request))
-            return await self._greet(stream, stage, failed)
+            stream = await stack.enter_async_context(link.open(request, produced))
+            return await self._greet(stream, stage, request.stage, failed)
         except (LinkLost, StreamReset, TooManyStreams) as error:
             return StageFailed(node=stage.node, reason=str(error))
         except TimeoutError:
             return StageFailed(node=stage.node, reason=f"it was not ready within {OPEN_DEADLINE_S:.0f} s")
 
-    async def _greet(self, stream: Stream, stage: Stage, failed: Callable[[str], None]) -> Feed | Refusal:
-        async with asyncio.timeout(OPEN_DEADLINE_S):
-            first = await stream.receive()
-        match first.message if first else None:
+    def _produced(self) -> memoryview:
+        """The reply so far, which counts for the penalties of whoever goes on with it."""
+        return memoryview(array("i", self._head.history[self._head.prompt_tokens :])).cast("B")
+
+    def _answered(self, done: StepDone) -> None:
+        if not self._closed:
+            self._head.answered(done)
+
+    async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
+        match await self._first_words(stream):
             case StageReady():
                 pass
             case Refused(kind=kind, sentence=sentence):
@@ -102,21 +123,41 @@ class Opening:
                 return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free)
             case StageBroken(reason=reason):
                 return StageFailed(node=stage.node, reason=reason)
+            case None:
+                return StageFailed(node=stage.node, reason=f"it gave no sign of life for {SILENCE_S:.0f} s")
             case other:
                 return StageFailed(node=stage.node, reason=f"it answered {type(other).__name__}")
         head = self._head
+        head.await_signs(number)
 
         def arrived(message: object, _payload: memoryview) -> None:
+            if self._closed:
+                return
+            head.heard(number)
             match message:
                 case StepDone():
                     head.answered(message)
-                case StageBroken(reason=reason):
-                    failed(reason)
+                case StageAlive():
+                    pass
+                case StageBroken(reason=reason, culprit=culprit):
+                    failed(reason, culprit=culprit)
                 case _:
                     failed(f"it sent {type(message).__name__}")
 
         stream.on_message(arrived, lambda failure: failed(str(failure or "it ended its stage")))
         return StepSender(stream, spawn=self._spawn, failed=failed).push
+
+    async def _first_words(self, stream: Stream) -> object:
+        """What it says besides being alive; None: nothing, not even that."""
+        async with asyncio.timeout(OPEN_DEADLINE_S):
+            while True:
+                try:
+                    async with asyncio.timeout(SILENCE_S):
+                        received = await stream.receive()
+                except TimeoutError:
+                    return None
+                if received is None or not isinstance(received.message, StageAlive):
+                    return StageBroken(reason="it ended its stage") if received is None else received.message
 
 
 def _kind_of(name: str) -> type[Busy] | type[Invalid] | type[NotFound] | None:

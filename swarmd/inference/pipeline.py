@@ -1,29 +1,32 @@
-"""Generations whose head is this node: tokenise, plan, open the stages, and count.
+"""Generations whose head is this node: tokenise, plan, open the stages, replace those that are lost, and count.
 
-Publishes `GenerationStarted` and `GenerationFinished`.
+Publishes `GenerationStarted`, `GenerationResumed` and `GenerationFinished`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
 from swarmd.config.settings import Settings
-from swarmd.domain.events import GenerationFinished, GenerationStarted
-from swarmd.domain.generation import GenerationRequest
+from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
+from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, SessionId
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal
+from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.forwarding import Stages
 from swarmd.inference.generation import Generation
-from swarmd.inference.head import Head
+from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
 from swarmd.kit.bus import EventBus
+from swarmd.kit.flow import Backoff
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
@@ -33,6 +36,13 @@ from swarmd.shards.registry import Registry
 
 SAMPLES = 1000  # latencies kept for the percentiles (swarmllm.md 2.1.1)
 SAMPLE_AGE_S = 600.0
+NOT_QUANTISED = frozenset({"F32", "F16", "BF16", "unknown"})
+"""A step of one row has other bits than one of several: what these models said is replayed a token at a time."""
+RESUMES = 8  # of one generation; a swarm that loses more in one reply has other troubles
+RESUME_S = 30.0  # without anybody who has what is missing: time for a node to start again
+FIRST_RETRY_S, LIMIT_RETRY_S = 0.25, 2.0
+
+logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -98,7 +108,7 @@ class Pipeline:
             return NotFound(what=f"model {model} is not known on this node: GET /v1/models lists what is")
         return planning.plan(self._snapshot(known))
 
-    def _snapshot(self, known: KnownModel, *, without: NodeId | None = None) -> planning.Snapshot:
+    def _snapshot(self, known: KnownModel, *, without: Collection[NodeId] = ()) -> planning.Snapshot:
         manifest = known.manifest
         model = manifest.model
         views = {view.record.node: view for view in self._links.views() if view.connected}
@@ -134,7 +144,7 @@ class Pipeline:
                 )
                 for spec in manifest.shards
             ),
-            offers=tuple(offer for offer in offers if offer.node != without),
+            offers=tuple(offer for offer in offers if offer.node not in without),
             rtt_ms={(self._node, node): view.rtt_ms for node, view in views.items() if view.rtt_ms is not None},
         )
 
@@ -178,31 +188,79 @@ class Pipeline:
         def head(plan: PipelinePlan) -> Head:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=prefill_rows(known.manifest.width),
+                replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), ticks=self._world.clock.ticks,
             )  # fmt: skip
 
         outcome = await self._open_head(head(plan), known)
         if isinstance(outcome, NoCapacity):
             # What that node told of its memory is half a minute old at worst; it knows better, and others may have room.
-            other = planning.plan(self._snapshot(known, without=outcome.node))
+            other = planning.plan(self._snapshot(known, without={outcome.node}))
             if isinstance(other, PipelinePlan):
                 return await self._open_head(head(other), known)
         return outcome
 
     async def _open_head(self, head: Head, known: KnownModel) -> Generation | Refusal:
         request, plan = head.request, head.plan
+        opened = await self._open_stages(head, known)
+        if isinstance(opened, Refusal):
+            return opened
+        self._made += 1
+        self._bus.publish(
+            GenerationStarted(request=request.request, model=request.model, nodes=tuple(s.node for s in plan.stages))
+        )
+        barred: set[NodeId] = set()
+
+        async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
+            return await self._resume(head, failed, known, barred)
+
+        return Generation(head=head, stack=opened, resume=resume, finished=self._finished)
+
+    async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | Refusal:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)
         async with AsyncExitStack() as stack:
-            session = SessionId(self._world.entropy.token(16).hex())
-            refusal = await opening.open(stack, session)
-            if refusal is not None:
-                return refusal
-            self._made += 1
-            self._bus.publish(
-                GenerationStarted(request=request.request, model=request.model, nodes=tuple(s.node for s in plan.stages))
-            )
-            return Generation(head=head, stack=stack.pop_all(), finished=self._finished)
+            refusal = await opening.open(stack, SessionId(self._world.entropy.token(16).hex()))
+            return refusal if refusal is not None else stack.pop_all()
         raise AssertionError("the stack suppresses nothing")
+
+    async def _resume(
+        self, head: Head, failed: GenerationFailed, known: KnownModel, barred: set[NodeId]
+    ) -> AsyncExitStack:
+        """Other stages for a generation that lost one, opened. Raises GenerationFailed.
+
+        `barred`: who failed it before. They are asked again only where nobody else has what is missing: a worker that
+        crashed is back in a moment, a cable too.
+        """
+        lost = failed.refusal
+        began = self._world.clock.ticks()
+        backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
+        while head.resumes < RESUMES and not isinstance(lost, NotFound | Invalid):
+            if isinstance(lost, StageFailed | NoCapacity):
+                barred.add(lost.node)
+            plan = planning.plan(self._snapshot(known, without=barred))
+            if not isinstance(plan, PipelinePlan) or isinstance(lost, Busy):
+                if self._world.clock.ticks() - began > RESUME_S:
+                    break
+                await asyncio.sleep(backoff.delay())
+                plan = planning.plan(self._snapshot(known))
+            if not isinstance(plan, PipelinePlan):
+                continue
+            head.reroute(plan)
+            opened = await self._open_stages(head, known)
+            if isinstance(opened, AsyncExitStack):
+                self._resumed(head, failed)
+                return opened
+            lost = opened
+            head.fail(StageFailed(node=self._node, reason=lost.sentence))
+        raise failed
+
+    def _resumed(self, head: Head, failed: GenerationFailed) -> None:
+        logger.warning("%s: %s; it goes on with others", head.request.model, failed.refusal.sentence)
+        lost = failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node
+        nodes = tuple(stage.node for stage in head.plan.stages)
+        self._bus.publish(
+            GenerationResumed(request=head.request.request, model=head.request.model, nodes=nodes, lost=lost)
+        )
 
     async def _tokens(self, known: KnownModel, request: GenerationRequest) -> list[int] | Refusal:
         if request.prompt is not None:

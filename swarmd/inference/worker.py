@@ -89,7 +89,9 @@ class Worker:
             case frames.StartSequence(sequence, sampling):
                 self._end(sequence)
                 if sampling:
-                    self._samplers[sequence] = Sampler(self._engine, _sampling(sampling), self._cells())
+                    sampler = self._samplers[sequence] = Sampler(self._engine, _sampling(sampling), self._cells())
+                    for token in np.frombuffer(payload, np.int32).tolist():
+                        sampler.accept(token)
             case frames.EndSequence(sequence):
                 self._end(sequence)
             case frames.Rollback(sequence, position):

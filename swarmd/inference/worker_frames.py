@@ -75,7 +75,10 @@ class Tokenize(_Message, frozen=True):
 
 
 class StartSequence(_Message, frozen=True):
-    """Begin a sequence; `sampling` only where this worker is the tail. Answer: `Done`."""
+    """Begin a sequence; `sampling` only where this worker is the tail. Answer: `Done`.
+
+    Payload: int32 tokens that the sampler is to count, of a reply that began elsewhere.
+    """
 
     sequence: int
     sampling: SamplingAs | None

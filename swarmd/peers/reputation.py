@@ -11,7 +11,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from swarmd.domain.events import GenerationFinished, GenerationStarted, ShardRejected, SummaryRejected
+from swarmd.domain.events import (
+    GenerationFinished,
+    GenerationResumed,
+    GenerationStarted,
+    ShardRejected,
+    SummaryRejected,
+)
 from swarmd.domain.ids import NodeId, RequestId
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Ready
@@ -27,7 +33,7 @@ MAX_KEPT: Final = MAX_PEERS  # as many as the book has
 FORGOTTEN: Final = 0.005  # so near to DEFAULT that it says nothing: half of the least deed
 MAX_RUNNING: Final = 1024  # four times the largest `inference.max_concurrent_requests`
 
-Fact = ShardRejected | SummaryRejected | GenerationStarted | GenerationFinished
+Fact = ShardRejected | SummaryRejected | GenerationStarted | GenerationResumed | GenerationFinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,9 @@ class Reputation:
         }
 
     async def run(self, ready: Ready) -> None:
-        with self._bus.subscribe(ShardRejected, SummaryRejected, GenerationStarted, GenerationFinished) as inbox:
+        with self._bus.subscribe(
+            ShardRejected, SummaryRejected, GenerationStarted, GenerationResumed, GenerationFinished
+        ) as inbox:
             ready()
             while True:
                 try:
@@ -80,7 +88,7 @@ class Reputation:
                     self._judge(fact.source, Deed.BAD_DATA)
             case SummaryRejected():
                 self._judge(fact.node, Deed.INVALID_GOSSIP)
-            case GenerationStarted():
+            case GenerationStarted() | GenerationResumed():
                 self._running[fact.request] = fact.nodes
                 if len(self._running) > MAX_RUNNING:
                     self._running.popitem(last=False)

@@ -20,7 +20,8 @@ from swarmd.wire.messages import message
 class OpenStage:
     """Head to a stage: load these shards, keep caches for one sequence.
 
-    Answered with `StageReady`, `Refused` or `StageBroken`.
+    Payload for the tail: the tokens of the reply so far, int32, when the generation goes on after a loss. Answered with
+    `StageAlive` until it is known, then `StageReady`, `Refused` or `StageBroken`.
 
     The stream stays open as long as the generation; when it ends or breaks, the stage drops its caches. The head sends
     `StepOn` on it to the first stage, the tail sends `StepDone` on it.
@@ -87,6 +88,12 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True):
     trace: list[tuple[int, int]]
 
 
+@message(126)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageAlive:
+    """A stage to the head, twice a second from the opening on: it is there, however long it computes or loads."""
+
+
 @message(125)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageBroken:
@@ -96,5 +103,7 @@ class StageBroken:
     """
 
     reason: str
+    culprit: NodeId | None = None
+    """Who is to blame when it is not the sender: the neighbour whose link or lane broke."""
     lacking: tuple[int, int] | None = None
     """Bytes that are needed and that are free; the head plans again without this node."""

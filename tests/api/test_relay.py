@@ -49,6 +49,7 @@ SAMPLES: list[Fact] = [
     events.WorkerDied(model=MODEL, how="crashed"),
     events.WorkerStopped(model=MODEL),
     events.GenerationStarted(request=RequestId("r"), model=MODEL, nodes=(PEER,)),
+    events.GenerationResumed(request=RequestId("r"), model=MODEL, nodes=(PEER,), lost=PEER),
     events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
     events.StageServed(model=MODEL, head=PEER, tokens=5),
     events.SettingsChanged(keys=("a.b",)),

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 
 import numpy as np
 
-from swarmd.domain.generation import GenerationRequest
+from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.plans import PipelinePlan, Stage
 from swarmd.inference.generation import Generation
-from swarmd.inference.head import Head
+from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.workers import PREFILL_ROWS, Texts
 from swarmd.wire.generation import StepDone, StepOn
 
@@ -64,8 +64,8 @@ def started(
     request = GenerationRequest(request=RequestId("r"), model=MODEL, prompt="p", max_tokens=limit, stop=stop)
     texts = Texts(pieces=PIECES, ends=frozenset({END}))
     head = Head(
-        request=request, plan=plan(), tokens=[i % 9 for i in range(prompt)], texts=texts, rows=PREFILL_ROWS, limit=limit,
-        ticks=ticks,
+        request=request, plan=plan(), tokens=[i % 9 for i in range(prompt)], texts=texts, rows=PREFILL_ROWS,
+        replay_rows=REPLAY_ROWS, limit=limit, ticks=ticks,
     )  # fmt: skip
     tail = Tail()
     tail.head = head
@@ -75,4 +75,16 @@ def started(
 
 
 def generation_of(head: Head) -> Generation:
-    return Generation(head=head, stack=AsyncExitStack(), finished=lambda _head, _outcome: None)
+    async def nobody(_: Head, failed: GenerationFailed) -> AsyncExitStack:
+        raise failed
+
+    return Generation(head=head, stack=AsyncExitStack(), resume=nobody, finished=lambda _head, _outcome: None)
+
+
+def telling(hear: Callable[[str], object]) -> Callable[..., None]:
+    """As `forwarding.Failed`: hears the reason."""
+
+    def failed(reason: str, *, culprit: NodeId | None = None) -> None:
+        hear(reason)
+
+    return failed

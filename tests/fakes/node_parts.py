@@ -18,7 +18,7 @@ from swarmd.domain.models import Manifest
 from swarmd.domain.peers import Holding, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
 from swarmd.inference import worker_frames as frames
 from swarmd.inference import workers as workers_module
-from swarmd.inference.forwarding import Stages
+from swarmd.inference.forwarding import ALIVE_S, Stages
 from swarmd.inference.pipeline import Pipeline
 from swarmd.inference.worker_process import OnAnswer, Outcome
 from swarmd.inference.workers import Workers
@@ -28,7 +28,7 @@ from swarmd.kit.world import World
 from swarmd.models.catalog import KnownModel
 from swarmd.shards.registry import Registry
 from swarmd.transport.stream import Received
-from swarmd.wire.generation import OpenStage
+from swarmd.wire.generation import OpenStage, StageAlive
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.shards import cut_model
 
@@ -112,7 +112,11 @@ class FakeStream:
         self.closed = True
 
     async def receive(self) -> Received:
-        return Received(await self.said.get(), NOTHING)
+        try:
+            async with asyncio.timeout(ALIVE_S):
+                return Received(await self.said.get(), NOTHING)
+        except TimeoutError:
+            return Received(StageAlive(), NOTHING)
 
     def on_message(self, on_message: object, on_end: object) -> None:
         pass
@@ -134,7 +138,7 @@ class FakePeer:
     free: int = 1 << 40
     opened: list[tuple[OpenStage, FakeStream]] = field(default_factory=list)
 
-    def open(self, request: OpenStage) -> FakeStream:
+    def open(self, request: OpenStage, _produced: object = NOTHING) -> FakeStream:
         stream = FakeStream(self.node)
         self.opened.append((request, stream))
         if self.says is not None:

@@ -18,9 +18,10 @@ from swarmd.domain.ids import ModelId, SessionId
 from swarmd.domain.peers import PeerIdentity
 from swarmd.inference.forwarding import LANE_QUEUE, LOGPROBS_LIMIT, StepSender
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
-from swarmd.wire.generation import Lane, OpenStage, StageBroken, StageReady, StepDone, StepOn
+from swarmd.wire.generation import Lane, OpenStage, StageAlive, StageBroken, StageReady, StepDone, StepOn
 from swarmd.wire.messages import Refused, encode
 from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.heads import telling
 from tests.fakes.nodes import Node, join, running, spread
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,8 +83,10 @@ def hidden(rows: int) -> memoryview:
 
 
 async def said(stream: Stream) -> object:
+    """Besides that it is alive."""
     async with asyncio.timeout(10):
-        received = await stream.receive()
+        while (received := await stream.receive()) is not None and isinstance(received.message, StageAlive):
+            pass
     assert received is not None
     return received.message
 
@@ -253,14 +256,14 @@ async def test_a_successor_that_is_not_there_ends_the_stage(scene: Scene) -> Non
     )
     failures: asyncio.Queue[str] = asyncio.Queue(4)
     stages = scene.villain.pipeline._stages
-    async with stages.session(own, head=lambda done: None, failed=failures.put_nowait) as session:
+    async with stages.session(own, head=lambda done: None, failed=telling(failures.put_nowait)) as session:
         session.feed(StepOn(0, 0, 2, False, []), tokens)  # no stage of this session is open there
         async with asyncio.timeout(5):
             assert "the next stage is gone: failed: there is no such stage here" in await failures.get()
         session.feed(StepOn(1, 2, 2, False, []), tokens)  # nothing happens any more
         assert failures.empty()
     async with stages.session(
-        replace(own, successor=scene.villain.node), head=lambda done: None, failed=failures.put_nowait
+        replace(own, successor=scene.villain.node), head=lambda done: None, failed=telling(failures.put_nowait)
     ) as session:
         session.feed(StepOn(0, 0, 2, False, []), tokens)
         async with asyncio.timeout(5):
@@ -272,7 +275,8 @@ async def test_bad_tokens_at_the_first_stage_are_refused_by_its_worker(scene: Sc
         scene.request(), stage=0, first_shard=0, last_shard=1, predecessor=None, successor=scene.victim.node, sampling=None
     )
     failures: asyncio.Queue[str] = asyncio.Queue(4)
-    async with scene.villain.pipeline._stages.session(own, head=lambda done: None, failed=failures.put_nowait) as session:
+    stages, failed = scene.villain.pipeline._stages, telling(failures.put_nowait)
+    async with stages.session(own, head=lambda done: None, failed=failed) as session:
         session.feed(StepOn(0, 0, 1, False, []), memoryview(np.array([1 << 30], np.int32)).cast("B"))
         async with asyncio.timeout(5):
             assert "outside" in await failures.get()
@@ -307,7 +311,7 @@ def sender(stream: StuckStream) -> tuple[StepSender, list[str]]:
         assert name.startswith("steps to")
         return asyncio.get_running_loop().create_task(work)
 
-    return StepSender(stream, spawn=spawn, failed=failures.append), failures
+    return StepSender(stream, spawn=spawn, failed=telling(failures.append)), failures
 
 
 async def test_a_successor_that_takes_nothing_is_waited_for_and_then_a_failure() -> None:

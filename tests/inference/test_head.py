@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from swarmd.domain.generation import Finish, GenerationFailed
-from swarmd.inference.head import TEXT_QUEUE
+from swarmd.domain.refusals import StageFailed
+from swarmd.inference.head import LOOK_S, SILENCE_S, TEXT_QUEUE, Head
 from swarmd.inference.workers import PREFILL_ROWS
 from swarmd.wire.generation import StepDone
-from tests.fakes.heads import NODES, PIECES, TRACE, Ticks, generation_of, started
+from tests.fakes.heads import NODES, PIECES, TRACE, Tail, Ticks, generation_of, plan, started
 
 
-def test_a_long_prompt_goes_out_in_chunks_within_the_window() -> None:
+async def test_a_long_prompt_goes_out_in_chunks_within_the_window() -> None:
     head, tail = started(4 * PREFILL_ROWS + 5, window=3)
     assert [(s.number, s.position, s.count, s.sample) for s, _ in tail.steps] == [
         (0, 0, 128, False), (1, 128, 128, False), (2, 256, 128, False),
@@ -32,7 +33,7 @@ def test_a_long_prompt_goes_out_in_chunks_within_the_window() -> None:
 
 
 @pytest.mark.parametrize("prompt", [1, PREFILL_ROWS - 1, PREFILL_ROWS, PREFILL_ROWS + 1, 3 * PREFILL_ROWS])
-def test_only_the_last_step_of_a_prompt_samples(prompt: int) -> None:
+async def test_only_the_last_step_of_a_prompt_samples(prompt: int) -> None:
     _, tail = started(prompt, window=9)
     assert [step.sample for step, _ in tail.steps] == [False] * (len(tail.steps) - 1) + [True]
     assert sum(step.count for step, _ in tail.steps) == prompt
@@ -115,7 +116,90 @@ async def test_silence_is_a_failure_with_its_seconds() -> None:
     head, _ = started(1)
     with pytest.raises(GenerationFailed, match="no answer came within 180 s"):
         await head.next()
-    assert asyncio.get_running_loop().time() >= 180
+    assert asyncio.get_running_loop().time() >= 180, "although they all are alive"
+
+
+REPLY = 70
+
+
+async def lost(prompt: int = 2 * PREFILL_ROWS + 5) -> tuple[Head, Tail]:
+    """A head with `REPLY` tokens, all of them read, and one step under way, whose stage is lost."""
+    head, tail = started(prompt)
+    while head.generated < REPLY:
+        expected = head.generated
+        tail.answer(expected % 9)
+        if head.generated > expected:
+            assert (await head.next()).token == expected % 9
+    head.fail(StageFailed(node=NODES[1], reason="its cable is cut"))
+    with pytest.raises(GenerationFailed):
+        await head.next()
+    return head, tail
+
+
+async def test_who_takes_over_is_fed_the_same_chunks_and_the_reply_goes_on() -> None:
+    head, _ = await lost()
+    other = Tail()
+    other.head = head
+    head.reroute(plan())
+    head.connect(other.feed, window=3)
+    head.go_on()
+    while not other.steps[-1][0].sample:
+        other.answer()
+    counts = [(step.position, step.count) for step, _ in other.steps]
+    assert counts == [(0, 128), (128, 128), (256, 5), (261, 32), (293, 32), (325, 6)]
+    assert [step.number for step, _ in other.steps] == list(range(6)), "its numbers are its own"
+    assert [row for _, rows in other.steps for row in rows] == head.history
+    while other.waiting > 1:
+        other.answer()
+    other.answer(7)
+    assert (await head.next()).token == 7, "the next one, and none twice"
+    assert (head.generated, head.resumes) == (REPLY + 1, 1)
+    assert other.steps[-1][0].position == 261 + REPLY
+
+
+async def test_what_is_not_quantised_is_replayed_token_by_token() -> None:
+    head, _ = await lost(prompt=3)
+    head._replay_rows = 1
+    other = Tail()
+    other.head = head
+    head.reroute(plan())
+    head.connect(other.feed, window=3)
+    head.go_on()
+    while not other.steps[-1][0].sample:
+        other.answer()
+    assert {step.count for step, _ in other.steps[1:]} == {1}
+
+
+@pytest.mark.looptime
+async def test_a_stage_without_a_sign_of_life_is_lost_and_one_with_them_is_not() -> None:
+    loop = asyncio.get_running_loop()
+    head, _ = started(1, ticks=loop.time)
+    head.await_signs(1)
+    waiting = asyncio.create_task(head.next())
+    for _ in range(20):
+        await asyncio.sleep(0.5)
+        head.heard(1)
+    assert not waiting.done()
+    began = loop.time()
+    with pytest.raises(GenerationFailed, match=r"no sign of life for 2\.") as failed:
+        await waiting
+    assert failed.value.refusal.node == NODES[1]
+    assert SILENCE_S < loop.time() - began <= SILENCE_S + LOOK_S
+
+
+@pytest.mark.looptime
+async def test_who_was_held_up_itself_accuses_nobody() -> None:
+    held = 0.0
+    loop = asyncio.get_running_loop()
+    head, _ = started(1, ticks=lambda: loop.time() + held)
+    head.await_signs(0)
+    waiting = asyncio.create_task(head.next())
+    await asyncio.sleep(1.9)
+    held = 60.0  # the machine slept
+    await asyncio.sleep(1.9)
+    assert not waiting.done() and head.failure is None
+    head.heard(0)
+    waiting.cancel()
 
 
 async def test_after_leaving_nothing_is_sent_and_nothing_taken() -> None:

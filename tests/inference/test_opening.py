@@ -51,7 +51,7 @@ class _Link:
         self.links, self.answer = links, answer
 
     @asynccontextmanager
-    async def open(self, request: OpenStage) -> AsyncGenerator[Answering]:
+    async def open(self, request: OpenStage, _produced: object) -> AsyncGenerator[Answering]:
         self.links.opened.append(request)
         try:
             yield Answering(self.answer)
@@ -86,7 +86,7 @@ async def test_every_stage_is_told_its_neighbours_and_the_tail_alone_how_to_samp
         (StepDone(0, 1, [], []), StageFailed, "it answered StepDone"),
         (LinkLost("the cable"), StageFailed, "the cable"),
         (TooManyStreams("of them"), StageFailed, "of them"),
-        (TimeoutError(), StageFailed, "was not ready within 600 s"),
+        (TimeoutError(), StageFailed, "gave no sign of life for 2 s"),
         (None, StageFailed, "the link to it is gone"),
     ],
 )
