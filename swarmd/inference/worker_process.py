@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import msgspec
+import psutil
 
 from swarmd.inference import worker_frames as frames
 from swarmd.kit.direct_writer import DirectWriter
@@ -28,6 +29,10 @@ from swarmd.kit.service import Spawn
 STDERR_LINES = 12  # of evidence kept from a worker; ggml prints the failed assertion and a short backtrace
 STDERR_LINE_BYTES = 4096
 START_DEADLINE_S = 60.0  # Python, numpy and a 100 MB shared object from a cold disk
+LOOK_S = 0.5  # between two looks at how much a worker has computed
+STALLED_S = 2.0
+"""So long without a moment of processor time, with a command to answer, neither ready to run nor waiting for the disk: it hangs.
+The deadlines of the commands are for those that spin."""
 STOP_DEADLINE_S = 3.0  # a step in flight may finish; then it is killed, which loses nothing
 SPIN_COUNT = "10000"
 """GOMP_SPINCOUNT of a worker: how long an idle OpenMP thread spins before it sleeps.
@@ -70,6 +75,10 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, link: _Link, evidence: collections.deque[str]) -> None:
         self._process, self._link, self._evidence = process, link, evidence
         self._killed_as: str | None = None
+        self._progress = (0.0, 0)
+        """Processor seconds and commands answered at the last look that found more than the one before."""
+        self._progress_at = self._looked_at = 0.0
+        self._look: asyncio.TimerHandle | None = None
         self.description = ""
         self.compared = 0
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -125,6 +134,33 @@ class WorkerProcess:
                     self._process.kill()
         await asyncio.shield(self.ended)
 
+    def look_for_progress(self) -> None:
+        """Now and every half second: ends a worker that was stopped, or waits for itself."""
+        if not self.alive:
+            return
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(LOOK_S, self.look_for_progress)
+        now, late = loop.time(), loop.time() - self._looked_at > 2 * LOOK_S
+        self._looked_at = now
+        # Late: it was this node that was held up, and perhaps only did not read the answer yet.
+        used = self._used_s() if self._link.busy and not late else None
+        if used is None or (used, self._link.answered) != self._progress:
+            self._progress, self._progress_at = (used or 0.0, self._link.answered), now
+        elif now - self._progress_at >= STALLED_S:
+            self.kill(f"hung: it did not compute anything for {STALLED_S:.0f} s")
+
+    def _used_s(self) -> float | None:
+        """Processor seconds so far; None where that says nothing: it would compute if it could, or waits for the disk."""
+        try:
+            process = psutil.Process(self.pid)
+            with process.oneshot():
+                if process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP):
+                    return None
+                times = process.cpu_times()
+        except psutil.Error:  # it is just ending
+            return None
+        return times.user + times.system
+
     async def watch(self) -> None:
         """Runs beside the process until it is gone: reads its stderr, then says how it ended."""
         try:
@@ -137,6 +173,8 @@ class WorkerProcess:
 
     def _over(self, how: str) -> None:
         self.ended.set_result(how)
+        if self._look is not None:
+            self._look.cancel()
         self._link.close()  # first: a callback that asks again must hear "no", and not wait for an answer
         self._link.fail_all(WorkerGone(how))
 
@@ -167,8 +205,15 @@ class _Link(asyncio.Protocol):
         """When the oldest command must be answered; infinite while none waits."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self.answered = 0
+        """Commands."""
         self.on_hang: Callable[[float], None] = lambda _seconds: None
         self.on_garbage: Callable[[str], None] = lambda _reason: None
+
+    @property
+    def busy(self) -> bool:
+        """A command waits for its answer."""
+        return bool(self._waiting)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -215,6 +260,7 @@ class _Link(asyncio.Protocol):
         if not self._waiting:
             raise frames.BadFrame("an answer came that nobody asked for")
         on_answer, _ = self._waiting.popleft()
+        self.answered += 1
         if self._waiting:
             self._due_in(self._waiting[0][1])
         else:
@@ -333,6 +379,7 @@ async def start_worker(*, spawn: Spawn, name: str, threads: int = 1) -> WorkerPr
     match outcome.answer:
         case frames.Ready(description, _, compared):
             worker.description, worker.compared = description, compared
+            worker.look_for_progress()
             return worker
         case frames.Unusable(text):
             worker.kill(text)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 
+import psutil
 import pytest
 
 from swarmd.inference import worker_frames as frames
+from swarmd.inference import worker_process
 from swarmd.inference.worker_process import (
     SPIN_COUNT,
     CommandFailed,
@@ -68,6 +71,45 @@ async def test_a_worker_that_does_not_answer_is_killed_as_hung(worker):
     with pytest.raises(WorkerGone, match="hung: no answer within 0 s"):
         await worker.call(frames.EndSequence(0), deadline_s=0.2)
     assert (await worker.ended).startswith("hung")
+
+
+async def test_a_stopped_worker_is_found_out_long_before_its_deadline(worker, monkeypatch):
+    """SIGSTOP, or a deadlock: a step may take two minutes, but not without computing anything."""
+    monkeypatch.setattr(worker_process, "STALLED_S", 0.2)
+    monkeypatch.setattr(worker_process, "LOOK_S", 0.1)
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerGone, match="hung: it did not compute anything"):
+        await worker.call(frames.EndSequence(0), deadline_s=60)
+
+
+async def test_a_worker_that_computes_or_has_nothing_to_do_is_left_alone(worker, monkeypatch):
+    monkeypatch.setattr(worker_process, "STALLED_S", 0.1)
+    monkeypatch.setattr(worker_process, "LOOK_S", 0.05)
+    for _ in range(20):
+        worker._look.cancel()
+        worker.look_for_progress()
+        await asyncio.sleep(0.02)
+    assert worker.alive, "nothing to do"
+    monkeypatch.setattr(worker_process.psutil, "Process", lambda pid: Computing())
+    os.kill(worker.pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(worker.call(frames.EndSequence(0), deadline_s=60))
+    for _ in range(20):
+        await asyncio.sleep(0.02)
+        worker._look.cancel()
+        worker.look_for_progress()
+    assert worker.alive, "it would compute if it got a processor"
+    os.kill(worker.pid, signal.SIGCONT)
+    await waiting
+
+
+class Computing:
+    """A process that is always about to run."""
+
+    def oneshot(self):
+        return contextlib.nullcontext()
+
+    def status(self) -> str:
+        return psutil.STATUS_RUNNING
 
 
 async def test_an_endless_template_hangs_the_worker_and_not_the_node(worker):
