@@ -202,6 +202,9 @@ def swarm(usage: Usage) -> Swarm:
         link_ms=round(usage.link_ms, 3),
         tokens_per_second=round(usage.tokens_per_second, 2),
         prefill_ms=round(usage.prefill_ms, 1),
+        proposed_tokens=usage.proposed_tokens,
+        accepted_tokens=usage.accepted_tokens,
+        resumes=usage.resumes,
     )
 
 

@@ -86,6 +86,12 @@ class Swarm(Struct, frozen=True, kw_only=True):
     link_ms: float
     tokens_per_second: float
     prefill_ms: float
+    proposed_tokens: int = 0
+    """Guessed from the text and computed along with others."""
+    accepted_tokens: int = 0
+    """Those of them that were right: each saved a way through the nodes."""
+    resumes: int = 0
+    """Times that lost nodes were replaced within the reply."""
 
 
 class UsageOut(Struct, frozen=True, kw_only=True):

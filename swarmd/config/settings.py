@@ -213,8 +213,12 @@ class InferenceSettings:
         live=True, low=1, high=256,
     )
     batch_timeout_ms: int = setting(
-        50, "Longest wait to fill a batch, in ms; stored; takes effect with continuous batching, which is not built yet.",
+        50, "Longest wait to fill a batch, in ms; kept for the contract: a batch takes what is there and never waits.",
         live=True, low=1, high=60_000,
+    )
+    speculation: bool = setting(
+        True, "Whether to guess tokens from the text so far and compute several in a step: another speed, the same replies.",
+        live=True,
     )
 
 

@@ -86,6 +86,12 @@ class Usage:
     stages: tuple[StageTiming, ...]
     link_ms: float
     """Mean time per step outside all nodes: the wire, once around the ring."""
+    proposed_tokens: int = 0
+    """Guessed and sent along with a step."""
+    accepted_tokens: int = 0
+    """Those of them that were right."""
+    resumes: int = 0
+    """Times that lost stages were replaced within the reply."""
 
     @property
     def tokens_per_second(self) -> float:

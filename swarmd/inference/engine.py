@@ -286,9 +286,9 @@ class LoadedShard:
         if not self._call.llama_memory_seq_rm(self._memory, sequence, position if position > 0 else -1, -1):
             raise EngineFailure(f"sequence {sequence} cannot be rolled back to {position}")
 
-    def copy_sequence(self, source: int, target: int, end: int) -> None:
-        """Gives `target` the cache of positions [0, end) of `source`, without computing it again."""
-        self._call.llama_memory_seq_cp(self._memory, source, target, -1, end)
+    def copy_sequence(self, source: int, target: int, *, start: int = -1, end: int = -1) -> None:
+        """Gives `target` the cache of positions [start, end) of `source`, without computing it; -1: from or to its end."""
+        self._call.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def close(self) -> None:
         self._call.llama_free(self.context)

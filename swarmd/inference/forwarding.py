@@ -23,6 +23,7 @@ from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
 from swarmd.inference import batching
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -82,6 +83,7 @@ class StageSession:
         self._tail = request.last_shard == len(manifest.shards) - 1
         self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
         self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
+        self._most_samples = samples_at_once(request.sampling) if self._tail and request.sampling else SHARED_ROWS
         self._layers = manifest.shards[request.last_shard].layer_end - manifest.shards[request.first_shard].layer_start
         self._next = 0
         self._unanswered = 0
@@ -102,10 +104,10 @@ class StageSession:
             return
         self._touched = arrived
         self._unanswered += 1
-        self._next += step.count
+        self._next = step.position + step.count
         self.rows += step.count
         sequence = self._seat.sequence
-        outputs = 1 if self._tail and step.sample else 0
+        outputs = step.sample if self._tail else 0
         run = frames.Run(sequence, step.position, step.count)
 
         def stepped(outcome: batching.Stepped | WorkerGone | CommandFailed) -> None:
@@ -142,8 +144,10 @@ class StageSession:
             return f"a step of {step.count} rows; 1 to {self._most_rows} are allowed"
         if self._unanswered >= self._most_steps:
             return f"more than {self._most_steps} steps before the first of them was answered"
-        if step.position != self._next:
+        if not 0 <= step.position <= self._next:
             return f"a step at position {step.position} where {self._next} is next"
+        if not 0 <= step.sample <= min(step.count, self._most_samples):
+            return f"{step.sample} tokens to pick from {step.count} rows; {self._most_samples} are the most"
         if step.position + step.count > self._request.cells:
             return f"a step beyond the {self._request.cells} positions that were asked for"
         if len(payload) != step.count * self._row_bytes:
@@ -163,8 +167,8 @@ class StageSession:
         node_us = int((now - arrived) * 1e6)
         trace = [*step.trace, (answer.compute_us, node_us)]
         if self._tail:
-            token, logprobs = answer.picked[0] if answer.picked else (None, [])
-            self._outlet(StepDone(step.number, token, logprobs, trace), answer.payload)
+            tokens, logprobs = [token for token, _ in answer.picked], [several for _, several in answer.picked]
+            self._outlet(StepDone(step.number, tokens, logprobs, trace), answer.payload)
         else:
             self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), answer.payload)
         if answer.rows == 1:  # books are kept when the step has left
@@ -495,6 +499,17 @@ def steps_in_flight(width: int) -> int:
     the other is computed.
     """
     return max(2, min(UNANSWERED_STEPS, IN_FLIGHT_BYTES // (prefill_rows(width) * width * BYTES_PER_NUMBER)))
+
+
+def samples_at_once(sampling: Sampling) -> int:
+    """From so many rows of one step a token may be picked.
+
+    One where a pick depends on the ones before it, beyond the rows themselves; else as many as have the bits they have
+    alone, and whose logprobs fit an answer.
+    """
+    if sampling.frequency_penalty or sampling.presence_penalty or sampling.repeat_penalty != 1.0:
+        return 1
+    return min(SHARED_ROWS, max(1, LOGPROBS_LIMIT // (1 + (sampling.top_logprobs or 0))))
 
 
 def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import StageFailed
+from swarmd.inference.batching import SHARED_ROWS
+from swarmd.inference.drafting import Drafter
 from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
 
@@ -57,11 +59,17 @@ class Head:
         rows: int,
         replay_rows: int,
         limit: int,
+        proposals: int,
         ticks: Callable[[], float],
     ) -> None:
-        """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss."""
+        """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss; `proposals`: most tokens to
+        guess in one step."""
         self.request, self.plan, self.texts, self.limit = request, plan, texts, limit
         self.rows, self._replay_rows = rows, replay_rows
+        self._proposals = proposals
+        self._drafter = Drafter(tokens) if proposals else None
+        self._draft: list[int] = []
+        """Behind the last token of the history in the step under way."""
         self.resumes = 0
         """Times the stages were replaced."""
         self.history = tokens
@@ -77,7 +85,7 @@ class Head:
         self._step = 0
         self._done = 0
         """Steps answered; they come back in order."""
-        self._under_way: deque[tuple[float, bool]] = deque()  # bounded by the window: when it was sent, whether it samples
+        self._under_way: deque[tuple[float, int]] = deque()  # bounded by the window: when it was sent, how many it samples
         self._queue: deque[Picked] = deque()  # bounded by TEXT_QUEUE: `_advance` stops there
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -120,6 +128,7 @@ class Head:
         self.plan, self.failure, self._feed = plan, None, None
         self.resumes += 1
         self._sent = self._step = self._done = 0
+        self._draft = []
         self._under_way.clear()
         self._heard = []
         self._compute_us, self._node_us = [0] * len(plan.stages), [0] * len(plan.stages)
@@ -166,9 +175,16 @@ class Head:
             prefill = self.prompt_tokens - self._sent
             count = min(self.rows, prefill) if prefill > 0 else min(self._replay_rows, left)
             position = self._sent
-            sample = position + count == len(self.history)
-            rows = memoryview(array("i", self.history[position : position + count]))
-            step = StepOn(self._step, position, count, sample, [])
+            sample = int(position + count == len(self.history))
+            tokens = self.history[position : position + count]
+            if sample and self.generated and self._drafter is not None:
+                # One further token comes behind the proposal, and all of them have to fit.
+                room = min(self._proposals, self.limit - self.generated - 1, SHARED_ROWS - count)
+                self._draft = self._drafter.draft(room)
+                tokens += self._draft
+                sample += len(self._draft)
+            rows = memoryview(array("i", tokens))
+            step = StepOn(self._step, position, len(tokens), sample, [])
             self._sent += count
             self._step += 1
             self._under_way.append((self._ticks(), sample))
@@ -187,28 +203,43 @@ class Head:
         now = self._ticks()
         self._done += 1
         sent_at, sample = self._under_way.popleft()
-        if sample != (done.token is not None):
-            how = "did not pick a token" if sample else "picked a token that nobody asked for"
-            self.fail(StageFailed(node=tail, reason=f"it {how}"))
+        if sample != len(done.tokens) or sample != len(done.logprobs):
+            self.fail(StageFailed(node=tail, reason=f"it picked {len(done.tokens)} tokens where {sample} were asked for"))
             return
-        if self.generated and sample:
-            self._time(done, (now - sent_at) * 1e6)
-        if done.token is None:
-            self._advance()
+        if not all(0 <= token < len(self.texts.pieces) for token in done.tokens):
+            self.fail(StageFailed(node=tail, reason=f"it picked tokens {done.tokens} of {len(self.texts.pieces)}"))
             return
-        if not 0 <= done.token < len(self.texts.pieces):
-            self.fail(StageFailed(node=tail, reason=f"it picked token {done.token} of {len(self.texts.pieces)}"))
-            return
-        if not self.generated:
+        if sample:
+            if self.generated:
+                self._time(done, (now - sent_at) * 1e6)
+            self._pick(done, now, now - sent_at)
+        self._advance()  # the next step leaves before the client hears of this one
+        if sample:
+            self._wake()
+
+    def _pick(self, done: StepDone, now: float, seconds: float) -> None:
+        """The tokens of one step: the first is right in any case, each further one if the proposal before it was."""
+        drafting = bool(self.generated)
+        if not drafting:
             self.first_at = now
         self.last_at = now
-        finish = self._take(done.token)
-        if finish is None:
-            self._advance()  # the next step leaves before the client hears of this one
-        else:
-            self._ended = True
-        self._queue.append(Picked(done.token, done.logprobs, finish))
-        self._wake()
+        taken: list[int] = []
+        for at, (token, logprobs) in enumerate(zip(done.tokens, done.logprobs, strict=True)):
+            finish = self._take(token)
+            taken.append(token)
+            self._queue.append(Picked(token, logprobs, finish))
+            if finish is not None:
+                self._ended = True
+                break
+            if at < len(self._draft) and token != self._draft[at]:
+                break
+        self._sent = len(self.history) - 1
+        if self._drafter is not None:
+            if drafting:
+                self._drafter.came(taken, sent=len(self._draft), seconds=seconds)
+            else:
+                self._drafter.begin(taken)
+            self._draft = []
 
     def _take(self, token: int) -> Finish | None:
         if token in self.texts.ends:
@@ -273,4 +304,7 @@ class Head:
                 for stage, compute, node in zip(self.plan.stages, self._compute_us, self._node_us, strict=True)
             ),
             link_ms=self._link_us / steps / 1e3,
+            proposed_tokens=self._drafter.proposed if self._drafter is not None else 0,
+            accepted_tokens=self._drafter.accepted if self._drafter is not None else 0,
+            resumes=self.resumes,
         )

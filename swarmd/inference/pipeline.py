@@ -19,7 +19,7 @@ from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.forwarding import Stages
+from swarmd.inference.forwarding import Stages, samples_at_once
 from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
@@ -189,7 +189,8 @@ class Pipeline:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=prefill_rows(known.manifest.width),
                 replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
-                limit=min(request.max_tokens, context - len(tokens)), ticks=self._world.clock.ticks,
+                limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
+                ticks=self._world.clock.ticks,
             )  # fmt: skip
 
         outcome = await self._open_head(head(plan), known)
@@ -199,6 +200,12 @@ class Pipeline:
             if isinstance(other, PipelinePlan):
                 return await self._open_head(head(other), known)
         return outcome
+
+    def _proposals(self, known: KnownModel, request: GenerationRequest) -> int:
+        """Most tokens to guess in one step; none where a step of several rows has other bits than one of one."""
+        if not self._settings().inference.speculation or known.manifest.quantization in NOT_QUANTISED:
+            return 0
+        return samples_at_once(request.sampling) - 1
 
     async def _open_head(self, head: Head, known: KnownModel) -> Generation | Refusal:
         request, plan = head.request, head.plan

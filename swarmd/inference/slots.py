@@ -3,23 +3,33 @@
 Attention adds up a sequence's cells in the order in which they lie in the cache, and flash attention on a CPU does so in 16
 bits: another order is another result, now and then another token. A free cell below the newest one is taken by whoever needs
 one next, so an end would change the order for all that still run. Therefore the caches of ended sequences are kept until
-nobody runs, or until their place is needed; whoever runs alone is then always bit for bit the same, and several at once
-nearly always.
+nobody runs, or until their place is needed; and so are the cells of guesses that were wrong, while somebody else runs.
+Whoever runs alone is then always bit for bit the same, and several at once as long as there is room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from swarmd.inference.engine import EngineFailure
 
 KEPT: Final = 16
 """Ended sequences, if there are numbers for them. A number costs llama.cpp no memory."""
 
-Forget = Callable[[int, int], None]
-"""Drops the cells of one of llama.cpp's sequences, in every shard, from a position on."""
+
+
+class Caches(Protocol):
+    """Of all shards. Numbers are llama.cpp's."""
+
+    def forget(self, number: int, position: int) -> None:
+        """Drops the cells of a sequence from a position on."""
+        ...
+
+    def share(self, number: int, other: int, position: int) -> None:
+        """The cells of a sequence from a position on belong to the other one as well."""
+        ...
+
 
 
 @dataclass(slots=True)
@@ -33,13 +43,15 @@ class Slot:
 
 
 class Slots:
-    """At most `sequences` numbers, running and kept; `forget` is called for what is dropped."""
+    """At most `sequences` numbers, running and kept."""
 
-    def __init__(self, sequences: int, forget: Forget) -> None:
-        self._forget = forget
+    def __init__(self, sequences: int, caches: Caches) -> None:
+        self._caches = caches
         self._running: dict[int, Slot] = {}
         self._ended: list[Slot] = []
         self._free = list(range(sequences))
+        self._wrong: Slot | None = None
+        """Whose the cells of wrong guesses are."""
 
     def slot(self, sequence: int) -> Slot:
         """Of a sequence that runs, or begins now. Raises EngineFailure when as many run as there are numbers."""
@@ -53,16 +65,25 @@ class Slots:
     def numbered(self, sequence: int, position: int, count: int) -> int:
         """llama.cpp's number for rows at these positions; what the sequence had from there on is dropped."""
         slot = self.slot(sequence)
-        if position < slot.end:
-            self._forget(slot.number, position)
+        self._cut(slot, position)
         slot.end = position + count
         return slot.number
 
     def roll_back(self, sequence: int, position: int) -> None:
         slot = self.slot(sequence)
-        if position < slot.end:
-            self._forget(slot.number, position)
-            slot.end = position
+        self._cut(slot, position)
+        slot.end = min(slot.end, position)
+
+    def _cut(self, slot: Slot, position: int) -> None:
+        if position >= slot.end:
+            return
+        if len(self._running) > 1:
+            if self._wrong is None and self._free:
+                self._wrong = Slot(self._free.pop())
+                self._ended.append(self._wrong)
+            if self._wrong is not None:
+                self._caches.share(slot.number, self._wrong.number, position)
+        self._caches.forget(slot.number, position)
 
     def end(self, sequence: int) -> None:
         slot = self._running.pop(sequence, None)
@@ -76,7 +97,8 @@ class Slots:
         if not self._ended:
             return False
         for slot in self._ended:
-            self._forget(slot.number, 0)
+            self._caches.forget(slot.number, 0)
+        self._wrong = None
         self._free = sorted([*self._free, *(slot.number for slot in self._ended)])
         self._ended.clear()
         return True

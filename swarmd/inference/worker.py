@@ -53,7 +53,7 @@ class Worker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._shards: dict[int, LoadedShard] = {}
-        self._slots = Slots(0, self._forget)
+        self._slots = Slots(0, self)
         self._samplers: dict[int, Sampler] = {}
         self._vocabulary: Vocabulary | None = None
 
@@ -99,7 +99,7 @@ class Worker:
             case frames.CopySequence(source, target, end):
                 copy = self._slots.slot(target)
                 for shard in self._shards.values():
-                    shard.copy_sequence(self._slots.slot(source).number, copy.number, end)
+                    shard.copy_sequence(self._slots.slot(source).number, copy.number, end=end)
                 copy.end = end
         return frames.Done(), b""
 
@@ -156,7 +156,7 @@ class Worker:
         # llama.cpp aborts where a step has fewer rows than there are sequences.
         sequences = max(command.sequences, min(command.sequences + KEPT, command.rows))
         if not self._shards:
-            self._slots = Slots(sequences, self._forget)
+            self._slots = Slots(sequences, self)
         shape = ContextShape(cells=command.cells, sequences=sequences, rows=command.rows, threads=command.threads)
         at = command.embeddings
         table = at and Embeddings(
@@ -199,9 +199,15 @@ class Worker:
             sampler.close()
         self._slots.end(sequence)
 
-    def _forget(self, number: int, position: int) -> None:
+    def forget(self, number: int, position: int) -> None:
+        """For slots."""
         for shard in self._shards.values():
             shard.forget(number, position)
+
+    def share(self, number: int, other: int, position: int) -> None:
+        """For slots."""
+        for shard in self._shards.values():
+            shard.copy_sequence(number, other, start=position)
 
     def _cells(self) -> int:
         return next((shard.shape.cells for shard in self._shards.values()), 1)

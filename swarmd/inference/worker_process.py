@@ -31,7 +31,7 @@ STDERR_LINE_BYTES = 4096
 START_DEADLINE_S = 60.0  # Python, numpy and a 100 MB shared object from a cold disk
 LOOK_S = 0.5  # between two looks at how much a worker has computed
 STALLED_S = 2.0
-"""So long without a moment of processor time, with a command to answer, neither ready to run nor waiting for the disk: it hangs.
+"""So long without a moment of processor time, with a command to answer, neither ready to run nor waiting for the disk: hung.
 The deadlines of the commands are for those that spin."""
 STOP_DEADLINE_S = 3.0  # a step in flight may finish; then it is killed, which loses nothing
 SPIN_COUNT = "10000"

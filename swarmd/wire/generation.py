@@ -69,22 +69,22 @@ class StepOn(msgspec.Struct, frozen=True, array_like=True):
     number: int
     """0, 1, 2 ... over the whole generation."""
     position: int
-    """Of the first row in the sequence."""
+    """Of the first row in the sequence. Below where the last step ended: what was computed from there on is dropped."""
     count: int
-    sample: bool
-    """Whether the tail picks a token from the last row."""
+    sample: int
+    """From so many of the last rows the tail picks a token: none in a prompt, one, or one behind each row of a proposal."""
     trace: list[tuple[int, int]]
     """(compute, node) in microseconds of every stage behind it."""
 
 
 @message(124)
 class StepDone(msgspec.Struct, frozen=True, array_like=True):
-    """Tail to head: the step is through, with the token that was picked if it was to be."""
+    """Tail to head: the step is through, with the tokens that were to be picked."""
 
     number: int
-    token: int | None
-    logprobs: list[tuple[int, float]]
-    """Of the picked token first, then of the likeliest; empty unless asked for."""
+    tokens: list[int]
+    logprobs: list[list[tuple[int, float]]]
+    """Of each picked token first, then of the likeliest; empty lists unless asked for."""
     trace: list[tuple[int, int]]
 
 

@@ -41,7 +41,14 @@ class Tail:
         """To the oldest step; prefill steps are answered without a token until one samples."""
         step, _ = self.steps[self.answered]
         self.answered += 1
-        self.head.answered(StepDone(step.number, token if step.sample else None, logprobs or [], TRACE))
+        self.head.answered(StepDone(step.number, [token] * step.sample, [logprobs or []] * step.sample, TRACE))
+
+    def answer_several(self, *tokens: int) -> None:
+        """To the oldest step, which carries a proposal."""
+        step, _ = self.steps[self.answered]
+        assert step.sample == len(tokens), step
+        self.answered += 1
+        self.head.answered(StepDone(step.number, list(tokens), [[] for _ in tokens], TRACE))
 
 
 class Ticks:
@@ -59,13 +66,14 @@ def plan() -> PipelinePlan:
 
 
 def started(
-    prompt: int, *, limit: int = 1000, window: int = 3, stop: tuple[str, ...] = (), ticks: Callable[[], float] = float
+    prompt: int, *, limit: int = 1000, window: int = 3, stop: tuple[str, ...] = (), ticks: Callable[[], float] = float,
+    proposals: int = 0,
 ) -> tuple[Head, Tail]:
     request = GenerationRequest(request=RequestId("r"), model=MODEL, prompt="p", max_tokens=limit, stop=stop)
     texts = Texts(pieces=PIECES, ends=frozenset({END}))
     head = Head(
         request=request, plan=plan(), tokens=[i % 9 for i in range(prompt)], texts=texts, rows=PREFILL_ROWS,
-        replay_rows=REPLAY_ROWS, limit=limit, ticks=ticks,
+        replay_rows=REPLAY_ROWS, limit=limit, proposals=proposals, ticks=ticks,
     )  # fmt: skip
     tail = Tail()
     tail.head = head

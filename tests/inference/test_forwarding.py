@@ -137,7 +137,7 @@ async def test_a_stage_without_memory_says_so_with_its_numbers(scene: Scene, mon
 
 async def test_an_answer_with_all_the_logprobs_that_may_be_asked_for_fits_a_message() -> None:
     logprobs = [((1 << 22) - 1, -12.345678)] * (LOGPROBS_LIMIT + 1)
-    encode(StepDone(1 << 20, 1 << 20, logprobs, [(1 << 40, 1 << 40)] * 4096))
+    encode(StepDone(1 << 20, [1 << 20], [logprobs], [(1 << 40, 1 << 40)] * 4096))
 
 
 async def test_a_stage_that_is_open_already_and_one_too_many(scene: Scene) -> None:
@@ -155,18 +155,20 @@ async def test_a_stage_that_is_open_already_and_one_too_many(scene: Scene) -> No
 
 
 async def test_steps_that_do_not_fit_break_the_stage_with_the_reason(scene: Scene) -> None:
-    good = StepOn(0, 0, 2, True, [(1, 2)])
+    good = StepOn(0, 0, 2, 1, [(1, 2)])
     cases: list[tuple[StepOn, memoryview, str]] = [
-        (StepOn(0, 1, 2, True, [(1, 2)]), hidden(2), "position 1 where 0 is next"),
-        (StepOn(0, -1, 2, True, [(1, 2)]), hidden(2), "position -1"),
-        (StepOn(0, 0, 0, True, [(1, 2)]), NOTHING, "a step of 0 rows; 1 to 128 are allowed"),
-        (StepOn(0, 0, -5, True, [(1, 2)]), NOTHING, "a step of -5 rows"),
-        (StepOn(0, 0, 129, True, [(1, 2)]), hidden(129), "a step of 129 rows"),
+        (StepOn(0, 1, 2, 1, [(1, 2)]), hidden(2), "position 1 where 0 is next"),
+        (StepOn(0, -1, 2, 1, [(1, 2)]), hidden(2), "position -1"),
+        (StepOn(0, 0, 0, 1, [(1, 2)]), NOTHING, "a step of 0 rows; 1 to 128 are allowed"),
+        (StepOn(0, 0, -5, 1, [(1, 2)]), NOTHING, "a step of -5 rows"),
+        (StepOn(0, 0, 129, 1, [(1, 2)]), hidden(129), "a step of 129 rows"),
         (good, hidden(1), "2 rows with 256 bytes"),
         (good, hidden(3), "2 rows with 768 bytes"),
         (good, NOTHING, "2 rows with 0 bytes"),
-        (StepOn(0, 0, 2, True, []), hidden(2), "did not come through the stages before"),
-        (StepOn(0, 0, 2, True, [(1, 2)] * 2), hidden(2), "did not come through the stages before"),
+        (StepOn(0, 0, 2, 3, [(1, 2)]), hidden(2), "3 tokens to pick from 2 rows"),
+        (StepOn(0, 0, 2, -1, [(1, 2)]), hidden(2), "-1 tokens to pick"),
+        (StepOn(0, 0, 2, 1, []), hidden(2), "did not come through the stages before"),
+        (StepOn(0, 0, 2, 1, [(1, 2)] * 2), hidden(2), "did not come through the stages before"),
     ]
     for step, payload, words in cases:
         async with scene.opened(scene.request()) as stream:
@@ -183,10 +185,10 @@ async def test_cells_are_a_promise(scene: Scene) -> None:
     async with scene.opened(scene.request(cells=130)) as stream:
         assert isinstance(await said(stream), StageReady)
         lane = scene.lane()
-        await lane.send(StepOn(0, 0, 128, False, [(1, 2)]), hidden(128))
+        await lane.send(StepOn(0, 0, 128, 0, [(1, 2)]), hidden(128))
         done = await said(stream)
-        assert isinstance(done, StepDone) and done.token is None and len(done.trace) == 2
-        await lane.send(StepOn(1, 128, 3, True, [(1, 2)]), hidden(3))
+        assert isinstance(done, StepDone) and done.tokens == [] and len(done.trace) == 2
+        await lane.send(StepOn(1, 128, 3, 1, [(1, 2)]), hidden(3))
         answer = await said(stream)
         assert isinstance(answer, StageBroken) and "beyond the 130 positions" in answer.reason
         lane.reset()
@@ -197,14 +199,14 @@ async def test_a_tail_without_sampling_and_messages_in_the_wrong_place(scene: Sc
     async with scene.opened(scene.request(sampling=None)) as stream:
         assert isinstance(await said(stream), StageReady)
         lane = scene.lane()
-        await lane.send(StepOn(0, 0, 1, True, [(1, 2)]), hidden(1))
+        await lane.send(StepOn(0, 0, 1, 1, [(1, 2)]), hidden(1))
         answer = await said(stream)
         assert isinstance(answer, StageBroken) and "not started with a sampler" in answer.reason
         lane.reset()
     await scene.all_free()
     async with scene.opened(scene.request()) as stream:
         assert isinstance(await said(stream), StageReady)
-        await stream.send(StepOn(0, 0, 1, True, [(1, 2)]), hidden(1))  # only a first stage is fed by the head
+        await stream.send(StepOn(0, 0, 1, 1, [(1, 2)]), hidden(1))  # only a first stage is fed by the head
         answer = await said(stream)
         assert isinstance(answer, StageBroken) and "the head sent StepOn" in answer.reason
     await scene.all_free()
@@ -234,7 +236,7 @@ async def test_a_head_that_vanishes_frees_the_seat_and_is_counted(scene: Scene, 
         async with scene.opened(scene.request()) as stream:
             assert isinstance(await said(stream), StageReady)
             lane = scene.lane()
-            await lane.send(StepOn(0, 0, 3, False, [(1, 2)]), hidden(3))
+            await lane.send(StepOn(0, 0, 3, 0, [(1, 2)]), hidden(3))
             assert isinstance(await said(stream), StepDone)
             if how == "end":
                 stream.end()
@@ -257,15 +259,15 @@ async def test_a_successor_that_is_not_there_ends_the_stage(scene: Scene) -> Non
     failures: asyncio.Queue[str] = asyncio.Queue(4)
     stages = scene.villain.pipeline._stages
     async with stages.session(own, head=lambda done: None, failed=telling(failures.put_nowait)) as session:
-        session.feed(StepOn(0, 0, 2, False, []), tokens)  # no stage of this session is open there
+        session.feed(StepOn(0, 0, 2, 0, []), tokens)  # no stage of this session is open there
         async with asyncio.timeout(5):
             assert "the next stage is gone: failed: there is no such stage here" in await failures.get()
-        session.feed(StepOn(1, 2, 2, False, []), tokens)  # nothing happens any more
+        session.feed(StepOn(1, 2, 2, 0, []), tokens)  # nothing happens any more
         assert failures.empty()
     async with stages.session(
         replace(own, successor=scene.villain.node), head=lambda done: None, failed=telling(failures.put_nowait)
     ) as session:
-        session.feed(StepOn(0, 0, 2, False, []), tokens)
+        session.feed(StepOn(0, 0, 2, 0, []), tokens)
         async with asyncio.timeout(5):
             assert await failures.get() == "the next stage on this node is gone"
 
@@ -277,7 +279,7 @@ async def test_bad_tokens_at_the_first_stage_are_refused_by_its_worker(scene: Sc
     failures: asyncio.Queue[str] = asyncio.Queue(4)
     stages, failed = scene.villain.pipeline._stages, telling(failures.put_nowait)
     async with stages.session(own, head=lambda done: None, failed=failed) as session:
-        session.feed(StepOn(0, 0, 1, False, []), memoryview(np.array([1 << 30], np.int32)).cast("B"))
+        session.feed(StepOn(0, 0, 1, 0, []), memoryview(np.array([1 << 30], np.int32)).cast("B"))
         async with asyncio.timeout(5):
             assert "outside" in await failures.get()
 

@@ -11,7 +11,7 @@ from swarmd.domain.refusals import StageFailed
 from swarmd.inference.head import LOOK_S, SILENCE_S, TEXT_QUEUE, Head
 from swarmd.inference.workers import PREFILL_ROWS
 from swarmd.wire.generation import StepDone
-from tests.fakes.heads import NODES, PIECES, TRACE, Tail, Ticks, generation_of, plan, started
+from tests.fakes.heads import END, NODES, PIECES, TRACE, Tail, Ticks, generation_of, plan, started
 
 
 async def test_a_long_prompt_goes_out_in_chunks_within_the_window() -> None:
@@ -42,13 +42,13 @@ async def test_only_the_last_step_of_a_prompt_samples(prompt: int) -> None:
 @pytest.mark.parametrize(
     ("done", "words"),
     [
-        (StepDone(1, 1, [], TRACE), "answered step 1 out of turn"),
-        (StepDone(-1, 1, [], TRACE), "answered step -1 out of turn"),
-        (StepDone(0, 1, [], TRACE[:1]), "out of turn"),
-        (StepDone(0, None, [], TRACE), "did not pick a token"),
-        (StepDone(0, len(PIECES), [], TRACE), "picked token 10 of 10"),
-        (StepDone(0, -1, [], TRACE), "picked token -1 of 10"),
-        (StepDone(0, 1 << 40, [], TRACE), "picked token"),
+        (StepDone(1, [1], [[]], TRACE), "answered step 1 out of turn"),
+        (StepDone(-1, [1], [[]], TRACE), "answered step -1 out of turn"),
+        (StepDone(0, [1], [[]], TRACE[:1]), "out of turn"),
+        (StepDone(0, [], [], TRACE), "picked 0 tokens where 1 were asked for"),
+        (StepDone(0, [len(PIECES)], [[]], TRACE), r"picked tokens \[10\] of 10"),
+        (StepDone(0, [-1], [[]], TRACE), r"picked tokens \[-1\] of 10"),
+        (StepDone(0, [1 << 40], [[]], TRACE), "picked tokens"),
     ],
 )
 async def test_an_answer_that_does_not_fit_ends_it_and_names_the_tail(done: StepDone, words: str) -> None:
@@ -63,20 +63,20 @@ async def test_an_answer_that_does_not_fit_ends_it_and_names_the_tail(done: Step
 
 async def test_a_token_in_the_middle_of_the_prompt_and_an_answer_too_many_are_faults() -> None:
     head, _ = started(PREFILL_ROWS + 1)
-    head.answered(StepDone(0, 1, [], TRACE))
-    with pytest.raises(GenerationFailed, match="nobody asked for"):
+    head.answered(StepDone(0, [1], [[]], TRACE))
+    with pytest.raises(GenerationFailed, match="picked 1 tokens where 0"):
         await head.next()
     head, tail = started(1, limit=1)
     tail.answer(1)
-    head.answered(StepDone(1, 1, [], TRACE))  # after the end: of no interest to anybody
+    head.answered(StepDone(1, [1], [[]], TRACE))  # after the end: of no interest to anybody
     assert (await head.next()).finish is Finish.LENGTH
 
 
 async def test_tokens_that_came_before_a_failure_are_still_handed_out() -> None:
     head, tail = started(1)
     tail.answer(1)
-    head.answered(StepDone(7, 1, [], TRACE))
-    head.answered(StepDone(1, 1, [], TRACE))  # what comes after a failure does not heal it
+    head.answered(StepDone(7, [1], [[]], TRACE))
+    head.answered(StepDone(1, [1], [[]], TRACE))  # what comes after a failure does not heal it
     assert (await head.next()).token == 1
     with pytest.raises(GenerationFailed):
         await head.next()
@@ -106,7 +106,7 @@ async def test_whoever_waits_is_woken_by_a_token_and_by_a_failure() -> None:
     assert (await waiting).token == 4
     waiting = asyncio.create_task(head.next())
     await asyncio.sleep(0)
-    head.answered(StepDone(99, 4, [], TRACE))
+    head.answered(StepDone(99, [4], [[]], TRACE))
     with pytest.raises(GenerationFailed):
         await waiting
 
@@ -200,6 +200,71 @@ async def test_who_was_held_up_itself_accuses_nobody() -> None:
     assert not waiting.done() and head.failure is None
     head.heard(0)
     waiting.cancel()
+
+
+class Always:
+    """A drafter that proposes the same."""
+
+    def __init__(self, *proposal: int) -> None:
+        self.proposal, self.heard = list(proposal), list[tuple[list[int], int]]()
+        self.proposed = self.accepted = 0
+
+    def begin(self, tokens: list[int]) -> None:
+        pass
+
+    def draft(self, most: int) -> list[int]:
+        return self.proposal[: max(0, most)]
+
+    def came(self, tokens: list[int], *, sent: int, seconds: float) -> None:
+        self.heard.append((tokens, sent))
+
+
+async def drafting(*proposal: int, limit: int = 100) -> tuple[Head, Tail, Always]:
+    head, tail = started(3, limit=limit, proposals=31)
+    drafter = head._drafter = Always(*proposal)  # type: ignore[assignment]
+    tail.answer(1)
+    return head, tail, drafter
+
+
+async def test_a_proposal_rides_behind_the_last_token_and_what_is_right_of_it_is_taken_at_once() -> None:
+    head, tail, drafter = await drafting(2, 3, 4)
+    step, rows = tail.steps[-1]
+    assert (step.position, step.count, step.sample, rows) == (3, 4, 4, [1, 2, 3, 4])
+    tail.answer_several(2, 3, 7, 8)  # the 8 followed a 4 that never came
+    assert head.history[3:] == [1, 2, 3, 7]
+    assert [(await head.next()).token for _ in range(4)] == [1, 2, 3, 7]
+    step, rows = tail.steps[-1]
+    assert (step.position, rows[0]) == (6, 7), "from where it went wrong"
+    tail.answer_several(2, 3, 4, 5)
+    assert head.history[7:] == [2, 3, 4, 5] and tail.steps[-1][0].position == 10
+    tail.answer_several(9, 2, 3, 4)
+    assert drafter.heard == [([2, 3, 7], 3), ([2, 3, 4, 5], 3), ([9], 3)]
+
+
+async def test_a_reply_ends_within_a_proposal() -> None:
+    head, tail, _ = await drafting(2, END, 4)
+    tail.answer_several(2, END, 4, 4)
+    picked = [await head.next() for _ in range(3)]
+    assert [(one.token, one.finish) for one in picked] == [(1, None), (2, None), (END, Finish.STOP)]
+    assert head.generated == 2 and not tail.waiting
+
+
+async def test_no_more_is_proposed_than_the_reply_may_have() -> None:
+    head, tail, _ = await drafting(2, 3, 4, limit=3)
+    assert tail.steps[-1][0].count == 2
+    tail.answer_several(2, 3)
+    assert [(await head.next()).finish for _ in range(3)] == [None, None, Finish.LENGTH]
+    head, tail, _ = await drafting(2, 3, 4, limit=2)
+    assert tail.steps[-1][0].count == 1
+
+
+@pytest.mark.parametrize("tokens", [(2,), (2, 3, 4, 5, 6), ()])
+async def test_a_tail_that_answers_a_proposal_with_another_number_of_tokens_is_at_fault(tokens: tuple[int, ...]) -> None:
+    head, _, _ = await drafting(2, 3, 4)
+    assert (await head.next()).token == 1
+    head.answered(StepDone(1, list(tokens), [[] for _ in tokens], TRACE))
+    with pytest.raises(GenerationFailed, match="where 4 were asked for"):
+        await head.next()
 
 
 async def test_after_leaving_nothing_is_sent_and_nothing_taken() -> None:

@@ -307,11 +307,11 @@ async def test_steps_queued_behind_a_busy_worker_are_bounded(parts: NodeParts, k
         (worker,) = parts.processes
         worker.held = (frames.Step,)
         for number in range(UNANSWERED_STEPS):
-            session.feed(StepOn(number, number, 1, False, []), TOKEN)
+            session.feed(StepOn(number, number, 1, 0, []), TOKEN)
         worker.release()
-        session.feed(StepOn(UNANSWERED_STEPS, UNANSWERED_STEPS, 1, False, []), TOKEN)
+        session.feed(StepOn(UNANSWERED_STEPS, UNANSWERED_STEPS, 1, 0, []), TOKEN)
         assert failures == [] and len(worker.waiting) == 1, "the others wait on this side"
-        session.feed(StepOn(UNANSWERED_STEPS + 1, UNANSWERED_STEPS + 1, 1, False, []), TOKEN)
+        session.feed(StepOn(UNANSWERED_STEPS + 1, UNANSWERED_STEPS + 1, 1, 0, []), TOKEN)
         assert failures == [f"more than {UNANSWERED_STEPS} steps before the first of them was answered"]
         assert len(session._seat.batcher._replies) == UNANSWERED_STEPS - 1
 
@@ -355,7 +355,7 @@ async def test_a_step_has_as_many_rows_as_the_width_allows(
         assert isinstance(session, StageSession)
         (worker,) = parts.processes
         assert {command.rows for command in worker.commands if isinstance(command, frames.Load)} == {8}
-        session.feed(StepOn(0, 0, 9, False, []), memoryview(bytes(36)))
+        session.feed(StepOn(0, 0, 9, 0, []), memoryview(bytes(36)))
         assert failures == ["a step of 9 rows; 1 to 8 are allowed"]
 
 
@@ -367,15 +367,15 @@ async def test_a_session_that_nobody_feeds_ends_and_frees_its_caches(parts: Node
     failures: list[str] = []
     async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
-        session.feed(StepOn(0, 0, 1, False, []), TOKEN)
+        session.feed(StepOn(0, 0, 1, 0, []), TOKEN)
         await asyncio.sleep(90)
-        session.feed(StepOn(1, 1, 1, False, []), TOKEN)
+        session.feed(StepOn(1, 1, 1, 0, []), TOKEN)
         await asyncio.sleep(99)
         assert failures == []
         await asyncio.sleep(SWEEP_S + 1)
         assert failures == ["no step came for 100 s (inference.session_timeout_seconds)"]
         assert len(parts.workers._hosts[model]._free) == 2  # though whoever opened it has not let go yet
-        session.feed(StepOn(2, 2, 1, False, []), TOKEN)
+        session.feed(StepOn(2, 2, 1, 0, []), TOKEN)
         assert len(failures) == 1
     assert len(parts.workers._hosts[model]._free) == 2
     await asyncio.sleep(SWEEP_S)
@@ -390,7 +390,7 @@ async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts
         await asyncio.sleep(LOAD_DEADLINE_S)  # the others are not ready yet
         (worker,) = parts.processes
         worker.held = (frames.Step,)
-        session.feed(StepOn(0, 0, 1, False, []), TOKEN)
+        session.feed(StepOn(0, 0, 1, 0, []), TOKEN)
         await asyncio.sleep(500)
         worker.release()
         await asyncio.sleep(99)
@@ -411,5 +411,5 @@ async def test_one_timer_looks_after_all_sessions(parts: NodeParts, known: Known
             assert isinstance(one, StageSession) and isinstance(two, StageSession)
             assert timer is not None and parts.stages._timer is timer
             for number in range(50):
-                one.feed(StepOn(number, number, 1, False, []), TOKEN)
+                one.feed(StepOn(number, number, 1, 0, []), TOKEN)
             assert parts.stages._timer is timer

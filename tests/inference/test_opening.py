@@ -83,7 +83,7 @@ async def test_every_stage_is_told_its_neighbours_and_the_tail_alone_how_to_samp
         (Refused(kind="WorkerFailed", sentence="it crashed"), StageFailed, "it crashed"),
         (StageBroken(reason="no memory", lacking=(9, 4)), NoCapacity, ""),
         (StageBroken(reason="its disk is gone"), StageFailed, "its disk is gone"),
-        (StepDone(0, 1, [], []), StageFailed, "it answered StepDone"),
+        (StepDone(0, [1], [[]], []), StageFailed, "it answered StepDone"),
         (LinkLost("the cable"), StageFailed, "the cable"),
         (TooManyStreams("of them"), StageFailed, "of them"),
         (TimeoutError(), StageFailed, "gave no sign of life for 2 s"),

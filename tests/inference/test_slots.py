@@ -11,7 +11,14 @@ from swarmd.inference.slots import KEPT, Slots
 class Caches:
     def __init__(self, sequences: int = 4 + KEPT) -> None:
         self.dropped: list[tuple[int, int]] = []
-        self.slots = Slots(sequences, lambda number, position: self.dropped.append((number, position)))
+        self.shared: list[tuple[int, int, int]] = []
+        self.slots = Slots(sequences, self)
+
+    def forget(self, number: int, position: int) -> None:
+        self.dropped.append((number, position))
+
+    def share(self, number: int, other: int, position: int) -> None:
+        self.shared.append((number, other, position))
 
     def run(self, sequence: int, position: int, count: int = 1) -> int:
         return self.slots.numbered(sequence, position, count)
@@ -43,6 +50,23 @@ def test_what_was_computed_beyond_a_position_is_dropped_when_it_is_computed_anew
     caches.run(0, 16)
     caches.slots.roll_back(0, 99)
     assert caches.dropped == [(0, 12), (0, 16)]
+
+
+def test_wrong_guesses_leave_no_hole_that_somebody_else_would_fill(caches: Caches) -> None:
+    caches.run(0, 0, 10)
+    caches.run(0, 7, 4)
+    assert caches.shared == [], "alone it fills its holes itself"
+    caches.run(1, 0, 10)
+    caches.run(0, 9, 4)
+    ((number, keeper, position),) = caches.shared
+    assert (number, position) == (0, 9) and keeper not in (0, 1)
+    caches.run(1, 4, 1)
+    assert caches.shared[1:] == [(1, keeper, 4)]
+    caches.slots.end(0)
+    caches.slots.end(1)
+    assert caches.dropped[-3:] == [(keeper, 0), (0, 0), (1, 0)]
+    assert caches.run(5, 0) == 0
+    assert caches.slots.make_room() is False
 
 
 def test_room_is_made_when_it_is_needed(caches: Caches) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from swarmd.domain.generation import Sampling, TokenChunk
 from swarmd.domain.ids import ModelId
+from swarmd.inference.drafting import Lookup, Payoff
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.nodes import chat, generated, running, spread, swarm
+from tests.fakes.nodes import chat, generated, running, spread, swarm, text_of
 
 MODEL = TinyModel(layers=8, tokenizer=True)
 TOKENS = 12
@@ -92,3 +93,28 @@ async def test_users_at_once_have_the_bits_that_each_has_alone(tmp_path):
         assert [len(one) for one in found] == [len(one) for one in alone]
         assert found[:2] + found[3:] == alone[:2] + alone[3:]
         assert largest > 1, "they never shared a batch"
+
+
+async def test_guessed_tokens_change_no_reply_and_no_bit(tmp_path, monkeypatch):
+    """A random model repeats itself soon at temperature 0; with a seed it does not, and a guess is forced on it."""
+    path = write_model(tmp_path / "tiny.gguf", MODEL)
+    async with swarm(tmp_path, 3) as nodes:
+        model = ModelId(await nodes[0].desk.add_file(path, 1))
+        await spread(nodes, model)
+        for sampling in (everything(3), Sampling(temperature=0.9, top_p=0.95, seed=11, top_logprobs=3)):
+            request = chat(model, "the shard and the shard and the", max_tokens=150, sampling=sampling)
+            monkeypatch.setattr("swarmd.inference.drafting.PAYS", 1e9)
+            plain = await generated(nodes[0], request)
+            assert plain[-1].usage.proposed_tokens == 0
+            monkeypatch.setattr("swarmd.inference.drafting.PAYS", 0.0)  # guesses whatever it costs
+            if sampling.temperature > 0.0:
+                monkeypatch.setattr(Lookup, "propose", lambda _, most: [row % MODEL.rows for row in range(most)])
+                monkeypatch.setattr(Payoff, "length", lambda _: 7)
+            guessed = await generated(nodes[0], request)
+            usage = guessed[-1].usage
+            assert usage.proposed_tokens > 0
+            assert text_of(guessed) == text_of(plain)
+            assert bits(guessed) == bits(plain)
+            assert usage.completion_tokens == plain[-1].usage.completion_tokens
+            if sampling.temperature == 0.0:
+                assert usage.accepted_tokens > 20
