@@ -95,6 +95,7 @@ class Session:
         self._ping_number = 0
         self._pings: dict[int, float] = {}
         self._closed: str | None = None
+        spare_memory.enter()
 
     @property
     def closed(self) -> str | None:
@@ -271,7 +272,7 @@ class Session:
                         self._pings.clear()  # those the peer skipped must not use up the limit
                     self.ping(now)
                 self._spoke = False
-                spare_memory.rest()
+                spare_memory.rest(now)
         return self.take_events()
 
     def _frame(self, record: memoryview, now: float) -> None:
@@ -513,6 +514,7 @@ class Session:
         if self._closed is not None:
             return
         self._closed = reason
+        spare_memory.leave()
         self._control.clear()
         self._ready.clear()
         self._starved.clear()
