@@ -25,6 +25,7 @@ from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -62,6 +63,7 @@ from swarmd.economy.steward import OVER, Steward
 from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
+from swarmd.inference.encrypted import EncryptedPipelines
 from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
 from swarmd.inference.pipeline import Pipeline
@@ -129,6 +131,7 @@ class Node:
     links: Links
     bus: EventBus
     steward: Steward
+    encrypted: EncryptedPipelines
 
 
 @asynccontextmanager
@@ -334,9 +337,12 @@ class _Built:
             spawn=spawn, world=world, bus=bus,
         )  # fmt: skip
         stages.register(dispatcher)
+        self._encrypted = EncryptedPipelines(
+            catalog=self._catalog, registry=self._registry, db=database, settings=live.current
+        )
         self._pipeline = Pipeline(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, stages=stages,
-            links=self._links, spawn=spawn, world=world, bus=bus, settings=live.current,
+            links=self._links, encrypted=self._encrypted, spawn=spawn, world=world, bus=bus, settings=live.current,
         )  # fmt: skip
         self._demand = Demand(bus=bus, clock=world.clock)
         self._herald = Herald(
@@ -388,7 +394,7 @@ class _Built:
                 ),
                 models=ModelHandlers(
                     node=node, catalog=self._catalog, models=self._registry, desk=self._desk, memory=self._workers,
-                    generations=self._pipeline,
+                    generations=self._pipeline, encrypted=self._encrypted,
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
@@ -400,6 +406,7 @@ class _Built:
                 ),
                 members=MemberHandlers(members=self._members),
                 autopilot=AutopilotHandlers(autopilot=self._steward),
+                encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 openai=OpenAiHandlers(
                     models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
                 ),
@@ -426,6 +433,7 @@ class _Built:
             await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
+            await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
         network = self._live.current().network
@@ -449,6 +457,7 @@ class _Built:
             stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
+            encrypted=self._encrypted,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from swarmd.api import shapes, views
 from swarmd.api.calls import Call
 from swarmd.api.metadata import metadata_view
-from swarmd.api.ports import Desk, Generations, Memory, Models
+from swarmd.api.ports import Desk, Encrypted, Generations, Memory, Models
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.refusals import Invalid, NotFound, Refusal
 from swarmd.domain.shards import ModelView
@@ -17,14 +17,30 @@ from swarmd.shards.desk import MEGABYTE
 
 class ModelHandlers:
     def __init__(
-        self, *, node: NodeId, catalog: Catalog, models: Models, desk: Desk, memory: Memory, generations: Generations
+        self,
+        *,
+        node: NodeId,
+        catalog: Catalog,
+        models: Models,
+        desk: Desk,
+        memory: Memory,
+        generations: Generations,
+        encrypted: Encrypted,
     ) -> None:
-        self._node, self._catalog, self._models = node, catalog, models
+        self._node, self._catalog, self._models, self._encrypted = node, catalog, models, encrypted
         self._desk, self._memory, self._generations = desk, memory, generations
 
     async def models(self, _call: Call) -> list[shapes.ModelRow]:
         views_now = [self._view(model) for model in self._models.models()]
-        return [views.model_row(view, node=self._node) for view in views_now if view is not None]
+        return [
+            views.model_row(view, node=self._node, encrypted=self._is_encrypted(view.model))
+            for view in views_now
+            if view is not None
+        ]
+
+    def _is_encrypted(self, model: ModelId) -> bool:
+        state = self._encrypted.state(model)
+        return not isinstance(state, Refusal) and state.enabled
 
     async def add_file(self, call: Call) -> shapes.ModelAdded | Refusal:
         body: shapes.AddFile = call.body

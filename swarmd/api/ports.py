@@ -13,7 +13,7 @@ from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
 from swarmd.domain.peers import Endpoint, LinkView, PeerView
-from swarmd.domain.plans import PipelinePlan
+from swarmd.domain.plans import EncryptedPipeline, PipelinePlan
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, ModelView, Rescan
@@ -52,6 +52,13 @@ class Autopilot(Protocol):
     def schedule(self) -> Schedule: ...
     async def set_schedule(self, schedule: Schedule) -> None: ...
     async def prune_history(self, limit: int) -> tuple[tuple[PruneRecord, ...], int]: ...
+
+
+class Encrypted(Protocol):
+    """`inference.encrypted.EncryptedPipelines`."""
+
+    def state(self, model: ModelId) -> EncryptedPipeline | Refusal: ...
+    async def choose(self, model: ModelId, *, enabled: bool) -> EncryptedPipeline | Refusal: ...
 
 
 class Downloads(Protocol):

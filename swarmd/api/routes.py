@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
+from swarmd.api import encrypted as encrypted_api
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
 from swarmd.api.models import ModelHandlers
@@ -85,6 +87,7 @@ def table(
     network: NetworkHandlers,
     members: MemberHandlers,
     autopilot: AutopilotHandlers,
+    encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
     feed: LiveFeed,
     downloads: DownloadHandlers | None = None,
@@ -99,6 +102,7 @@ def table(
         *_network_rows(network),
         *_member_rows(members),
         *_autopilot_rows(autopilot),
+        *_encrypted_rows(encrypted),
         *_openai_rows(openai),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
@@ -375,6 +379,21 @@ def _autopilot_rows(autopilot: AutopilotHandlers) -> tuple[Route, ...]:
             method="GET", path="/api/admin/auto-manage/plan", guard=READ, handler=autopilot.plan,
             reply=autopilot_shapes.AutopilotPlan,
             doc="What the autopilot would fetch and drop now, and of everything else why not; changes nothing.",
+        ),
+    )  # fmt: skip
+
+
+def _encrypted_rows(encrypted: EncryptedHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/models/{model}/encrypted-pipeline", guard=READ, handler=encrypted.show,
+            reply=encrypted_api.EncryptedView, status=(200, 404),
+            doc="Whether a model's pipeline begins and ends on this node, so that no other one sees a token.",
+        ),
+        Route(
+            method="PUT", path="/api/admin/models/{model}/encrypted-pipeline", guard=WRITE, handler=encrypted.choose,
+            request=encrypted_api.EncryptedRequest, reply=encrypted_api.EncryptedSet, status=(200, 400, 404),
+            doc="Switch that on or off for a model; it needs the first and the last shard on this node.",
         ),
     )  # fmt: skip
 

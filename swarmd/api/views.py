@@ -352,7 +352,8 @@ def _vision(view: ModelView) -> shapes.VisionEncoder:
     )
 
 
-def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
+def model_row(view: ModelView, *, node: NodeId, encrypted: bool = False) -> shapes.ModelRow:
+    """`encrypted`: its pipeline begins and ends here."""
     held, manifest = view.held, view.manifest
     count, size = len(view.shards), _size(view)
     return shapes.ModelRow(
@@ -371,7 +372,7 @@ def model_row(view: ModelView, *, node: NodeId) -> shapes.ModelRow:
         shards=[shard_row(shard, memory=True) for shard in view.shards],
         trust_level=view.trust.value,
         mmproj=_vision(view),
-        encrypted_pipeline=False,
+        encrypted_pipeline=encrypted,
         has_first_shard=0 in held,
         has_last_shard=bool(count) and count - 1 in held,
         hf_source=_hub_place(manifest),

@@ -216,6 +216,10 @@ class InferenceSettings:
         50, "Longest wait to fill a batch, in ms; kept for the contract: a batch takes what is there and never waits.",
         live=True, low=1, high=60_000,
     )
+    encrypted_pipeline: bool = setting(
+        False, "Whether generations begin and end on this node where it has a model's first and last shard.",
+        live=True,
+    )
     speculation: bool = setting(
         True, "Whether to guess tokens from the text so far and compute several in a step: another speed, the same replies.",
         live=True,

@@ -32,3 +32,33 @@ class PipelinePlan:
     stages: tuple[Stage, ...]
     predicted_token_ms: float | None
     """Predicted time of one decode step; None while a stage's speed has not been measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptedPipeline:
+    """Whether generations of a model begin and end on this node, so that no other one sees a token."""
+
+    chosen: bool | None
+    """For this model; None: nobody chose."""
+    by_default: bool
+    """For models for which nobody chose."""
+    has_first: bool
+    """Its first shard is here."""
+    has_last: bool
+    shard_count: int
+
+    @property
+    def ready(self) -> bool:
+        return self.has_first and self.has_last
+
+    @property
+    def enabled(self) -> bool:
+        """In effect."""
+        return self.ready and (self.by_default if self.chosen is None else self.chosen)
+
+    @property
+    def lacking(self) -> str:
+        """Which shards are missing, for people: `shard 0`, `shards 0 and 7`."""
+        ends = {0: self.has_first, self.shard_count - 1: self.has_last}
+        missing = [index for index, here in ends.items() if not here]
+        return f"shard{'s' if len(missing) > 1 else ''} {' and '.join(map(str, missing))}"

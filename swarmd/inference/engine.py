@@ -386,7 +386,7 @@ class Picked:
 class Sampler:
     """llama.cpp's sampler chain for one sequence. Randomness comes from (seed, position) alone, never from history."""
 
-    def __init__(self, engine: Engine, sampling: Sampling, cells: int) -> None:
+    def __init__(self, engine: Engine, sampling: Sampling, *, vocabulary_size: int, cells: int) -> None:
         call = self._call = engine.library.call
         self._sampling = sampling
         self._chain: int = call.llama_sampler_chain_init(call.llama_sampler_chain_default_params())
@@ -398,7 +398,7 @@ class Sampler:
             # Over everything this generation has produced, as the OpenAI contract words its penalties.
             add(
                 call.llama_sampler_init_penalties(
-                    cells, sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
+                    vocabulary_size, cells, sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
                 )
             )
         self._greedy = sampling.temperature < GREEDY_BELOW

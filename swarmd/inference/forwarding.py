@@ -38,6 +38,7 @@ from swarmd.wire.generation import Lane, OpenStage, StageAlive, StageBroken, Sta
 from swarmd.wire.messages import Refused
 
 START_DEADLINE_S = 10.0
+PRODUCED_BYTES = 4 * 1024 * 1024  # of a reply that goes on here: as many tokens as inference.context_tokens may be
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
 ALIVE_S = 0.5  # between two signs of life to a head, which gives up after four of them
 LANE_QUEUE = 64  # steps waiting for a successor's credit; of one session, which has no more than `steps_in_flight`
@@ -235,7 +236,7 @@ class Stages:
         self.ticks = world.clock.ticks
 
     def register(self, dispatcher: Dispatcher) -> None:
-        dispatcher.serve(OpenStage, self._serve)
+        dispatcher.serve(OpenStage, self._serve, payload_limit=PRODUCED_BYTES)
         dispatcher.accept(Lane, self._accept)
 
     def measured(self, model: ModelId, layer_ms: float) -> None:

@@ -121,7 +121,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_sampler_init_top_p": (_ptr, _f32, _size),
     "llama_sampler_init_min_p": (_ptr, _f32, _size),
     "llama_sampler_init_temp": (_ptr, _f32),
-    "llama_sampler_init_penalties": (_ptr, _i32, _f32, _f32, _f32),
+    "llama_sampler_init_penalties": (_ptr, _i32, _i32, _f32, _f32, _f32),  # vocabulary, window; since b10405
     "ggml_get_name": (c.c_char_p, _ptr),
     "ggml_nbytes": (_size, _ptr),
     "ggml_backend_tensor_get": (None, _ptr, _ptr, _size, _size),

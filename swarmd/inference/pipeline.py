@@ -19,6 +19,7 @@ from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.encrypted import EncryptedPipelines
 from swarmd.inference.forwarding import Stages, samples_at_once
 from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
@@ -57,13 +58,14 @@ class Pipeline:
         workers: Workers,
         stages: Stages,
         links: Links,
+        encrypted: EncryptedPipelines,
         spawn: Spawn,
         world: World,
         bus: EventBus,
         settings: Callable[[], Settings],
     ) -> None:
         self._node, self._catalog, self._registry = node, catalog, registry
-        self._workers, self._stages, self._links = workers, stages, links
+        self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
         self._active = 0
         self._made = 0
@@ -106,7 +108,8 @@ class Pipeline:
         known = self._catalog.get(model)
         if known is None:
             return NotFound(what=f"model {model} is not known on this node: GET /v1/models lists what is")
-        return planning.plan(self._snapshot(known))
+        demanded = self._encrypted.demanded(model)
+        return demanded if isinstance(demanded, Refusal) else planning.plan(self._snapshot(known))
 
     def _snapshot(self, known: KnownModel, *, without: Collection[NodeId] = ()) -> planning.Snapshot:
         manifest = known.manifest
@@ -145,6 +148,7 @@ class Pipeline:
                 for spec in manifest.shards
             ),
             offers=tuple(offer for offer in offers if offer.node not in without),
+            enclosed=self._encrypted.demanded(model) is not False,  # also where it cannot: then there is no plan
             rtt_ms={(self._node, node): view.rtt_ms for node, view in views.items() if view.rtt_ms is not None},
         )
 

@@ -62,6 +62,8 @@ class Snapshot:
     offers: tuple[NodeOffer, ...]
     rtt_ms: Mapping[tuple[NodeId, NodeId], float]
     """Measured round trips; a pair is looked up in both orders."""
+    enclosed: bool = False
+    """The first and the last shard run on the head: others see no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
     missing = tuple(index for index in range(count) if index not in held)
     if missing:
         return NoCoverage(model=snapshot.model, missing=missing, shard_count=count)
+    if snapshot.enclosed and (ends := _missing_ends(snapshot)):
+        return NoCoverage(model=snapshot.model, missing=ends, shard_count=count)
     path = _search(snapshot) or _search(snapshot, keep=ALTERNATIVES)
     if path is None:
         unlimited = _search(snapshot, mind_memory=False)
@@ -115,6 +119,12 @@ def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
     )
 
 
+def _missing_ends(snapshot: Snapshot) -> tuple[int, ...]:
+    """Of an enclosed pipeline, on the head."""
+    held = next((offer.shards for offer in snapshot.offers if offer.node == snapshot.head), frozenset[int]())
+    return tuple(sorted({0, len(snapshot.shards) - 1} - held))
+
+
 def _search(snapshot: Snapshot, *, mind_memory: bool = True, keep: int = 1) -> _Path | None:
     """best[b][node]: the `keep` best paths that cover shards [0, b) and end on `node`.
 
@@ -125,12 +135,15 @@ def _search(snapshot: Snapshot, *, mind_memory: bool = True, keep: int = 1) -> _
     for first in range(count):
         before = [path for paths in best[first].values() for path in paths]
         for offer in snapshot.offers:
+            if first == 0 and snapshot.enclosed and offer.node != snapshot.head:
+                continue
             starts = _cheapest(snapshot, before, offer.node, keep) if first else (_Path(0, 0.0, (), (), {}),)
             for previous in starts:
                 _extend(snapshot, best, previous, offer, first, mind_memory=mind_memory, keep=keep)
     finished = [
         replace(path, time_ms=path.time_ms + _hop_ms(snapshot, node, snapshot.head))
         for node, paths in best[count].items()
+        if not snapshot.enclosed or node == snapshot.head
         for path in paths
     ]
     return min(finished, key=lambda path: path.rank, default=None)

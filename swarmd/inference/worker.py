@@ -89,7 +89,7 @@ class Worker:
             case frames.StartSequence(sequence, sampling):
                 self._end(sequence)
                 if sampling:
-                    sampler = self._samplers[sequence] = Sampler(self._engine, _sampling(sampling), self._cells())
+                    sampler = self._samplers[sequence] = self._sampler(sampling)
                     for token in np.frombuffer(payload, np.int32).tolist():
                         sampler.accept(token)
             case frames.EndSequence(sequence):
@@ -209,8 +209,13 @@ class Worker:
         for shard in self._shards.values():
             shard.copy_sequence(number, other, start=position)
 
-    def _cells(self) -> int:
-        return next((shard.shape.cells for shard in self._shards.values()), 1)
+    def _sampler(self, sampling: frames.SamplingAs) -> Sampler:
+        tail = next((shard for shard in self._shards.values() if shard.last), None)
+        if tail is None:
+            raise EngineFailure("tokens are picked behind the last shard, which is not loaded")
+        return Sampler(
+            self._engine, _sampling(sampling), vocabulary_size=tail.vocabulary_size, cells=tail.shape.cells
+        )
 
     def _need_shard(self, index: int) -> LoadedShard:
         shard = self._shards.get(index)

@@ -59,7 +59,8 @@ async def test_a_whole_reply(rim: Rim, client: AsyncOpenAI) -> None:
             {"node": OWN[:16], "layers": [0, 2], "compute_ms": 4.0, "node_ms": 5.0},
             {"node": PEER[:16], "layers": [2, 4], "compute_ms": 6.0, "node_ms": 7.0},
         ],
-        "link_ms": 1.5, "tokens_per_second": 50.0, "prefill_ms": 12.3,
+        "link_ms": 1.5, "tokens_per_second": 50.0, "prefill_ms": 12.3, "proposed_tokens": 0,
+        "accepted_tokens": 0, "resumes": 0,
     }  # fmt: skip
     assert rim.pipeline.requests[0].sampling.temperature == 0.7
     assert rim.pipeline.requests[0].max_tokens == 2048

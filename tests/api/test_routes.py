@@ -36,6 +36,8 @@ GET /api/admin/schedule
 PUT /api/admin/schedule
 GET /api/admin/models/{model}/auto-manage
 PUT /api/admin/models/{model}/auto-manage
+GET /api/admin/models/{model}/encrypted-pipeline
+PUT /api/admin/models/{model}/encrypted-pipeline
 PUT /api/admin/models/{model}/shards/{index}/lock
 GET /api/admin/hf/search
 GET /api/admin/hf/probe

@@ -38,6 +38,13 @@ PIECES = (b"a", b"b", b"c", b"")
 END = 3
 
 
+class Open:
+    """As `EncryptedPipelines`: nobody wants any."""
+
+    def demanded(self, _model: ModelId) -> bool:
+        return False
+
+
 class FakeWorker:
     """As `WorkerProcess`. What is in `held` is answered when `release` is called, everything else at once."""
 
@@ -271,7 +278,7 @@ async def open_parts(
             bus=bus,
         )  # fmt: skip
         pipeline = Pipeline(
-            node=OWN, catalog=catalog, registry=registry, workers=workers, stages=stages, links=links,
+            node=OWN, catalog=catalog, registry=registry, workers=workers, stages=stages, links=links, encrypted=Open(),
             spawn=supervisor.spawn, world=world, bus=bus, settings=current,
         )  # fmt: skip
         parts = NodeParts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -105,6 +106,19 @@ async def spread(nodes: Sequence[Node], model: ModelId) -> None:
             await spy.wait_for(SummaryReceived, timeout_s=20)
             spy.clear()
     assert nodes[0].registry.held(model) == parts[0]
+
+
+async def holding(node: Node, model: ModelId, shards: tuple[int, ...], *, told: Node) -> None:
+    """The node fetches these shards, and the other one knows."""
+    while not ((known := node.registry.view(model)) and known.manifest):
+        await asyncio.sleep(0.02)
+    await node.desk.acquire(model, shards)
+    async with asyncio.timeout(20):
+        while not set(shards) <= set(node.registry.held(model)):
+            await asyncio.sleep(0.02)
+        layout = node.registry.view(model).manifest.layout
+        while not ((seen := told.registry.remote(model, layout).get(node.node)) and set(shards) <= set(seen.shards)):
+            await asyncio.sleep(0.02)
 
 
 def chat(model: ModelId, text: str, **rest) -> GenerationRequest:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -58,7 +59,7 @@ from swarmd.domain.membership import (
 )
 from swarmd.domain.models import Manifest, TrustLevel
 from swarmd.domain.peers import Endpoint, Holding, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
-from swarmd.domain.plans import PipelinePlan, Stage
+from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
@@ -360,6 +361,24 @@ class FakeGeneration:
         raise StopAsyncIteration
 
 
+class FakeEncrypted:
+    """As `inference.encrypted.EncryptedPipelines`: of a model with five shards, all of them here."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[ModelId, bool] = {}
+        self.refusal: Refusal | None = None
+        self.shards = 5
+
+    def state(self, model: ModelId) -> EncryptedPipeline | Refusal:
+        return self.refusal or EncryptedPipeline(
+            chosen=self.chosen.get(model), by_default=False, has_first=True, has_last=True, shard_count=self.shards
+        )
+
+    async def choose(self, model: ModelId, *, enabled: bool) -> EncryptedPipeline | Refusal:
+        self.chosen[model] = enabled
+        return self.state(model)
+
+
 @dataclass
 class FakePeers:
     """As `peers.links.Links`."""
@@ -564,6 +583,7 @@ class Rim:
         self.folder = folder
         self.bus = EventBus()
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
+        self.encrypted = FakeEncrypted()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
@@ -610,7 +630,7 @@ class Rim:
             ),
             models=ModelHandlers(
                 node=OWN, catalog=self.catalog, models=self.models, desk=self.desk, memory=self.memory,
-                generations=self.pipeline,
+                generations=self.pipeline, encrypted=self.encrypted,
             ),
             storage=StorageHandlers(
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
@@ -621,6 +641,7 @@ class Rim:
             ),
             members=MemberHandlers(members=self.members),
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
+            encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=OpenAiHandlers(
                 models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
             ),

@@ -18,7 +18,7 @@ async def test_counters_latencies_and_the_last_speed(world: World) -> None:
     bus = EventBus()
     pipeline = Pipeline(
         node=NODES[0], catalog=None, registry=None, workers=None, stages=None, links=None, spawn=None, world=world, bus=bus,
-        settings=None,
+        settings=None, encrypted=None,
     )  # fmt: skip
     assert (pipeline.last_tokens_per_second, pipeline.latencies_ms(), pipeline.active) == (None, [], 0)
 

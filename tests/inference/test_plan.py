@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,3 +173,27 @@ def test_every_plan_covers_every_shard_once_on_holders_with_as_few_stages_as_gre
         at = max(next(i for i in range(at, count + 1) if i == count or i not in o.shards) for o in offers)
         stages += 1
     assert len(result.stages) == stages
+
+
+def enclosed(*offers: NodeOffer, **rest) -> Snapshot:
+    return replace(snapshot(*offers, **rest), enclosed=True)
+
+
+def test_an_enclosed_pipeline_begins_and_ends_on_the_head_though_others_hold_the_ends_too():
+    result = plan(enclosed(offer(A, 0, 5), offer(B, *range(6)), offer(C, 0, 1, 2)))
+    assert runs(result) == [(A, 0, 0), (B, 1, 4), (A, 5, 5)]
+    assert runs(plan(enclosed(offer(A, *range(6)), offer(B, *range(6))))) == [(A, 0, 5)]
+    assert runs(plan(enclosed(offer(A, 0, 1), offer(B, 0, 1), count=2))) == [(A, 0, 1)]
+
+
+def test_an_enclosed_pipeline_whose_ends_the_head_lacks_is_no_plan_at_all():
+    for held, missing in (((0, 1, 2), (5,)), ((5,), (0,)), ((2,), (0, 5))):
+        refused = plan(enclosed(offer(A, *held), offer(B, *range(6))))
+        assert isinstance(refused, NoCoverage) and refused.missing == missing
+    refused = plan(enclosed(offer(B, *range(6))))
+    assert isinstance(refused, NoCoverage) and refused.missing == (0, 5)
+
+
+def test_an_enclosed_pipeline_needs_memory_for_both_ends_on_the_head():
+    refused = plan(enclosed(offer(A, 0, 5, free_bytes=150), offer(B, *range(6))))
+    assert isinstance(refused, NoCapacity) and (refused.node, refused.needed_bytes) == (A, 200)

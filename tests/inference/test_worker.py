@@ -92,6 +92,33 @@ def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:
     assert isinstance(second, frames.Stepped) and second.picked == at_once.picked
 
 
+def greedy(worker: Worker, count: int, *, produced: bytearray | None = None, frequency_penalty: float = 0.0) -> list[int]:
+    """What a reply to one token begins with."""
+    sampling = frames.SamplingAs(0.0, 1.0, 0, 0.0, frequency_penalty, 0.0, 1.0, 7, None)
+    worker.answer(frames.StartSequence(0, sampling), produced or bytearray())
+    picked = [1]
+    for position in range(count):
+        answer, _ = worker.answer(frames.Step(0, 1, [frames.Run(0, position, 1)], [(0, 0, position)]), tokens(picked[-1]))
+        assert isinstance(answer, frames.Stepped), answer
+        picked.append(answer.picked[0][0])
+    worker.answer(frames.EndSequence(0), bytearray())
+    return picked[1:]
+
+
+def test_a_penalty_counts_what_was_said_and_nothing_else(worker: Worker) -> None:
+    """llama.cpp's function has the vocabulary's size as a new first argument, and took our window for it: how far back it
+    looked was whatever stood in a register, and now and then it cleared gigabytes."""
+    plain = greedy(worker, 20)
+    assert len(set(plain)) < len(plain), "a model that says something twice"
+    for _ in range(5):
+        assert greedy(worker, 20, frequency_penalty=1e-9) == plain
+        penalised = greedy(worker, 20, frequency_penalty=100.0)
+        assert len(set(penalised)) == 20, "nothing twice"
+        assert penalised[0] == plain[0]
+    said_before = greedy(worker, 20, frequency_penalty=100.0, produced=tokens(plain[0], penalised[3]))
+    assert not {plain[0], penalised[3]} & set(said_before), "also what another tail had said"
+
+
 @pytest.mark.parametrize(
     ("command", "payload", "words"),
     [

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from swarmd.domain.generation import Sampling, TokenChunk
-from swarmd.domain.ids import ModelId
+from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.refusals import Refusal
 from swarmd.inference.drafting import Lookup, Payoff
+from swarmd.inference.forwarding import StageSession
+from swarmd.inference.generation import Generation
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.nodes import chat, generated, running, spread, swarm, text_of
+from tests.fakes.nodes import chat, generated, holding, running, spread, swarm, text_of
 
 MODEL = TinyModel(layers=8, tokenizer=True)
 TOKENS = 12
@@ -118,3 +122,51 @@ async def test_guessed_tokens_change_no_reply_and_no_bit(tmp_path, monkeypatch):
             assert usage.completion_tokens == plain[-1].usage.completion_tokens
             if sampling.temperature == 0.0:
                 assert usage.accepted_tokens > 20
+
+
+async def test_an_encrypted_pipeline_shows_no_token_to_another_node(tmp_path):
+    """Everything that a node in the middle is sent is looked at: hidden states, and nothing that tells the tokens."""
+    path = write_model(tmp_path / "tiny.gguf", MODEL)
+    async with swarm(tmp_path, 2) as (head, middle):
+        model = ModelId(await head.desk.add_file(path, 1))
+        await holding(middle, model, tuple(range(1, 7)), told=head)
+        request = chat(model, "the shard and the shard and the shard", max_tokens=40)
+        undisturbed = text_of(await generated(head, request))
+        for index in range(1, 7):
+            assert await head.desk.delete_shard(ShardRef(model, index)) is None
+        assert not isinstance(await head.encrypted.choose(model, enabled=True), Refusal)
+        opened, steps = [], []
+        session = middle.pipeline._stages.session
+        feed = StageSession.feed
+
+        def watched_session(request, produced=b"", **rest):
+            opened.append((request, bytes(produced)))
+            return session(request, produced, **rest)
+
+        def watched_feed(self, step, payload):
+            if self._request.stage == 1:
+                steps.append((step, bytes(payload)))
+            feed(self, step, payload)
+
+        middle.pipeline._stages.session = watched_session
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StageSession, "feed", watched_feed)
+            generation = await head.pipeline.open(request)
+            assert isinstance(generation, Generation), generation
+            assert [stage.node for stage in generation.plan.stages] == [head.node, middle.node, head.node]
+            async with generation:
+                chunks = [chunk async for chunk in generation]
+            history = generation.history
+        assert text_of(chunks) == undisturbed
+        ((asked, produced),) = opened
+        assert (asked.stage, asked.sampling, produced) == (1, None, b"")
+        assert len(steps) > 5
+        for step, payload in steps:
+            assert len(payload) == step.count * MODEL.width * 4, "hidden states"
+            row = np.frombuffer(payload, np.float32)
+            assert np.isfinite(row).all() and np.unique(row).size > row.size // 2
+            told = {step.number, step.position, step.count, step.sample, *np.array(step.trace).flatten().tolist()}
+            assert len(told) <= 6, "counts and times"
+        ids = np.array(history, np.int32)
+        sent = b"".join(payload for _, payload in steps)
+        assert not any(ids[at : at + 4].tobytes() in sent for at in range(len(ids) - 4))

@@ -12,12 +12,12 @@ import openai
 import pytest
 
 from swarmd.domain.events import GenerationFinished, GenerationResumed, StageServed, WorkerDied
-from swarmd.domain.generation import Finish, GenerationFailed, Sampling
+from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import BadTemplate, Busy, NoCoverage, NotFound, PromptTooLong
 from swarmd.inference.generation import Generation
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.nodes import Node, chat, generated, running, spread, swarm, text_of
+from tests.fakes.nodes import Node, chat, generated, holding, running, spread, swarm, text_of
 
 MODEL = TinyModel(layers=6, tokenizer=True)
 Three = tuple[list[Node], ModelId]
@@ -111,13 +111,19 @@ async def test_refusals_say_what_is_wrong(three):
             pass
 
 
+async def long_one(head: Node, model: ModelId, **penalties: float) -> tuple[GenerationRequest, str]:
+    """A reply that is longer than what the head computes ahead of its reader. A random model ends its replies at random."""
+    for seed in range(50):
+        request = chat(model, "hello", max_tokens=300, sampling=Sampling(temperature=0.8, seed=seed, **penalties))
+        chunks = await generated(head, request)
+        if chunks[-1].usage.completion_tokens > 150:
+            return request, text_of(chunks)
+    raise AssertionError("all replies are short")
+
+
 async def test_a_killed_worker_is_started_again_and_the_reply_goes_on_as_if_nothing_had_happened(three):
     nodes, model = three
-    for seed in range(20):  # a random model ends its reply at random
-        request = chat(model, "hello", max_tokens=60, sampling=Sampling(temperature=0.8, seed=seed, frequency_penalty=0.4))
-        undisturbed = await generated(nodes[0], request)
-        if undisturbed[-1].usage.completion_tokens > 30:
-            break
+    request, undisturbed = await long_one(nodes[0], model, frequency_penalty=0.01)
     (status,) = nodes[1].workers.statuses()
     generation = await nodes[0].pipeline.open(request)
     assert isinstance(generation, Generation)
@@ -128,7 +134,7 @@ async def test_a_killed_worker_is_started_again_and_the_reply_goes_on_as_if_noth
                 chunks.append(chunk)
                 if chunk.sequence == 3:
                     os.kill(status.pid, signal.SIGKILL)
-        assert text_of(chunks) == text_of(undisturbed)
+        assert text_of(chunks) == undisturbed
         assert [chunk.sequence for chunk in chunks] == list(range(len(chunks)))
         assert (await head.wait_for(GenerationResumed)).lost == nodes[1].node
         died = await spy.wait_for(WorkerDied)
@@ -143,8 +149,7 @@ async def test_a_lost_node_is_replaced_by_another_holder_within_the_reply(tmp_pa
         head, middle, tail = nodes
         model = ModelId(await head.desk.add_file(path, 1))
         await spread(nodes, model)
-        request = chat(model, "hello", max_tokens=60)
-        undisturbed = text_of(await generated(head, request))
+        request, undisturbed = await long_one(head, model)
         async with running(tmp_path / "standby") as standby:
             code = await head.codes.network_code()
             await standby.joiner.join(code.code)
@@ -154,7 +159,8 @@ async def test_a_lost_node_is_replaced_by_another_holder_within_the_reply(tmp_pa
             await holding(standby, model, victim.registry.held(model), told=head)
             generation = await head.pipeline.open(request)
             assert isinstance(generation, Generation)
-            assert victim.node in {stage.node for stage in generation.plan.stages}
+            if standby.node in {stage.node for stage in generation.plan.stages}:  # the planner is free to take either
+                victim, standby = standby, victim
             chunks = []
             async with generation:
                 async for chunk in generation:
@@ -164,19 +170,6 @@ async def test_a_lost_node_is_replaced_by_another_holder_within_the_reply(tmp_pa
             assert text_of(chunks) == undisturbed
             assert standby.node in {stage.node for stage in generation.plan.stages}
             assert victim.node not in {stage.node for stage in generation.plan.stages}
-
-
-async def holding(node: Node, model: ModelId, shards: tuple[int, ...], *, told: Node) -> None:
-    """The node fetches these shards, and the other one knows."""
-    while not ((known := node.registry.view(model)) and known.manifest):
-        await asyncio.sleep(0.02)
-    await node.desk.acquire(model, shards)
-    async with asyncio.timeout(20):
-        while not set(shards) <= set(node.registry.held(model)):
-            await asyncio.sleep(0.02)
-        layout = node.registry.view(model).manifest.layout
-        while not ((seen := told.registry.remote(model, layout).get(node.node)) and set(shards) <= set(seen.shards)):
-            await asyncio.sleep(0.02)
 
 
 async def cut(one: Node, other: Node) -> None:
