@@ -119,6 +119,9 @@ class Fetcher:
         landing: Landing | None = None
         try:
             async with arriving:
+                if ref.index in self._registry.held(ref.model):  # put there by hand while the job had other things to do
+                    job.mark(ref.index, TransferState.COMPLETE)
+                    return None
                 landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
             problem = None if trouble is None else trouble.reason
             if problem is None:
@@ -127,6 +130,10 @@ class Fetcher:
                     problem = await self._seals.make(landing)
             if problem is None:
                 await landing.commit()
+        except asyncio.CancelledError:
+            if landing is not None and ref.index in self._registry.held(ref.model):  # it got its name all the same
+                self._arrived(job, ref)
+            raise
         except ChunkMismatch as error:
             # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
             self._bus.publish(ShardRejected(shard=ref, source=None, reason=str(error)))
@@ -141,10 +148,13 @@ class Fetcher:
             job.mark(ref.index, TransferState.FAILED)
             job.say(problem)
             return problem
+        self._arrived(job, ref)
+        return None
+
+    def _arrived(self, job: Job, ref: ShardRef) -> None:
         job.mark(ref.index, TransferState.COMPLETE)
         job.say(f"shard {ref.index} is here")
         self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
-        return None
 
     async def _bring(
         self, job: Job, ref: ShardRef, layout: str, *, patience_s: float
