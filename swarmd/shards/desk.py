@@ -281,11 +281,21 @@ class ShardDesk:
         job.cancelled()
         await self._cancel(model)
         self._ended(job)
-        await self._model_fetch.discard(model)
+        if self._running(model) is None:  # else somebody has asked for it anew, and goes on with it
+            await self._model_fetch.discard(model)
         for ref in unfinished:
-            if self._catalog.get(model) is not None and self._storage.state(ref) is ShardState.PARTIAL:
-                await self._storage.drop(ref)
+            await self._storage.drop(ref, unless=lambda ref=ref: not self._is_left(ref))
         return None
+
+    def _is_left(self, ref: ShardRef) -> bool:
+        """Something of it has arrived, and nobody brings the rest."""
+        known, partial = self._catalog.get(ref.model) is not None, self._storage.state(ref) is ShardState.PARTIAL
+        return known and partial and not self._is_coming(ref)
+
+    def _is_coming(self, ref: ShardRef) -> bool:
+        """Or may be, as long as the shards are not chosen."""
+        job = self._running(ref.model)
+        return job is not None and (ref.index in job.open or not job.wanted)
 
     async def pause(self, model: ModelId) -> Refusal | None:
         """Nothing is fetched until `resume`; what has arrived stays, also over a restart. Refuses NotFound, Busy."""
@@ -366,8 +376,7 @@ class ShardDesk:
             return NotFound(what=f"this node knows no shard {ref.index} of a model {ref.model}")
         if self._storage.state(ref) not in (ShardState.HELD, ShardState.PARTIAL):
             return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node")
-        job = self._running(ref.model)
-        if job is not None and (ref.index in job.open or not job.wanted):
+        if self._is_coming(ref):
             return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
         refusal = await self.unload(ref) or self._in_use(ref)  # no await between this look and the drop
         if refusal is not None:

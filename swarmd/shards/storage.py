@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -276,10 +276,14 @@ class ShardStorage:
         now = self._catalog.get(ref.model)
         return now is not None and now.identity == known.identity and ref.index not in self._held.get(ref.model, ())
 
-    async def drop(self, ref: ShardRef) -> bool:
-        """Delete a held or partial shard. False: there was nothing."""
-        self._held.get(ref.model, set()).discard(ref.index)
+    async def drop(self, ref: ShardRef, *, unless: Callable[[], bool] | None = None) -> bool:
+        """Delete a held or partial shard. False: there was nothing. `unless`: asked when its turn has come and no landing
+        begins beside it; when it says so, nothing is deleted."""
+        if unless is None:
+            self._held.get(ref.model, set()).discard(ref.index)
         async with self._opening:
+            if unless is not None and unless():
+                return False
             await self._end_landing(ref)
             gone = [await self._disk.remove(path) for path in (self.path(ref), self._journal(ref), self._partial(ref))]
         return any(gone)
