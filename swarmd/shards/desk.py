@@ -43,7 +43,7 @@ from swarmd.shards.hub_source import HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import Landing
 from swarmd.shards.learning import Learner, Summaries
-from swarmd.shards.model_fetch import ModelFetch, want
+from swarmd.shards.model_fetch import ModelFetch, fits, want
 from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
@@ -134,7 +134,7 @@ class ShardDesk:
         try:
             async with Supervisor("desk", world=self._world) as supervisor:
                 self._supervisor = supervisor
-                with self._bus.subscribe(SummaryReceived, PeerConnected, PeerDisconnected) as inbox:
+                with self._bus.subscribe(SummaryReceived, PeerConnected, PeerDisconnected, DownloadEnded) as inbox:
                     for row in await read_acquisitions(self._db):
                         self._resume(row)
                     for node in self._summaries():
@@ -146,6 +146,10 @@ class ShardDesk:
                             self._learner.heard(fact.summary.node, supervisor.spawn)
                         elif isinstance(fact, PeerConnected):  # gossip may have told long before what it holds
                             self._learner.heard(fact.node, supervisor.spawn)
+                        elif isinstance(fact, DownloadEnded) and fact.state != "complete":
+                            # As long as it ran, no other cut of its model was taken.
+                            for node in self._summaries():
+                                self._learner.heard(node, supervisor.spawn)
         finally:
             self._supervisor = None
 
@@ -429,7 +433,8 @@ class ShardDesk:
 
     def _promised(self) -> tuple[ShardRef, ...]:
         """Shards that are on their way and will take their space."""
-        return tuple(ShardRef(job.model, index) for job in self._jobs.values() if not job.over for index in job.open)
+        coming = [job for job in self._jobs.values() if not job.over and fits(job, self._catalog.get(job.model))]
+        return tuple(ShardRef(job.model, index) for job in coming for index in job.open)
 
     async def unload(self, ref: ShardRef) -> Refusal | None:
         """Out of the workers' memory, if it is there."""

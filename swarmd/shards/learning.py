@@ -108,7 +108,7 @@ class Learner:
         old, model = known.manifest.layout, known.manifest.model
         return (
             layout != old
-            and self._discovered.is_merely(model)
+            and self._discovered.may_go(model)
             and not any(
                 holding.model == model and holding.layout == old
                 for summary in self._summaries().values()
@@ -161,10 +161,13 @@ class Learner:
         return self._judged(node, model, layout, outcome)
 
     def _admit(self, node: NodeId, known: KnownModel) -> tuple[ModelId, ...] | Refusal:
-        present = self._catalog.get(known.manifest.model)
-        if present is not None and self._is_stale(present, known.manifest.layout):
-            return (known.manifest.model,)  # the old one makes room for itself
-        return self._discovered.admit(node, known)
+        model, layout = known.manifest.model, known.manifest.layout
+        present = self._catalog.get(model)
+        if present is None or present.manifest.layout == layout:
+            return self._discovered.admit(node, known)
+        if self._is_stale(present, layout):
+            return (model,)  # the old one makes room for itself
+        return NotFound(what=f"model {model} is here in another layout, which somebody may want by now")
 
     def _judged(self, node: NodeId, model: ModelId, layout: str, refusal: Refusal) -> Refusal:
         if not isinstance(refusal, NotFound):  # else it may work another time

@@ -168,6 +168,37 @@ async def test_what_many_tell_of_at_once_is_sent_by_one(folks: Folks, tiny: Path
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+async def test_a_model_is_not_cut_anew_under_a_job(folks: Folks, tiny: Path, paused: bool) -> None:
+    """Its shards were those of the old cut: until it ended, every look at the room on the disk failed, for any model."""
+    one, two = await with_model(folks, tiny), await folks.start(2, patience_s=0.5)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    old = two.store.catalog.get(TINY)
+    assert old is not None
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000)
+    assert isinstance(await two.desk.acquire(TINY, (len(old.manifest.shards) - 1,), "auto_manage"), Acquisition)
+    await until(lambda: (job := two.desk.acquisition(TINY)) is not None and bool(job.transfers[0].done_bytes))
+    if paused:
+        assert await two.desk.pause(TINY) is None
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000_000)
+    assert isinstance(await one.desk.delete_model(TINY), int)
+    assert await one.desk.add_file(tiny, 10_000_000) == TINY
+    new = one.store.catalog.get(TINY)
+    assert new is not None and len(new.manifest.shards) == 1
+    two.hear(one)
+    assert isinstance(await two.desk._learner._learn(one.id, TINY, new.manifest.layout), NotFound)
+    assert two.store.catalog.get(TINY) is old and not two.desk._learner._refused and two.desk.room() > 0
+    if paused:
+        assert await two.desk.resume(TINY) is None
+    done = await ended(two)
+    assert done.state == "failed" and "could be reached" in (done.reason or "")
+    # As soon as nobody holds on to the old cut, the new one is learned, and can be asked for.
+    await until(lambda: (known := two.store.catalog.get(TINY)) is not None and known.identity == new.identity)
+    assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
+    await until(lambda: two.store.registry.held(TINY) == (0,))
+
+
 async def test_a_model_that_was_cut_anew_is_learned_anew(folks: Folks, tiny: Path) -> None:
     """Its owner removed it and added it again in other shards; nodes that had only heard of it stayed with the old cut, of
     which there was nothing any more, for ever."""
