@@ -15,6 +15,7 @@ Its methods work on the disk and belong in threads; a block is recorded by one w
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,8 @@ class BlockJournal:
         self._sums = bytearray(SUM_BYTES * self.count)
         self._boot = disk.boot_now()
         self.done_bytes = 0
+        self._counting = threading.Lock()
+        """Several threads record at the same time, each other blocks."""
 
     def load_now(self, read_block: Callable[[int], bytes]) -> bool:
         """Take what an earlier run wrote down. False: nothing of it counts, and a new journal is begun.
@@ -106,11 +109,12 @@ class BlockJournal:
         """Of `first` and those that follow."""
         numbers = range(first, first + len(sums) // SUM_BYTES)
         assert 0 <= first < numbers.stop <= self.count, f"blocks {numbers} of {self.count}"
-        before = self._bytes_of(numbers)
         at = first * SUM_BYTES
         self._disk.write_range_now(self._path, _HEAD.size + at, sums)
-        self._sums[at : at + len(sums)] = sums
-        self.done_bytes += self._bytes_of(numbers) - before
+        with self._counting:
+            before = self._bytes_of(numbers)
+            self._sums[at : at + len(sums)] = sums
+            self.done_bytes += self._bytes_of(numbers) - before
 
     def _bytes_of(self, numbers: Iterable[int]) -> int:
         """Of those that are there."""

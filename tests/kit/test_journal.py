@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_blocks_behind_each_other_are_recorded_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
     with pytest.raises(AssertionError):
         one.record_all_now(1, memoryview(data))
+
+
+def test_blocks_that_are_recorded_side_by_side_are_all_counted(tmp_path: Path) -> None:
+    """Seen: nothing was missing, and fewer bytes than the file has were there; the progress never came to its end."""
+
+    class Interrupted(BlockJournal):
+        other: threading.Thread | None = None
+
+        def size(self, number: int) -> int:
+            if number == 0 and self.has(0) and self.other is None:  # recorded, and about to be counted
+                self.other = threading.Thread(target=self.record_now, args=(1, (b"y" * 1000,)))
+                self.other.start()
+                self.other.join(0.05)  # or it waits for its turn
+            return super().size(number)
+
+    journal = Interrupted(BootedDisk(), tmp_path / "j", tag=TAG, size_bytes=2500, block_bytes=1000)
+    journal.load_now(unasked)
+    journal.record_now(0, (b"x" * 1000,))
+    assert journal.other is not None
+    journal.other.join()
+    assert journal.missing() == [2] and journal.done_bytes == 2000
 
 
 @pytest.mark.parametrize("other", [{"tag": bytes(32)}, {"size": 2501}, {"block": 500}])
