@@ -174,9 +174,14 @@ class Landing:
                 self._disk.remove_now(self._partial)
                 raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
             self._go_on()
-            self._disk.rename_now(self._partial, self._home.path(self.ref))
-            named = True
-            self._journal.remove_now()
+            path = self._home.path(self.ref)
+            try:
+                self._disk.rename_now(self._partial, path)
+            finally:
+                # Also when it failed: the name may be given, and the folder's sync fail after it. If it is not, bytes may be
+                # lost that the system tells of once and counts as written from then on: none is believed to be here.
+                named = not self._disk.exists_now(self._partial) and self._disk.exists_now(path)
+                self._journal.remove_now()
 
         assert not self.missing(), "commit before the last chunk"
         assert expected, "commit of a shard without a seal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,50 @@ async def test_a_writer_that_is_cancelled_leaves_the_landing_to_the_others(tmp_p
         await landing.write_chunk(number, chunk(cut.payloads[1], number))
     await landing.commit()
     assert store.storage.held(MODEL) == (1,)
+
+
+class BrokenDisk(HastyDisk):
+    """The next sync of something called like `ending` fails, once: the system tells of it once, and counts as written what
+    was lost."""
+
+    ending: str | None = None
+
+    def _sync(self, path: Path, flags: int) -> None:
+        if self.ending is not None and path.name.endswith(self.ending):
+            self.ending = None
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+
+async def test_after_a_sync_that_failed_no_byte_is_taken_for_written(tmp_path: Path, tiny: Path) -> None:
+    """Seen: the next try found all of it in the page cache, synced nothing without a complaint, and gave the name."""
+    disk = BrokenDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.ending = ".partial"
+    with pytest.raises(OSError, match="Input/output"):
+        await landing.commit()
+    assert store.storage.state(ref) is ShardState.PARTIAL and store.storage.held(MODEL) == ()
+    again = await store.storage.open_landing(ref)
+    assert again.done_bytes == 0
+    for number in again.missing():
+        await again.write_chunk(number, chunk(cut.payloads[1], number))
+    await again.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+    assert files(store, ref) == {"shard_001.gguf"}
+
+
+async def test_a_shard_that_has_its_name_is_held_whatever_failed_after_it(tmp_path: Path, tiny: Path) -> None:
+    """Seen: the sync of the folder failed; nobody counted the shard, and it was fetched once more beside its own file."""
+    disk = BrokenDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.ending = MODEL
+    with pytest.raises(OSError, match="Input/output"):
+        await landing.commit()
+    assert store.storage.state(ref) is ShardState.HELD and files(store, ref) == {"shard_001.gguf"}
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
 
 
 async def test_a_second_landing_waits_for_the_first_ones_thread_and_is_alone_then(tmp_path: Path, tiny: Path) -> None:
