@@ -116,6 +116,23 @@ def test_after_a_power_cut_each_block_is_looked_at(tmp_path: Path) -> None:
     assert not nameless.load_now(lambda _: b""), "a machine that does not name its boots is asked every time"
 
 
+def test_under_other_terms_each_block_is_asked_about_once(tmp_path: Path) -> None:
+    """Same bytes, other hashes to check them with: what passed the old ones need not pass the new ones."""
+    journal = opened(tmp_path / "j")
+    journal.load_now(unasked)
+    for number in range(3):
+        journal.record_now(number, (bytes(journal.size(number)),))
+    other = TAG[:16] + bytes(16)
+    again = opened(tmp_path / "j", tag=other)
+    assert again.load_now(unasked, lambda: [1]) and again.missing() == [1]
+    third = opened(tmp_path / "j", tag=other)
+    assert third.load_now(unasked, lambda: [0]) and third.missing() == [1], "these terms it was written under"
+    fourth = opened(tmp_path / "j")
+    assert not fourth.load_now(unasked) and fourth.missing() == [0, 1, 2], "nobody says what still counts"
+    fifth = opened(tmp_path / "j", tag=bytes(16) + TAG[16:])
+    assert not fifth.load_now(unasked, list) and fifth.missing() == [0, 1, 2], "of other bytes nothing counts"
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_a_sum_does_not_depend_on_how_the_bytes_lie(parts: list[bytes]) -> None:
     assert block_sum(parts) == block_sum([b"".join(parts)]) != bytes(8)
