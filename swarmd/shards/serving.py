@@ -93,35 +93,43 @@ class ShardServer:
 
     def register(self, dispatcher: Dispatcher) -> None:
         """Once, before the doors open."""
-        dispatcher.answer(AskManifest, self._manifest)
-        dispatcher.answer(AskHeader, self._header)
+        dispatcher.serve(AskManifest, self._manifest)
+        dispatcher.serve(AskHeader, self._header)
         dispatcher.answer(AskChunkMap, self._map)
         dispatcher.serve(AskChunk, self._chunk)
 
-    async def _manifest(self, ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
-        part = await self._part(ask.model, ask.layout, MANIFEST_NAME, ask.offset, peer)
-        return part if isinstance(part, Refusal) else WithPayload(ManifestPart(total_bytes=part[0]), part[1])
+    async def _manifest(self, ask: AskManifest, payload: memoryview, stream: Stream) -> None:
+        await self._part(ask.model, ask.layout, MANIFEST_NAME, ask.offset, stream, ManifestPart)
 
-    async def _header(self, ask: AskHeader, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
-        part = await self._part(ask.model, ask.layout, HEADER_NAME, ask.offset, peer)
-        return part if isinstance(part, Refusal) else WithPayload(HeaderPart(total_bytes=part[0]), part[1])
+    async def _header(self, ask: AskHeader, payload: memoryview, stream: Stream) -> None:
+        await self._part(ask.model, ask.layout, HEADER_NAME, ask.offset, stream, HeaderPart)
 
     async def _part(
-        self, model: ModelId, layout: str, name: str, offset: int, peer: PeerIdentity
-    ) -> tuple[int, bytes] | Refusal:
-        """(size of the file, its bytes from `offset` on)."""
+        self,
+        model: ModelId,
+        layout: str,
+        name: str,
+        offset: int,
+        stream: Stream,
+        message: Callable[..., ManifestPart | HeaderPart],
+    ) -> None:
+        """The bytes of a file from `offset` on. As with a chunk, the place is not free before they are written."""
         known = self._known(model, layout)
         if isinstance(known, Refusal):
-            return known
+            await self._refuse(stream, known)
+            return
         path = self._catalog.folder(known.manifest.model) / name
         try:
             total = await self._disk.size_bytes(path)
             if not 0 <= offset <= total:
-                return Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}")
-            async with self._place(peer, min(PART_BYTES, total - offset)):
-                return total, await self._disk.read_range(path, offset, PART_BYTES)
+                await self._refuse(stream, Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}"))
+                return
+            async with self._place(stream.peer, min(PART_BYTES, total - offset)):
+                data = await self._disk.read_range(path, offset, PART_BYTES)
+                await stream.send(message(total_bytes=total), data, last=True)
+                await stream.drain()
         except OSError as error:
-            return _unreadable(path.name, model, error)
+            await self._refuse(stream, _unreadable(path.name, model, error))
 
     async def _map(self, ask: AskChunkMap, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
         spec = self._shard(ask.model, ask.layout, ask.shard)

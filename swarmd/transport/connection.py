@@ -22,7 +22,7 @@ from swarmd.wire.events import Closed, MessageReceived, RttMeasured, SessionEven
 from swarmd.wire.frames import Payload
 from swarmd.wire.handshake import Established, Role
 from swarmd.wire.noise import Buffer
-from swarmd.wire.session import Session
+from swarmd.wire.session import Session, Unwanted
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +115,15 @@ class Connection(asyncio.Protocol):
         reason = self._session.closed
         return None if reason is None else cleaned(reason)
 
-    def start(self, sink: Sink) -> None:
-        """Begins to read. Every event goes to `sink`, at once and in order; `Closed` is the last and comes exactly once."""
+    def start(self, sink: Sink, *, unwanted: Unwanted | None = None) -> None:
+        """Begins to read. Every event goes to `sink`, at once and in order; `Closed` is the last and comes exactly once.
+
+        A stream whose first message is `unwanted` is reset, and the sink does not hear of it.
+        """
         assert self._sink is None, "a connection has one sink"
         self._sink = sink
+        if unwanted is not None:
+            self._session.screen(unwanted)
         if self._told:
             sink(Closed(reason=self.closed or ""))
             return

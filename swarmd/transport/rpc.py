@@ -65,39 +65,56 @@ Answer = Callable[[M, memoryview, PeerIdentity], Awaitable[object]]
 """`await answer(request, payload, peer)` → a message, a WithPayload, or a Refusal."""
 
 Serve = Callable[[M, memoryview, Stream], Awaitable[None]]
-"""`await serve(first message, its payload, stream)`; when it returns, our direction ends."""
+"""`await serve(first message, its payload, stream)`; when it returns, our direction ends, and the credit of the first
+message goes back."""
 
 Accept = Callable[[M, memoryview, Stream], None]
-"""`accept(first message, its payload, stream)`, called within the event that opened the stream; keeps the stream."""
+"""`accept(first message, its payload, stream)`, called within the event that opened the stream; keeps the stream, and not
+the payload: its credit goes back at once."""
 
 
 class Dispatcher:
-    """Which message is handled by whom. Filled by `app` before the doors open, shared by all links."""
+    """Which message is handled by whom. Filled by `app` before the doors open, shared by all links.
+
+    `payload_limit`: the most bytes of payload that come with the message; with more its stream is reset before they are
+    read. What follows on the stream is bounded by its credit.
+    """
 
     def __init__(self) -> None:
         self._answers: dict[int, Answer[Any]] = {}
         self._serves: dict[int, Serve[Any]] = {}
         self._accepts: dict[int, Accept[Any]] = {}
+        self._payload_limits: dict[int, int] = {}
 
-    def answer(self, request: type[M], handler: Answer[M]) -> None:
+    def answer(self, request: type[M], handler: Answer[M], *, payload_limit: int = 0) -> None:
         """One reply for one request."""
-        self._answers[self._free(request)] = handler
+        self._answers[self._free(request, payload_limit)] = handler
 
-    def serve(self, first: type[M], handler: Serve[M]) -> None:
+    def serve(self, first: type[M], handler: Serve[M], *, payload_limit: int = 0) -> None:
         """A stream that begins with this message, handled by a task."""
-        self._serves[self._free(first)] = handler
+        self._serves[self._free(first, payload_limit)] = handler
 
-    def accept(self, first: type[M], handler: Accept[M]) -> None:
+    def accept(self, first: type[M], handler: Accept[M], *, payload_limit: int = 0) -> None:
         """A stream that begins with this message, handled by callbacks: no task, no switch (hot path)."""
-        self._accepts[self._free(first)] = handler
+        self._accepts[self._free(first, payload_limit)] = handler
+
+    def unwanted(self, code: int, payload_bytes: int) -> tuple[ResetCode, str] | None:
+        """Why nobody takes such a first message, with how its stream is reset; None when somebody does."""
+        if self.find(code) == (None, None, None):
+            return ResetCode.UNKNOWN_MESSAGE, f"nobody handles code {code} here"
+        limit = self._payload_limits[code]
+        if payload_bytes > limit:
+            return ResetCode.BAD_MESSAGE, f"code {code} comes with {limit} bytes at most, not {payload_bytes}"
+        return None
 
     def find(self, code: int) -> tuple[Answer[Any] | None, Serve[Any] | None, Accept[Any] | None]:
-        """At most one of the three is set."""
+        """One of the three is set, unless the message is `unwanted`."""
         return self._answers.get(code), self._serves.get(code), self._accepts.get(code)
 
-    def _free(self, cls: type[Any]) -> int:
+    def _free(self, cls: type[Any], payload_limit: int) -> int:
         code = CODES[cls]
         assert self.find(code) == (None, None, None), f"{cls.__name__} has a handler"
+        self._payload_limits[code] = payload_limit
         return code
 
 
@@ -110,7 +127,7 @@ class Link:
         self._spawn = spawn
         self._streams: dict[int, Stream] = {}
         self._tasks: dict[int, asyncio.Task[Any]] = {}
-        connection.start(self._event)
+        connection.start(self._event, unwanted=dispatcher.unwanted)
 
     def __repr__(self) -> str:
         return f"<Link over {self.connection!r}>"
@@ -220,18 +237,16 @@ class Link:
 
     def _opened(self, number: int, message: Message) -> None:
         answer, serve, accept = self._dispatcher.find(message.code)
-        self.connection.consumed(number, message.cost)
-        if answer is None and serve is None and accept is None:
-            self.connection.reset(number, ResetCode.UNKNOWN_MESSAGE, f"nobody handles code {message.code} here")
-            return
         try:
             first = decode(message.code, message.meta)
         except MessageError as error:
+            self.connection.consumed(number, message.cost)
             self.connection.reset(number, ResetCode.BAD_MESSAGE, str(error))
             return
         stream = Stream(self.connection, number, forget=self._forget)
         self._streams[number] = stream
         if accept is not None:
+            self.connection.consumed(number, message.cost)
             accept(first, message.payload, stream)
             return
         name = f"{type(first).__name__} from {short(self.node)}"
@@ -240,7 +255,11 @@ class Link:
         else:
             assert serve is not None, "one of the three"
             work = self._serve(serve, first, message.payload, stream)
-        self._tasks[number] = self._spawn(work, name=name)
+        task = self._tasks[number] = self._spawn(work, name=name)
+        # The handler has the payload while it waits, so the credit goes back afterwards. Not in a `finally` of the work: a
+        # task that is cancelled before its first step never gets there.
+        cost = message.cost
+        task.add_done_callback(lambda _: self.connection.consumed(number, cost))
 
     async def _answer(self, handler: Answer[Any], request: object, payload: memoryview, stream: Stream) -> None:
         done = False

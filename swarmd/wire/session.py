@@ -15,6 +15,7 @@ is gone; `outgoing` may still hold a last GOODBYE.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from swarmd.wire.events import (
@@ -54,7 +55,7 @@ from swarmd.wire.handshake import Role
 from swarmd.wire.noise import TAG_BYTES, Buffer, CipherState, NoiseError
 from swarmd.wire.streams import STREAM_WINDOW, Incoming, Stream, spare_memory
 
-CONNECTION_WINDOW: Final = 64 * 1024 * 1024  # what one peer can make us hold
+CONNECTION_WINDOW: Final = 64 * 1024 * 1024  # what one peer can make us hold; in `spare_memory` twice as much
 MAX_PEER_STREAMS: Final = 256  # more than the micro-batches and calls that two nodes ever have open
 IDLE_PING_S: Final = 3.0  # after that long without a word of ours at the latest
 DEAD_AFTER_S: Final = 8.0  # a half-open link is noticed within 10 s, and an answer has 5 s to come
@@ -65,6 +66,9 @@ _PINGS_LIMIT: Final = 4
 
 GOODBYE_DONE: Final = 0
 GOODBYE_PROTOCOL_ERROR: Final = 1
+
+Unwanted = Callable[[int, int], tuple[int, str] | None]
+"""`unwanted(code, payload bytes)` of a message that opens a stream → reset code and text; None when it is welcome."""
 
 
 class Session:
@@ -95,6 +99,8 @@ class Session:
         self._ping_number = 0
         self._pings: dict[int, float] = {}
         self._closed: str | None = None
+        self._unwanted: Unwanted = lambda code, payload_bytes: None
+        spare_memory.enter()
 
     @property
     def closed(self) -> str | None:
@@ -109,6 +115,10 @@ class Session:
     @property
     def open_streams(self) -> int:
         return len(self._streams)
+
+    def screen(self, unwanted: Unwanted) -> None:
+        """What this says of a message that opens a stream is asked before memory is taken for it."""
+        self._unwanted = unwanted
 
     # ---- sending
 
@@ -271,7 +281,7 @@ class Session:
                         self._pings.clear()  # those the peer skipped must not use up the limit
                     self.ping(now)
                 self._spoke = False
-                spare_memory.rest()
+                spare_memory.rest(now)
         return self.take_events()
 
     def _frame(self, record: memoryview, now: float) -> None:
@@ -340,6 +350,10 @@ class Session:
             raise FrameError(f"a message on stream {stream.id} costs {cost}: more than its credit")
         stream.receive_credit -= cost
         self._receive_credit -= cost
+        if opens and (reset := self._unwanted(code, payload_length)) is not None:
+            self._return_connection_credit(cost)
+            self.reset(stream.id, *reset)
+            return
         size = HEAD.size + meta_length + payload_length
         length = len(payload)
         if length == size:
@@ -513,6 +527,7 @@ class Session:
         if self._closed is not None:
             return
         self._closed = reason
+        spare_memory.leave()
         self._control.clear()
         self._ready.clear()
         self._starved.clear()

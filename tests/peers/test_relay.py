@@ -93,7 +93,7 @@ async def test_the_relay_sees_sizes_and_not_a_word(swarm: Swarm, monkeypatch: py
 
     monkeypatch.setattr(Stream, "send", spied)
     _, b, c = await apart(swarm)
-    c.dispatcher.answer(Echo, echo)
+    c.dispatcher.answer(Echo, echo, payload_limit=500_000)
     await until(lambda: None not in paths(b, c))
     link = b.links.link(c.id)
     assert link is not None
@@ -195,7 +195,7 @@ async def test_a_relay_can_be_switched_off_and_on(swarm: Swarm) -> None:
 async def test_a_relay_passes_on_no_more_bytes_a_second_than_it_may(swarm: Swarm) -> None:
     (a,), b, c = await apart(swarm)
     a.relaying.append(100_000.0)
-    c.dispatcher.answer(Echo, echo)
+    c.dispatcher.answer(Echo, echo, payload_limit=500_000)
     await until(lambda: None not in paths(b, c))
     for purpose, least_s in ((Purpose.CONTROL, 8.0), (Purpose.BULK, 16.0)):
         link = b.links.link(c.id, purpose)

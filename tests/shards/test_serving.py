@@ -14,7 +14,7 @@ from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import PeerIdentity, Purpose
 from swarmd.kit.world import real_world, seeded_world
-from swarmd.shards.serving import FIRST_PLACES, ShardServer, is_near, upload_limit
+from swarmd.shards.serving import ASKS_PER_PEER, FIRST_PLACES, ShardServer, is_near, upload_limit
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Reply
 from swarmd.wire.exchange import (
@@ -190,3 +190,39 @@ async def test_peers_take_turns_at_the_uplink(tmp_path: Path) -> None:
         group.create_task(one(replace(PEER, node=NodeId("b" * 64)), "modest"))
     assert order.index("modest") <= 2, order
     assert asyncio.get_running_loop().time() - start >= 6, "all peers together keep to the limit"
+
+
+class Unread:
+    """A stream whose peer takes nothing."""
+
+    def __init__(self) -> None:
+        self.peer, self.sent = PEER, list[object]()
+
+    async def send(self, message: object, payload: bytes = b"", *, last: bool = False) -> None:
+        self.sent.append(message)
+
+    async def drain(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_parts_that_a_peer_asks_for_and_does_not_take_are_not_read_by_the_hundred(tmp_path: Path, tiny: Path) -> None:
+    """Answers waited in the memory of the connection, 4 MiB each, as many as there may be streams."""
+    store = open_store(1, tmp_path)
+    _, known = await adopted(store, tiny)
+    server = ShardServer(
+        catalog=store.catalog, storage=store.storage, disk=store.disk, world=real_world(), upload_limit=lambda: None,
+        observed_host=lambda peer: "10.0.0.1",
+    )  # fmt: skip
+    streams = [Unread() for _ in range(20)]
+    ask = AskHeader(model=MODEL, layout=known.manifest.layout, offset=0)
+    asks = [asyncio.create_task(server._header(ask, memoryview(b""), stream)) for stream in streams]
+    async with asyncio.timeout(5):
+        while sum(len(stream.sent) for stream in streams) < ASKS_PER_PEER:
+            await asyncio.sleep(0.001)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert sum(len(stream.sent) for stream in streams) == ASKS_PER_PEER
+    for one in asks:
+        one.cancel()
+    await asyncio.gather(*asks, return_exceptions=True)
+    assert not server._queues

@@ -10,14 +10,23 @@ import pytest
 from swarmd.domain.peers import PeerIdentity
 from swarmd.domain.refusals import Busy
 from swarmd.transport.loopback import LoopbackHub
-from swarmd.transport.rpc import LinkLost, ResetCode, Stream, StreamReset
-from swarmd.wire.messages import Refused
+from swarmd.transport.rpc import Link, LinkLost, ResetCode, Stream, StreamReset
+from swarmd.wire import events
+from swarmd.wire.frames import MAX_PAYLOAD, MESSAGE_COST, Message
+from swarmd.wire.messages import Refused, encode
+from swarmd.wire.session import CONNECTION_WINDOW
 from tests.transport.nodes import Echo, Echoed, Step, Unhandled, echo, nodes, until
+
+
+def held(link: Link) -> int:
+    """Of the window of the connection, by messages that are not consumed."""
+    session = link.connection._session
+    return CONNECTION_WINDOW - session._receive_credit - session._returned
 
 
 async def test_a_call_has_an_answer_and_leaves_nothing_behind() -> None:
     async with nodes("ab") as (a, b):
-        b.dispatcher.answer(Echo, echo)
+        b.dispatcher.answer(Echo, echo, payload_limit=300_000)
         link = await a.link_to(b)
         payload = os.urandom(300_000)
         reply = await link.call(Echo(text="hello"), Echoed, payload=payload, timeout_s=5)
@@ -27,6 +36,100 @@ async def test_a_call_has_an_answer_and_leaves_nothing_behind() -> None:
         await until(lambda: b.links[0].connection._session.open_streams == 0)
         assert link.connection._session.open_streams == 0
         assert not link._streams and not b.links[0]._streams and not b.links[0]._tasks
+
+
+@pytest.mark.looptime
+async def test_what_handlers_wait_with_is_what_the_peer_may_make_us_hold() -> None:
+    """Each has a payload of 8 MiB, and its credit came back before it had been handled."""
+    doors_open = asyncio.Event()
+    waiting = 0
+
+    async def wait(request: Echo, payload: memoryview, peer: PeerIdentity) -> object:
+        nonlocal waiting
+        waiting += 1
+        await doors_open.wait()
+        waiting -= 1
+        return Echoed(text=str(len(payload)))
+
+    async with nodes("ab", hub=LoopbackHub(latency_s=0.001)) as (a, b):
+        b.dispatcher.answer(Echo, wait, payload_limit=MAX_PAYLOAD)
+        link = await a.link_to(b)
+        asks = [link.call(Echo(text=""), Echoed, payload=bytes(MAX_PAYLOAD), timeout_s=100) for _ in range(12)]
+        calls = [asyncio.create_task(ask) for ask in asks]
+        await asyncio.sleep(10)
+        assert waiting * MAX_PAYLOAD <= CONNECTION_WINDOW
+        assert waiting == 7, "as many as go into the window"
+        doors_open.set()
+        replies = await asyncio.gather(*calls)
+        assert all(not isinstance(reply, Refused) and reply.message.text == str(MAX_PAYLOAD) for reply in replies)
+        await asyncio.sleep(1)
+        assert held(b.links[0]) == 0
+
+
+@pytest.mark.looptime
+async def test_a_payload_that_does_not_belong_to_a_request_is_not_taken() -> None:
+    asked = 0
+
+    async def never(request: Echo, payload: memoryview, peer: PeerIdentity) -> object:
+        nonlocal asked
+        asked += 1
+        return Echoed(text="")
+
+    async with nodes("ab", hub=LoopbackHub(latency_s=0.001)) as (a, b):
+        b.dispatcher.answer(Echo, never)
+        b.dispatcher.answer(Step, echo_step, payload_limit=100)
+        link = await a.link_to(b)
+        for size in (1, 100_000, *([MAX_PAYLOAD] * 10)):
+            with pytest.raises(StreamReset, match="comes with 0 bytes at most") as caught:
+                await link.call(Echo(text=""), Echoed, payload=bytes(size), timeout_s=5)
+            assert caught.value.code == ResetCode.BAD_MESSAGE
+        with pytest.raises(StreamReset, match="comes with 100 bytes at most, not 101"):
+            await link.call(Step(1), Step, payload=bytes(101), timeout_s=5)
+        assert not isinstance(await link.call(Step(1), Step, payload=bytes(100), timeout_s=5), Refused)
+        await asyncio.sleep(1)
+        assert asked == 0 and held(b.links[0]) == 0 and not b.links[0]._streams
+
+
+@pytest.mark.looptime
+async def test_a_request_that_is_cancelled_before_its_handler_began_costs_nothing() -> None:
+    began: list[object] = []
+
+    async def begin(request: Echo, payload: memoryview, peer: PeerIdentity) -> object:
+        began.append(request)
+        return Echoed(text="")
+
+    async with nodes("ab", hub=LoopbackHub(latency_s=0.001)) as (a, b):
+        b.dispatcher.answer(Echo, begin)
+        link = await a.link_to(b)
+        await asyncio.sleep(1)
+        number, (code, meta) = 1, encode(Echo(text=""))
+        for event in (
+            events.StreamOpened(stream=number, message=Message(code, memoryview(meta), memoryview(b""), 700)),
+            events.StreamReset(stream=number, code=ResetCode.CANCELLED, text=""),
+        ):
+            b.links[0]._event(event)
+        await asyncio.sleep(1)
+        assert link.closed is None and not b.links[0]._tasks and not began
+        assert held(b.links[0]) == -700, "it was given back, though it never came off the wire"
+
+
+@pytest.mark.looptime
+async def test_a_stream_that_lasts_keeps_of_the_window_what_its_first_message_took() -> None:
+    async def read(first: Step, payload: memoryview, stream: Stream) -> None:
+        while await stream.receive() is not None:
+            pass
+
+    async with nodes("ab", hub=LoopbackHub(latency_s=0.001)) as (a, b):
+        b.dispatcher.serve(Step, read)
+        link = await a.link_to(b)
+        async with link.open(Step(0)) as stream:
+            for position in range(1, 5):
+                await stream.send(Step(position), bytes(MAX_PAYLOAD))
+            await asyncio.sleep(10)
+            assert not stream.pending
+            assert 0 < held(b.links[0]) <= 2 * MESSAGE_COST
+        await asyncio.sleep(1)
+        assert held(b.links[0]) == 0
 
 
 async def test_both_sides_may_call() -> None:

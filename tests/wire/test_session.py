@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 
+from swarmd.wire import session, streams
 from swarmd.wire.events import Closed, RttMeasured, StreamGone
 from swarmd.wire.frames import Kind, frame
 from swarmd.wire.session import DEAD_AFTER_S, IDLE_PING_S
+from swarmd.wire.spare_memory import SpareMemory
 from tests.wire.sessions import Forger, carry, closed, messages, session_pair, wire_of
 
 
@@ -137,3 +139,20 @@ def test_a_changed_or_repeated_record_closes_the_session() -> None:
 def test_a_half_open_link_is_noticed_within_ten_seconds() -> None:
     assert DEAD_AFTER_S < 10  # and a ping was sent, with time for its answer
     assert DEAD_AFTER_S - IDLE_PING_S >= 4
+
+
+def test_large_memory_stays_between_looks_and_goes_with_the_last_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SpareMemory()
+    for module in (session, streams):
+        monkeypatch.setattr(module, "spare_memory", memory)
+    here, there = session_pair()
+    for now in (2.0, 4.0, 6.0):
+        here.open_stream(1, b"", bytes(2 * streams.LARGE_BYTES), last=True)
+        carry(here, there, now)
+        for side in (here, there):  # one after the other, at the same moment
+            side.tick(now)
+            assert len(memory._spares) == 1
+    here.close("done")
+    assert len(memory._spares) == 1
+    there.close("done")
+    assert memory._spares == []

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from swarmd.wire import streams
 from swarmd.wire.events import (
     MessageReceived,
     StreamEnded,
@@ -128,6 +129,21 @@ def test_reset_in_the_middle_of_a_message_returns_its_credit() -> None:
     assert here.closed is None
     assert there._receive_credit + there._returned == before
     assert here._send_credit == there._receive_credit
+
+
+@pytest.mark.parametrize("size", [1, 100_000, MAX_PAYLOAD])
+def test_no_memory_is_taken_for_an_unwanted_first_message(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = session_pair()
+    before = there._receive_credit
+    there.screen(lambda code, payload_bytes: (9, "not that much") if code == 7 and payload_bytes else None)
+    monkeypatch.setattr(streams, "_memory", lambda size: pytest.fail(f"{size} bytes"))
+    number = here.open_stream(7, b"meta", BIG[:size], last=True)
+    assert carry(here, there) == []
+    assert carry(there, here) == [StreamReset(stream=number, code=9, text="not that much")]
+    assert (here.open_streams, there.open_streams) == (0, 0)
+    here.open_stream(7, b"meta")
+    assert messages(carry(here, there)) == [(7, b"meta", b"")]
+    assert there._receive_credit + there._returned == before
 
 
 def test_without_credit_a_message_waits_and_the_next_is_refused() -> None:
