@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,13 +12,12 @@ from swarmd.domain.ids import ModelId
 from swarmd.domain.peers import PeerIdentity
 from swarmd.domain.refusals import BadFile, NotFound, Refusal
 from swarmd.domain.shards import Acquisition
-from swarmd.models.catalog import MANIFEST_NAME, KnownModel
+from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
 from swarmd.shards import learning
 from swarmd.shards.learning import _collect
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import WithPayload
-from swarmd.wire.exchange import AskHeader, AskManifest, ManifestPart
-from swarmd.wire.messages import CODES
+from swarmd.wire.exchange import AskManifest, ManifestPart
 from tests.fakes.holders import Holder
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.transport.nodes import nodes
@@ -102,16 +100,16 @@ async def test_a_file_that_does_not_come_in_time_is_not_waited_for() -> None:
     assert isinstance(await collected(never, within_s=0.05), NotFound)
 
 
-def hindered(holder: Holder, ask: type[AskManifest] | type[AskHeader], hinder: Callable[[], Awaitable[None]]) -> None:
-    """Before each answer."""
-    answers = holder.dispatcher._answers
-    real = answers[CODES[ask]]
+def hindered(holder: Holder, name: str, hinder: Callable[[], Awaitable[None]]) -> None:
+    """Before each part of the file of this name that it sends."""
+    real = holder.store.disk.size_bytes
 
-    async def answer(ask: Any, payload: memoryview, peer: PeerIdentity) -> Any:
-        await hinder()
-        return await real(ask, payload, peer)
+    async def size_bytes(path: Path) -> int:
+        if path.name == name:
+            await hinder()
+        return await real(path)
 
-    answers[CODES[ask]] = answer
+    holder.store.disk.size_bytes = size_bytes  # type: ignore[method-assign]
 
 
 async def test_a_member_that_never_sends_its_manifest_does_not_hold_a_job_for_ever(
@@ -126,7 +124,7 @@ async def test_a_member_that_never_sends_its_manifest_does_not_hold_a_job_for_ev
         asked.set()
         await asyncio.Event().wait()
 
-    hindered(evil, AskManifest, never)
+    hindered(evil, MANIFEST_NAME, never)
     await two.connect(evil)
     await asked.wait()
     await two.connect(honest)
@@ -142,7 +140,7 @@ async def test_another_holder_can_be_asked_while_one_takes_its_time(folks: Folks
         asked.set()
         await go.wait()
 
-    hindered(slow, AskManifest, late)
+    hindered(slow, MANIFEST_NAME, late)
     await two.connect(slow)
     await asked.wait()
     await two.connect(quick)
@@ -162,7 +160,7 @@ async def test_what_many_tell_of_at_once_is_sent_by_one(folks: Folks, tiny: Path
         sent.append(1)
 
     for holder in holders:
-        hindered(holder, AskHeader, count)
+        hindered(holder, HEADER_NAME, count)
     await asyncio.gather(*(two.connect(holder) for holder in holders))
     await until(lambda: two.store.catalog.get(TINY) is not None and not two.desk._learner._busy)
     assert len(sent) == 1
