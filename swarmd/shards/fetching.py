@@ -119,7 +119,7 @@ class Fetcher:
         landing: Landing | None = None
         try:
             async with arriving:
-                if ref.index in self._registry.held(ref.model):  # put there by hand while the job had other things to do
+                if self._is_held(ref):  # put there by hand while the job had other things to do
                     job.mark(ref.index, TransferState.COMPLETE)
                     return None
                 landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
@@ -131,7 +131,7 @@ class Fetcher:
             if problem is None:
                 await landing.commit()
         except asyncio.CancelledError:
-            if landing is not None and ref.index in self._registry.held(ref.model):  # it got its name all the same
+            if landing is not None and self._is_held(ref):  # it got its name all the same
                 self._arrived(job, ref)
             raise
         except ChunkMismatch as error:
@@ -139,7 +139,8 @@ class Fetcher:
             self._bus.publish(ShardRejected(shard=ref, source=None, reason=str(error)))
             problem = str(error)
         except OSError as error:
-            problem = f"shard {ref.index} cannot be written: {error}"
+            named = landing is not None and self._is_held(ref)
+            problem = None if named else f"shard {ref.index} cannot be written: {error}"
         finally:
             if landing is not None:
                 landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
@@ -150,6 +151,9 @@ class Fetcher:
             return problem
         self._arrived(job, ref)
         return None
+
+    def _is_held(self, ref: ShardRef) -> bool:
+        return ref.index in self._registry.held(ref.model)
 
     def _arrived(self, job: Job, ref: ShardRef) -> None:
         job.mark(ref.index, TransferState.COMPLETE)

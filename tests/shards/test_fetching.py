@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -132,6 +133,27 @@ async def test_a_shard_that_gets_its_name_while_its_job_is_cancelled_is_told_of(
     assert two.store.registry.held(TINY) == (0,) and [fact.shard for fact in told] == [REF]
     job = two.desk.acquisition(TINY)
     assert job is not None and (job.state, job.transfers[0].state) == ("cancelled", TransferState.COMPLETE)
+
+
+async def test_a_shard_that_has_its_name_is_told_of_whatever_failed_after_it(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync of its folder failed: it was held, its job had failed, and nobody was told."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    real = two.store.disk.rename_now
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        if target.name == "shard_000.gguf":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(two.store.disk, "rename_now", rename)
+    with two.store.bus.spy() as spy:
+        assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition)
+        assert (await ended(two)).state == "complete" and two.store.registry.held(TINY) == (0,)
+        assert [fact.shard for fact in spy.of(ShardStored)] == [REF]
 
 
 async def test_a_shard_that_somebody_put_there_meanwhile_is_not_fetched(folks: Folks, tiny: Path) -> None:
