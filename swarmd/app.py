@@ -49,7 +49,6 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
-from swarmd.domain.shards import TransferState
 from swarmd.downloads.access import hub_endpoint, hub_token_now
 from swarmd.downloads.engine import Engine
 from swarmd.downloads.files import Files
@@ -59,7 +58,7 @@ from swarmd.downloads.ranges import RangeClient
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
 from swarmd.economy.shelf import Shelf
-from swarmd.economy.steward import OVER, Steward
+from swarmd.economy.steward import Steward
 from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
@@ -88,7 +87,7 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
-from swarmd.shards.desk import MEGABYTE, ShardDesk
+from swarmd.shards.desk import ShardDesk
 from swarmd.shards.hub_desk import HubDesk
 from swarmd.shards.hub_source import HubLine
 from swarmd.shards.registry import Registry
@@ -365,9 +364,9 @@ class _Built:
         )  # fmt: skip
         self._steward = Steward(
             node=key.node, region=self._region, shelf=Shelf(catalog=self._catalog, registry=self._registry).models,
-            peers=self._links.views, trust=self._trust.level, demand=self._demand.told, desk=self._desk, room=self._room,
-            used_bytes=lambda: self._storage.local_bytes() + self._catalog.stored_bytes(), settings=live.current,
-            db=database, bus=bus, world=world,
+            peers=self._links.views, trust=self._trust.level, demand=self._demand.told, desk=self._desk,
+            room=self._desk.room, used_bytes=lambda: self._storage.local_bytes() + self._catalog.stored_bytes(),
+            settings=live.current, db=database, bus=bus, world=world,
         )  # fmt: skip
 
         # floor 9: the rim
@@ -513,18 +512,6 @@ class _Built:
     def _is_pinned(self, model: ModelId) -> bool:
         known = self._catalog.get(model)
         return known is not None and known.pinned
-
-    def _room(self) -> int:
-        """Bytes of the disk that shards may still take, beside those that are on their way."""
-        coming = [
-            ShardRef(job.model, one.index)
-            for job in self._desk.acquisitions()
-            if job.state not in OVER and self._catalog.get(job.model) is not None
-            for one in job.transfers
-            if one.state not in (TransferState.COMPLETE, TransferState.FAILED)
-        ]
-        limit = self._live.current().resources.max_disk_mb * MEGABYTE
-        return self._storage.room(limit_bytes=limit, promised=coming)
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""

@@ -116,9 +116,16 @@ class Files:
         if found != _promised(file):
             await self.discard(path)
             raise Corrupt(f"{file.name} has another hash than the hub says, however often it is fetched: try another source")
-        await self._disk.sync(part)  # may take seconds, and harms nobody when the caller has gone
+        await _in_thread(lambda: self._sync_now(part, journal))
         await _in_thread(lambda: self._disk.rename_now(part, path))
         await _in_thread(journal.remove_now)
+
+    def _sync_now(self, part: Path, journal: BlockJournal) -> None:
+        try:
+            self._disk.sync_now(part)
+        except OSError:
+            journal.remove_now()  # bytes are lost; the system tells of it once, and counts them as written from then on
+            raise
 
     async def _empty(self, file: RemoteFile, path: Path) -> None:
         hasher = _hasher(file)

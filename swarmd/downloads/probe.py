@@ -1,7 +1,7 @@
 """The header of a GGUF on the hub, read in small steps: what a model is, before any of its data is here.
 
 A header has some hundred kB to tens of MB and does not say how long it is, so the steps grow. A split model has one in each
-part; the others are small and are read side by side.
+part; the others are small and are read side by side. All are kept until they are merged, so they have one limit together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from swarmd.downloads.hub import Hub, HubFile, RepoFiles
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused, SourceTrouble
 from swarmd.kit.flow import Backoff, SingleFlight
 from swarmd.kit.world import World
+from swarmd.models.catalog import HEADER_LIMIT
 from swarmd.models.gguf import BadGguf, GgufHeader, HeaderParser
 from swarmd.models.manifest import is_filename
 from swarmd.models.split_files import Merged, merge, part_names
@@ -49,6 +50,19 @@ class Probed:
 class _Head:
     header: GgufHeader
     data: bytes
+
+
+class _Room:
+    """What the headers of one model may take: no more than the one that they become may have."""
+
+    def __init__(self) -> None:
+        self._left = HEADER_LIMIT
+
+    def take(self, size: int) -> None:
+        """Raises BadGguf."""
+        self._left -= size
+        if self._left < 0:
+            raise BadGguf(f"the headers of its parts have more than {HEADER_LIMIT >> 20} MiB together")
 
 
 class Prober:
@@ -93,11 +107,11 @@ class Prober:
             read += size
             progress(read, what)
 
-        turns = asyncio.Semaphore(PARTS_AT_ONCE)
+        turns, room = asyncio.Semaphore(PARTS_AT_ONCE), _Room()
 
         async def one(file: HubFile) -> _Head:
             async with turns:
-                return await self._head(self._hub.remote(repo, file), told)
+                return await self._head(self._hub.remote(repo, file), told, room)
 
         try:
             try:
@@ -139,13 +153,13 @@ class Prober:
             source=source, header=merged.header, header_data=merged.header_data, size_bytes=merged.size_bytes
         )
 
-    async def _head(self, file: RemoteFile, told: Progress) -> _Head:
+    async def _head(self, file: RemoteFile, told: Progress, room: _Room) -> _Head:
         """With its padding. Raises BadGguf, SourceRefused; SourceTrouble after TRIES in a row without a byte."""
         parser = HeaderParser(file_size_bytes=file.size_bytes)
         backoff = Backoff(0.5, 2.0, 8.0, entropy=self._world.entropy)
         data = bytearray()
         header: GgufHeader | None = None
-        step, failures = FIRST_STEP, 0
+        step, failures, kept = FIRST_STEP, 0, 0
         while header is None or len(data) < header.data_offset:
             if len(data) >= file.size_bytes:
                 raise BadGguf(f"{file.name} ends within {parser.where}")
@@ -158,6 +172,9 @@ class Prober:
                         told(len(piece), file.name)
                         if header is None:
                             header = parser.feed(piece)
+                        ours = len(data) if header is None else min(len(data), header.data_offset)
+                        room.take(ours - kept)
+                        kept = ours
                         if header is not None and len(data) >= header.data_offset:
                             break
                 step = min(2 * step, LAST_STEP)

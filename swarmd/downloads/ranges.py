@@ -34,6 +34,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _RATE_LIMIT: Final = re.compile(r"\bt=(\d+)")
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _BROKEN: Final = (aiohttp.ClientError, TimeoutError, ConnectionError)
+_UNREACHED: Final = (*_BROKEN, ValueError)  # aiohttp, yarl and the resolver raise that of an address that is none
 
 
 class SourceTrouble(Exception):
@@ -103,7 +104,7 @@ class RangeClient:
                 location = await self._locate(file)
                 response = await stack.enter_async_context(self._get(location, {"Range": f"bytes={start}-{end - 1}"}))
                 self._check(response, file, start, end)
-            except _BROKEN as error:
+            except _UNREACHED as error:
                 raise SourceTrouble(_reason(error)) from error
             yield Body(response, end - start)
 
@@ -169,7 +170,7 @@ class RangeClient:
                 # A mirror may have its storage at its own address; a link into it is signed for GET alone.
                 if url.origin() != hub or "X-Linked-Size" in response.headers:
                     return url
-        except _BROKEN as error:
+        except _UNREACHED as error:
             raise SourceTrouble(_reason(error)) from error
         raise SourceTrouble("the hub redirects without end")
 
@@ -272,7 +273,8 @@ def _next(response: aiohttp.ClientResponse) -> URL:
     try:
         target = URL(text, encoded=True)
         url = target if target.is_absolute() else response.url.join(target)
-        origin = url.origin()
+        origin = url.origin()  # with a port, if any, that there can be
+        (url.host or "").encode("idna")  # as the resolver will: a host whose labels are too long, or empty, is none
     except ValueError:
         raise SourceTrouble("the server redirects to what is no address") from None
     if origin.scheme not in ("http", "https") or (response.url.scheme == "https" and origin.scheme != "https"):
@@ -323,6 +325,8 @@ def _reason(error: BaseException) -> str:
         return "the server is not the one it says it is, as far as its certificate tells"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"the server cannot be reached ({_system(error)})"
+    if isinstance(error, ValueError):
+        return "the server or its proxy has what is no address"
     return f"the connection broke ({type(error).__name__})"
 
 

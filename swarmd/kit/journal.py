@@ -2,12 +2,15 @@
 
 A sidecar file of a head and eight bytes for each block, big-endian:
 
-    magic 8 | boot 16 | tag 32 | size u64 | block u64 | sums 8 each, zeros where the block is missing
+    magic 8 | boot 16 | tag 16 and 16 | size u64 | block u64 | sums 8 each, zeros where the block is missing
 
 The sum is the start of the block's BLAKE3. A block is written first and its sum after it, neither is synced. That order is
 what a kill leaves: the page cache outlives a process. A power cut may keep the one and lose the other, so a journal of
 another boot of the machine is believed only where the block on the disk has the sum that was written down. Syncing each
 block would make the same promise at the pace of the disk.
+
+The first half of the tag says which bytes these are, the second on which terms a block was taken: what it was checked with.
+A journal of the same bytes on other terms is gone through by whoever opens it, who says which blocks do not count any more.
 
 Its methods work on the disk and belong in threads; a block is recorded by one writer at a time.
 """
@@ -15,6 +18,7 @@ Its methods work on the disk and belong in threads; a block is recorded by one w
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -28,7 +32,7 @@ BLOCKS_LIMIT: Final = 1 << 24  # 16 TiB in blocks of 1 MiB, and 128 MiB of sums
 
 _MAGIC: Final = b"swdjrnl1"
 _MISSING: Final = bytes(SUM_BYTES)
-_HEAD: Final = struct.Struct(">8s16s32sQQ")
+_HEAD: Final = struct.Struct(">8s16s16s16sQQ")
 
 
 class BlockJournal:
@@ -37,35 +41,53 @@ class BlockJournal:
     def __init__(self, disk: Disk, path: Path, *, tag: bytes, size_bytes: int, block_bytes: int) -> None:
         """`tag`: 32 bytes of what the file is to become. Nothing is read or written yet."""
         assert len(tag) == 32 and size_bytes > 0 and block_bytes > 0, f"{len(tag)} bytes, {size_bytes}, {block_bytes}"
-        self._disk, self._path, self._tag = disk, path, tag
+        self._disk, self._path, self._tag = disk, path, (tag[:16], tag[16:])
         self.size_bytes, self.block_bytes = size_bytes, block_bytes
         self.count = -(-size_bytes // block_bytes)
         assert self.count <= BLOCKS_LIMIT, f"a journal of {self.count} blocks"
         self._sums = bytearray(SUM_BYTES * self.count)
         self._boot = disk.boot_now()
         self.done_bytes = 0
+        self._counting = threading.Lock()
+        """Several threads record at the same time, each other blocks."""
 
-    def load_now(self, read_block: Callable[[int], bytes]) -> bool:
+    def load_now(
+        self, read_block: Callable[[int], bytes], refused: Callable[[], Iterable[int]] | None = None
+    ) -> bool:
         """Take what an earlier run wrote down. False: nothing of it counts, and a new journal is begun.
 
         `read_block` gives a block as it lies on the disk; it is asked only when the machine was started anew since, and
-        may raise OSError for a block that is not there. Raises OSError.
+        may raise OSError for a block that is not there. `refused` gives the blocks that do not count on the terms of today;
+        it is asked only when they were written on others, of which none counts without it. Raises OSError.
         """
         limit = _HEAD.size + len(self._sums)
         try:
             data = self._disk.read_bytes_now(self._path, limit=limit)
         except OSError:  # none, or a longer one: not ours
             data = b""
-        head = _HEAD.pack(_MAGIC, self._boot, self._tag, self.size_bytes, self.block_bytes)
-        same = len(data) == limit and data[:8] == _MAGIC and data[24 : _HEAD.size] == head[24:]
-        if same:
-            self._sums[:] = data[_HEAD.size :]
-            if data[8:24] != self._boot or not any(self._boot):
-                self._check_now(read_block)
+        head = _HEAD.pack(_MAGIC, self._boot, *self._tag, self.size_bytes, self.block_bytes)
+        same = len(data) == limit and self._take_now(data, read_block, refused)
         if not same or data[: _HEAD.size] != head:
             self._disk.write_atomic_now(self._path, head + bytes(self._sums))
         self.done_bytes = self._bytes_of(range(self.count))
         return same and self.done_bytes > 0
+
+    def _take_now(
+        self, data: bytes, read_block: Callable[[int], bytes], refused: Callable[[], Iterable[int]] | None
+    ) -> bool:
+        """False: it is of something else."""
+        magic, boot, what, terms, *sizes = _HEAD.unpack_from(data)
+        if (magic, what, sizes) != (_MAGIC, self._tag[0], [self.size_bytes, self.block_bytes]):
+            return False
+        if terms != self._tag[1] and refused is None:
+            return False
+        self._sums[:] = data[_HEAD.size :]
+        if boot != self._boot or not any(boot):
+            self._check_now(read_block)
+        if terms != self._tag[1] and refused is not None:
+            for number in refused():
+                self._drop(number)
+        return True
 
     def has(self, number: int) -> bool:
         at = number * SUM_BYTES
@@ -106,11 +128,12 @@ class BlockJournal:
         """Of `first` and those that follow."""
         numbers = range(first, first + len(sums) // SUM_BYTES)
         assert 0 <= first < numbers.stop <= self.count, f"blocks {numbers} of {self.count}"
-        before = self._bytes_of(numbers)
         at = first * SUM_BYTES
         self._disk.write_range_now(self._path, _HEAD.size + at, sums)
-        self._sums[at : at + len(sums)] = sums
-        self.done_bytes += self._bytes_of(numbers) - before
+        with self._counting:
+            before = self._bytes_of(numbers)
+            self._sums[at : at + len(sums)] = sums
+            self.done_bytes += self._bytes_of(numbers) - before
 
     def _bytes_of(self, numbers: Iterable[int]) -> int:
         """Of those that are there."""
@@ -124,7 +147,11 @@ class BlockJournal:
                 except OSError:
                     good = False
                 if not good:
-                    self._sums[number * SUM_BYTES : (number + 1) * SUM_BYTES] = _MISSING
+                    self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        """Not written down yet."""
+        self._sums[number * SUM_BYTES : (number + 1) * SUM_BYTES] = _MISSING
 
 
 def block_sum(data: Iterable[bytes | memoryview]) -> bytes:

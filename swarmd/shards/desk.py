@@ -43,7 +43,7 @@ from swarmd.shards.hub_source import HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import Landing
 from swarmd.shards.learning import Learner, Summaries
-from swarmd.shards.model_fetch import ModelFetch, want
+from swarmd.shards.model_fetch import ModelFetch, fits, want
 from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
@@ -134,7 +134,7 @@ class ShardDesk:
         try:
             async with Supervisor("desk", world=self._world) as supervisor:
                 self._supervisor = supervisor
-                with self._bus.subscribe(SummaryReceived, PeerConnected, PeerDisconnected) as inbox:
+                with self._bus.subscribe(SummaryReceived, PeerConnected, PeerDisconnected, DownloadEnded) as inbox:
                     for row in await read_acquisitions(self._db):
                         self._resume(row)
                     for node in self._summaries():
@@ -146,6 +146,10 @@ class ShardDesk:
                             self._learner.heard(fact.summary.node, supervisor.spawn)
                         elif isinstance(fact, PeerConnected):  # gossip may have told long before what it holds
                             self._learner.heard(fact.node, supervisor.spawn)
+                        elif isinstance(fact, DownloadEnded) and fact.state != "complete":
+                            # As long as it ran, no other cut of its model was taken.
+                            for node in self._summaries():
+                                self._learner.heard(node, supervisor.spawn)
         finally:
             self._supervisor = None
 
@@ -281,11 +285,21 @@ class ShardDesk:
         job.cancelled()
         await self._cancel(model)
         self._ended(job)
-        await self._model_fetch.discard(model)
+        if self._running(model) is None:  # else somebody has asked for it anew, and goes on with it
+            await self._model_fetch.discard(model)
         for ref in unfinished:
-            if self._catalog.get(model) is not None and self._storage.state(ref) is ShardState.PARTIAL:
-                await self._storage.drop(ref)
+            await self._storage.drop(ref, unless=lambda ref=ref: not self._is_left(ref))
         return None
+
+    def _is_left(self, ref: ShardRef) -> bool:
+        """Something of it has arrived, and nobody brings the rest."""
+        known, partial = self._catalog.get(ref.model) is not None, self._storage.state(ref) is ShardState.PARTIAL
+        return known and partial and not self._is_coming(ref)
+
+    def _is_coming(self, ref: ShardRef) -> bool:
+        """Or may be, as long as the shards are not chosen."""
+        job = self._running(ref.model)
+        return job is not None and (ref.index in job.open or not job.wanted)
 
     async def pause(self, model: ModelId) -> Refusal | None:
         """Nothing is fetched until `resume`; what has arrived stays, also over a restart. Refuses NotFound, Busy."""
@@ -366,8 +380,7 @@ class ShardDesk:
             return NotFound(what=f"this node knows no shard {ref.index} of a model {ref.model}")
         if self._storage.state(ref) not in (ShardState.HELD, ShardState.PARTIAL):
             return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node")
-        job = self._running(ref.model)
-        if job is not None and (ref.index in job.open or not job.wanted):
+        if self._is_coming(ref):
             return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
         refusal = await self.unload(ref) or self._in_use(ref)  # no await between this look and the drop
         if refusal is not None:
@@ -420,7 +433,8 @@ class ShardDesk:
 
     def _promised(self) -> tuple[ShardRef, ...]:
         """Shards that are on their way and will take their space."""
-        return tuple(ShardRef(job.model, index) for job in self._jobs.values() if not job.over for index in job.open)
+        coming = [job for job in self._jobs.values() if not job.over and fits(job, self._catalog.get(job.model))]
+        return tuple(ShardRef(job.model, index) for job in coming for index in job.open)
 
     async def unload(self, ref: ShardRef) -> Refusal | None:
         """Out of the workers' memory, if it is there."""

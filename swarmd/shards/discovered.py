@@ -89,6 +89,10 @@ class Discovered:
         known = self._catalog.get(model)
         return known is not None and self._is_merely(known, self._in_memory())
 
+    def may_go(self, model: ModelId) -> bool:
+        """Nothing of it is here that somebody asked for, and no job holds on to it: shards mean nothing in another cut."""
+        return self.is_merely(model) and self._job(model) is None
+
     def _is_merely(self, known: KnownModel, in_memory: Collection[ModelId]) -> bool:
         model = known.manifest.model
         return not known.pinned and not self._storage.held(model) and model not in in_memory

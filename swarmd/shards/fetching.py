@@ -119,6 +119,9 @@ class Fetcher:
         landing: Landing | None = None
         try:
             async with arriving:
+                if self._is_held(ref):  # put there by hand while the job had other things to do
+                    job.mark(ref.index, TransferState.COMPLETE)
+                    return None
                 landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
             problem = None if trouble is None else trouble.reason
             if problem is None:
@@ -127,12 +130,17 @@ class Fetcher:
                     problem = await self._seals.make(landing)
             if problem is None:
                 await landing.commit()
+        except asyncio.CancelledError:
+            if landing is not None and self._is_held(ref):  # it got its name all the same
+                self._arrived(job, ref)
+            raise
         except ChunkMismatch as error:
             # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
             self._bus.publish(ShardRejected(shard=ref, source=None, reason=str(error)))
             problem = str(error)
         except OSError as error:
-            problem = f"shard {ref.index} cannot be written: {error}"
+            named = landing is not None and self._is_held(ref)
+            problem = None if named else f"shard {ref.index} cannot be written: {error}"
         finally:
             if landing is not None:
                 landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
@@ -141,10 +149,16 @@ class Fetcher:
             job.mark(ref.index, TransferState.FAILED)
             job.say(problem)
             return problem
+        self._arrived(job, ref)
+        return None
+
+    def _is_held(self, ref: ShardRef) -> bool:
+        return ref.index in self._registry.held(ref.model)
+
+    def _arrived(self, job: Job, ref: ShardRef) -> None:
         job.mark(ref.index, TransferState.COMPLETE)
         job.say(f"shard {ref.index} is here")
         self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
-        return None
 
     async def _bring(
         self, job: Job, ref: ShardRef, layout: str, *, patience_s: float

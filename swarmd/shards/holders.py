@@ -182,6 +182,8 @@ class Holder:
         except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
             self._fail(Trouble(reason=str(error) or f"no answer within {MAP_TIMEOUT_S:.0f} s"))
             return
+        if not self._partial:  # `whole` came over a quicker link: the map is of before
+            return
         if not isinstance(reply, Reply):
             self._fail(Trouble(reason=reply.sentence[:200]))
             return

@@ -47,6 +47,8 @@ class Job:
         self.asked: tuple[int, ...] | None = ()
         """What was asked for before the shards were known, sorted; None: all, or this node's share."""
         self.reason: str | None = None
+        self.identity = ""
+        """`KnownModel.identity` of the cut that the shards are of; empty as long as none is chosen, and for a local file."""
         self.liars: set[NodeId] = set()
         """Sent bytes that were not what they should be; not asked again in this job."""
         self._shards: dict[int, _Progress] = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import blake3
 
-from swarmd.domain.ids import ShardRef
+from swarmd.domain.ids import NodeId, ShardRef
 from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardSpec
 from swarmd.kit.disk import Disk
 from swarmd.kit.journal import BlockJournal
@@ -19,6 +19,9 @@ from swarmd.models.shard_file import Run, ShardFile
 
 class ChunkMismatch(Exception):
     """Bytes that arrived do not have the hash the manifest promises."""
+
+    signer: NodeId | None = None
+    """Of the seal that was wrong as a whole and has been taken back."""
 
 
 class Superseded(OSError):
@@ -31,6 +34,7 @@ class Home(Protocol):
     def path(self, ref: ShardRef) -> Path: ...
     def expected_hash(self, ref: ShardRef) -> str: ...
     def committed(self, ref: ShardRef) -> None: ...
+    async def take_back(self, ref: ShardRef) -> NodeId | None: ...
 
 
 class Landing:
@@ -116,11 +120,9 @@ class Landing:
 
         def work() -> None:
             self._write_now(number * self.block_bytes, memoryview(data))
-            if last and self.spec.sealed:
-                whole = read_payload_now(self._disk, self._partial, self._file, chunk * CHUNK_BYTES, self.chunk_size(chunk))
-                if blake3.blake3(whole).hexdigest() != self.spec.chunk_blake3[chunk]:
-                    self._journal.forget_now(self._blocks(chunk))
-                    raise self._mismatch(chunk)
+            if last and self.spec.sealed and not self._matches_now(chunk):
+                self._journal.forget_now(self._blocks(chunk))
+                raise self._mismatch(chunk)
             if not last or self.spec.sealed or confirm is None:
                 self._journal.record_now(number, (data,))
 
@@ -130,6 +132,32 @@ class Landing:
                 await self.forget(chunk)
                 raise self._mismatch(chunk)
             await self._on_disk(lambda: self._journal.record_now(number, (data,)))
+
+    def load_now(self) -> bool:
+        """Take what an earlier landing left. False: nothing of it counts. Raises OSError."""
+
+        def read_block(number: int) -> bytes:
+            return read_payload_now(
+                self._disk, self._partial, self._file, number * self.block_bytes, self.block_size(number)
+            )
+
+        return self._journal.load_now(read_block, self._refused_now)
+
+    def _refused_now(self) -> Iterator[int]:
+        """Blocks that came while the shard had other hashes, or none, and are not what it is to be now. Without hashes that
+        is all of them: peers sent them, by hashes that are gone, and what lies here at the end is sealed as it is."""
+        for chunk in range(self.spec.chunk_count):
+            try:
+                good = self.spec.sealed and (not self.has(chunk) or self._matches_now(chunk))
+            except OSError:
+                good = False
+            if not good:
+                yield from self._blocks(chunk)
+
+    def _matches_now(self, chunk: int) -> bool:
+        """What lies there of a chunk has its hash. Raises OSError."""
+        data = read_payload_now(self._disk, self._partial, self._file, chunk * CHUNK_BYTES, self.chunk_size(chunk))
+        return blake3.blake3(data).hexdigest() == self.spec.chunk_blake3[chunk]
 
     async def read_chunk(self, number: int) -> bytes:
         """A chunk that has arrived. Raises OSError."""
@@ -153,8 +181,8 @@ class Landing:
     async def commit(self) -> None:
         """All chunks are there: put the header in front, check the whole, give the final name.
 
-        A shard that was not sealed when this landing was opened has to be now, see `hash`. Raises ChunkMismatch; OSError of
-        the disk. Cancelled, it is done, or can be done again.
+        A shard that was not sealed when this landing was opened has to be now, see `hash`. Raises ChunkMismatch, and a seal
+        that made it wrong is gone; OSError of the disk. Cancelled, it is done, or can be done again.
         """
         named = False
         expected = self._home.expected_hash(self.ref)
@@ -170,18 +198,27 @@ class Landing:
                 self._read_all(hasher.update)
                 hashed = hasher.hexdigest()
             if hashed != expected:
-                self._journal.remove_now()
-                self._disk.remove_now(self._partial)
+                if self.spec.sealed:  # else it was read at the source, and whoever sealed it meanwhile is wrong
+                    self._journal.remove_now()
+                    self._disk.remove_now(self._partial)
                 raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
             self._go_on()
-            self._disk.rename_now(self._partial, self._home.path(self.ref))
-            named = True
-            self._journal.remove_now()
+            path = self._home.path(self.ref)
+            try:
+                self._disk.rename_now(self._partial, path)
+            finally:
+                # Also when it failed: the name may be given, and the folder's sync fail after it. If it is not, bytes may be
+                # lost that the system tells of once and counts as written from then on: none is believed to be here.
+                named = not self._disk.exists_now(self._partial) and self._disk.exists_now(path)
+                self._journal.remove_now()
 
         assert not self.missing(), "commit before the last chunk"
         assert expected, "commit of a shard without a seal"
         try:
             await self._on_disk(work, whole=True)
+        except ChunkMismatch as error:
+            error.signer = await self._home.take_back(self.ref)
+            raise
         finally:
             if named:  # also when the caller was cancelled too late
                 self._home.committed(self.ref)

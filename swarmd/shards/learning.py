@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
+from weakref import WeakValueDictionary
 
 from swarmd.domain.ids import ModelId, NodeId, short
 from swarmd.domain.peers import NodeSummary, Purpose
@@ -27,6 +28,8 @@ from swarmd.wire.exchange import PART_BYTES, AskHeader, AskManifest, HeaderPart,
 from swarmd.wire.messages import Refused
 
 PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, behind as much again of somebody else's
+MANIFEST_S: Final = 300.0  # 16 MiB, likewise
+HEADER_S: Final = 1200.0  # 64 MiB
 BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
 FIRST_S: Final = 0.05
 LIMIT_S: Final = 1.0
@@ -46,7 +49,9 @@ class Learner:
     ) -> None:
         self._catalog, self._discovered = catalog, discovered
         self._lines, self._summaries, self._world = lines, summaries, world
-        self._flights: SingleFlight[ModelId, KnownModel | Refusal] = SingleFlight()
+        self._flights: SingleFlight[tuple[NodeId, ModelId, str], KnownModel | Refusal] = SingleFlight()
+        self._turns: WeakValueDictionary[ModelId, asyncio.Lock] = WeakValueDictionary()
+        """Of the nodes that are asked without need: when fifty tell of a model at once, one of them sends it."""
         self._busy: set[NodeId] = set()
         self._again: set[NodeId] = set()
         self._refused: set[tuple[NodeId, ModelId, str]] = set()
@@ -66,7 +71,7 @@ class Learner:
         known = self._catalog.get(model)
         if known is not None and not self._is_stale(known, layout):
             return known
-        return await self._flights.do(model, lambda: self._learn(node, model, layout))
+        return await self._flights.do((node, model, layout), lambda: self._learn(node, model, layout))
 
     async def _learn_all(self, node: NodeId) -> None:
         try:
@@ -75,7 +80,8 @@ class Learner:
                 for model, layout in self._unknown(node):
                     if not self._discovered.has_room(node):
                         break  # those before took it
-                    outcome = await self.learn(node, model, layout)
+                    async with self._turns.setdefault(model, asyncio.Lock()):
+                        outcome = await self.learn(node, model, layout)
                     if isinstance(outcome, Refusal):
                         logger.info("model %s is not learned from %s: %s", model, short(node), outcome.sentence)
                 if node not in self._again:  # no await between this look and the end
@@ -102,7 +108,7 @@ class Learner:
         old, model = known.manifest.layout, known.manifest.model
         return (
             layout != old
-            and self._discovered.is_merely(model)
+            and self._discovered.may_go(model)
             and not any(
                 holding.model == model and holding.layout == old
                 for summary in self._summaries().values()
@@ -115,7 +121,11 @@ class Learner:
         if link is None:
             return NotFound(what=f"there is no link to {short(node)} for the manifest of model {model}")
         data = await _collect(
-            link, lambda offset: AskManifest(model=model, layout=layout, offset=offset), ManifestPart, MANIFEST_LIMIT
+            link,
+            lambda offset: AskManifest(model=model, layout=layout, offset=offset),
+            ManifestPart,
+            MANIFEST_LIMIT,
+            within_s=MANIFEST_S,
         )
         if isinstance(data, Refusal):
             return self._judged(node, model, layout, data)
@@ -126,7 +136,11 @@ class Learner:
         if not self._discovered.wants(node, model, size):  # before tens of MB come
             return self._too_large(node, model, layout, size)
         header = await _collect(
-            link, lambda offset: AskHeader(model=model, layout=layout, offset=offset), HeaderPart, HEADER_LIMIT
+            link,
+            lambda offset: AskHeader(model=model, layout=layout, offset=offset),
+            HeaderPart,
+            HEADER_LIMIT,
+            within_s=HEADER_S,
         )
         if isinstance(header, Refusal):
             return self._judged(node, model, layout, header)
@@ -147,10 +161,13 @@ class Learner:
         return self._judged(node, model, layout, outcome)
 
     def _admit(self, node: NodeId, known: KnownModel) -> tuple[ModelId, ...] | Refusal:
-        present = self._catalog.get(known.manifest.model)
-        if present is not None and self._is_stale(present, known.manifest.layout):
-            return (known.manifest.model,)  # the old one makes room for itself
-        return self._discovered.admit(node, known)
+        model, layout = known.manifest.model, known.manifest.layout
+        present = self._catalog.get(model)
+        if present is None or present.manifest.layout == layout:
+            return self._discovered.admit(node, known)
+        if self._is_stale(present, layout):
+            return (model,)  # the old one makes room for itself
+        return NotFound(what=f"model {model} is here in another layout, which somebody may want by now")
 
     def _judged(self, node: NodeId, model: ModelId, layout: str, refusal: Refusal) -> Refusal:
         if not isinstance(refusal, NotFound):  # else it may work another time
@@ -177,23 +194,31 @@ class Learner:
 
 
 async def _collect(
-    link: Link, ask: Callable[[int], object], part: type[ManifestPart] | type[HeaderPart], limit: int
+    link: Link,
+    ask: Callable[[int], object],
+    part: type[ManifestPart] | type[HeaderPart],
+    limit: int,
+    *,
+    within_s: float,
 ) -> bytes | Refusal:
-    """A file of a peer, part by part. BadFile when it does not keep to the rules, NotFound when it does not answer."""
+    """A file of a peer, part by part, none smaller than it can be: who is waited for sends it at some pace. BadFile when it
+    does not keep to the rules, NotFound when it does not answer, or not all of it in time."""
     data = bytearray()
     total: int | None = None
-    while total is None or len(data) < total:
-        try:
-            reply = await link.call(ask(len(data)), part, timeout_s=PART_TIMEOUT_S)
-        except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
-            return NotFound(what=f"{short(link.node)} did not send it: {error}")
-        if isinstance(reply, Refused):
-            return NotFound(what=f"{short(link.node)} does not send it: {reply.sentence[:200]}")
-        stated, size = reply.message.total_bytes, len(reply.payload)
-        if not 0 < stated <= limit or (total is not None and stated != total):
-            return BadFile(what=f"{short(link.node)} offers {stated} bytes where at most {total or limit} are taken")
-        if not 0 < size <= PART_BYTES or len(data) + size > stated:
-            return BadFile(what=f"{short(link.node)} sent {size} bytes after {len(data)} of {stated}")
-        total = stated
-        data += reply.payload
+    try:
+        async with asyncio.timeout(within_s):
+            while total is None or len(data) < total:
+                reply = await link.call(ask(len(data)), part, timeout_s=PART_TIMEOUT_S)
+                if isinstance(reply, Refused):
+                    return NotFound(what=f"{short(link.node)} does not send it: {reply.sentence[:200]}")
+                stated, size = reply.message.total_bytes, len(reply.payload)
+                if not 0 < stated <= limit or (total is not None and stated != total):
+                    most = total or limit
+                    return BadFile(what=f"{short(link.node)} offers {stated} bytes where at most {most} are taken")
+                if size != min(PART_BYTES, stated - len(data)):
+                    return BadFile(what=f"{short(link.node)} sent {size} bytes after {len(data)} of {stated}")
+                total = stated
+                data += reply.payload
+    except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
+        return NotFound(what=f"{short(link.node)} did not send it: {str(error) or 'it takes too long'}")
     return bytes(data)

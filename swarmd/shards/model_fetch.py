@@ -80,7 +80,7 @@ class ModelFetch:
             want(job, known, selected)
             await self._owner.write(job)
         problems: list[str] = []
-        while pending := job.open:  # shards may be added while others come
+        while self._fits(job) and (pending := job.open):  # shards may be added while others come
             await self._owner.make_room(job)
             turns, arriving = iter(pending), asyncio.Semaphore(ARRIVING)
 
@@ -98,8 +98,16 @@ class ModelFetch:
                     for _ in range(ARRIVING + COMMITTING):
                         group.create_task(lane())
             except BaseExceptionGroup as errors:
-                raise gravest(errors) from errors
+                if self._fits(job):  # else it looked for a shard that there is not any more
+                    raise gravest(errors) from errors
+        if not self._fits(job):
+            for index in job.open:
+                job.mark(index, TransferState.FAILED)
+            return f"model {job.model} was removed or cut anew while it was fetched: ask for it again"
         return problems[0] if problems else None
+
+    def _fits(self, job: Job) -> bool:
+        return fits(job, self._catalog.get(job.model))
 
     async def _known(self, job: Job, *, patience_s: float) -> KnownModel | None:
         """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
@@ -220,4 +228,10 @@ class ModelFetch:
 
 def want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:
     """The job brings these shards too."""
+    job.identity = job.identity or known.identity
     job.want((index, known.manifest.shards[index].size_bytes) for index in indices)
+
+
+def fits(job: Job, known: KnownModel | None) -> bool:
+    """The model is still cut as it was when the shards of the job were chosen: else their numbers mean nothing."""
+    return not job.identity or (known is not None and known.identity == job.identity)

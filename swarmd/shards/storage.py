@@ -1,26 +1,28 @@
 """The files of this node's shards: landing, committed, quarantined.
 
 A shard lands in `shard_NNN.gguf.partial`, in chunks from peers and in blocks from the hub; `shard_NNN.journal` remembers
-which blocks are on the disk. A chunk whose hash is known counts as there once it matched. When all are there, the local
-GGUF header is put in front, everything is synced and the final name given. So a final name means: every byte matched its
-hash. Killed at any moment, the next start continues where the journal ends.
+which blocks are on the disk. A chunk whose hash is known counts as there once it matched; one that came before its hash was
+known, or when it was another, is compared when the shard is opened anew. When all are there, the local GGUF header is put in
+front, everything is synced and the final name given. So a final name means: every byte matched its hash. Killed at any
+moment, the next start continues where the journal ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import blake3
 
-from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardState
-from swarmd.domain.refusals import NoSpace
+from swarmd.domain.refusals import NoSpace, Refusal
 from swarmd.kit.disk import Disk
 from swarmd.kit.journal import BlockJournal
+from swarmd.models import seals
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.shard_file import ShardFile
 from swarmd.shards.landing import Landing, pieces, read_payload_now
@@ -153,19 +155,18 @@ class ShardStorage:
             block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
         )  # fmt: skip
 
-        def work() -> None:
-            def read_block(number: int) -> bytes:
-                return read_payload_now(self._disk, partial, file, number * journal.block_bytes, journal.size(number))
+        landing = Landing(self, self._disk, ref, spec, file, partial, journal)
 
+        def work() -> None:
             if not self._disk.exists_now(partial):
                 journal.remove_now()  # without its file it would call the zeros of the next one ours
-            if not journal.load_now(read_block):
+            if not landing.load_now():
                 # What lies in it is nobody's, also between the runs, where zeros belong.
                 self._disk.remove_now(partial)
             self._disk.preallocate_now(partial, file.size_bytes)
 
         await asyncio.to_thread(work)
-        return Landing(self, self._disk, ref, spec, file, partial, journal)
+        return landing
 
     def arriving(self, model: ModelId) -> tuple[int, ...]:
         """Sorted indices of shards with hashes that are landing now: verified chunks of them can be read."""
@@ -276,10 +277,14 @@ class ShardStorage:
         now = self._catalog.get(ref.model)
         return now is not None and now.identity == known.identity and ref.index not in self._held.get(ref.model, ())
 
-    async def drop(self, ref: ShardRef) -> bool:
-        """Delete a held or partial shard. False: there was nothing."""
-        self._held.get(ref.model, set()).discard(ref.index)
+    async def drop(self, ref: ShardRef, *, unless: Callable[[], bool] | None = None) -> bool:
+        """Delete a held or partial shard. False: there was nothing. `unless`: asked when its turn has come and no landing
+        begins beside it; when it says so, nothing is deleted."""
+        if unless is None:
+            self._held.get(ref.model, set()).discard(ref.index)
         async with self._opening:
+            if unless is not None and unless():
+                return False
             await self._end_landing(ref)
             gone = [await self._disk.remove(path) for path in (self.path(ref), self._journal(ref), self._partial(ref))]
         return any(gone)
@@ -311,6 +316,20 @@ class ShardStorage:
         """For `Landing` alone."""
         self._held.setdefault(ref.model, set()).add(ref.index)
 
+    async def take_back(self, ref: ShardRef) -> NodeId | None:
+        """For `Landing` alone: each chunk has its hash and the whole has not. If its hashes came in a seal, it is a lie and
+        goes; whose it was. None: they are the manifest's own. Raises OSError."""
+        known = self._catalog.get(ref.model)
+        if known is None:
+            return None
+        try:
+            data = await self._disk.read_bytes(self._catalog.seal_path(ref.model, ref.index), limit=seals.SEAL_LIMIT)
+        except FileNotFoundError:
+            return None
+        seal = seals.decode(data, manifest=known.manifest, index=ref.index, verify=lambda _signer, _data, _signature: True)
+        await self._catalog.unseal(ref.model, ref.index)
+        return None if isinstance(seal, Refusal) else seal.signer
+
     def _need(self, model: ModelId) -> KnownModel:
         known = self._catalog.get(model)
         assert known is not None, f"{model} is not in the catalog"
@@ -327,10 +346,13 @@ class ShardStorage:
 
 
 def _tag(known: KnownModel, file: ShardFile) -> bytes:
-    """Of a journal: which bytes, and where in the file they lie. The header in front of them is made here, and another
-    version of swarmd may make a longer one."""
+    """Of a journal. First half: which bytes, and where in the file they lie. The header in front of them is made here, and
+    another version of swarmd may make a longer one. Second half: the hashes that its chunks were checked with."""
     places = [file.data_offset, file.size_bytes]
     for run in file.runs:
         places += (run.payload_offset, run.size, run.file_offset)
     data = b"".join(number.to_bytes(8, "big") for number in places)
-    return blake3.blake3(bytes.fromhex(known.identity) + data).digest()
+    what = blake3.blake3(bytes.fromhex(known.identity) + data).digest()
+    if not file.spec.sealed:
+        return what  # as it always was: a partial shard of an earlier version goes on
+    return what[:16] + blake3.blake3("".join((file.spec.blake3, *file.spec.chunk_blake3)).encode()).digest()[:16]

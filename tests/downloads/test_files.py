@@ -352,6 +352,28 @@ async def test_a_disk_that_is_full_in_the_middle_can_be_gone_on_with(at: Setup) 
     assert told[0] == 3 * BLOCK_BYTES
 
 
+class LosingDisk(Disk):
+    """A sync that fails is told of once; after it the system counts as written what was lost."""
+
+    told = False
+
+    def _sync(self, path: Path, flags: int) -> None:
+        if path.suffix == ".part" and not self.told:
+            self.told = True
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+
+async def test_after_a_sync_that_failed_all_of_it_is_fetched_anew(at: Setup) -> None:
+    """Seen: the next try found all of it in the page cache, synced nothing without a complaint, and gave the name."""
+    disk = LosingDisk()
+    with pytest.raises(OSError, match="Input/output"):
+        await at.files(disk).fetch(at.remote(), at.path)
+    assert not at.path.exists()
+    at.hub.counters.reset()
+    await at.files(disk).fetch(at.remote(), at.path)
+    assert at.path.read_bytes() == DATA and at.sent >= SIZE and left_beside(at.path) == [at.path.name]
+
+
 async def test_a_size_that_nothing_has_is_refused_before_memory_is_taken(at: Setup) -> None:
     """Seen: an assertion in the journal, for a number that comes from outside."""
     file = RemoteFile(url="http://hub/x", size_bytes=BLOCKS_LIMIT * BLOCK_BYTES + 1, name="owner/name/x")

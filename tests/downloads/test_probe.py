@@ -129,6 +129,20 @@ async def test_a_part_that_fails_leaves_no_task_behind(site: Site, tmp_path: Pat
     assert not left
 
 
+async def test_the_headers_of_all_parts_have_one_limit_together(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: each of 999 parts could have a header of 64 MiB, and all of them were kept until they were merged."""
+    _, files = write_split(tmp_path, TinyModel(layers=3), tensors_each=2)
+    sizes = [parse_header(site.put(file), file_size_bytes=file.stat().st_size).data_offset for file in files]
+    assert len(files) > 4, "more than are read at a time"
+    monkeypatch.setattr(probe_module, "HEADER_LIMIT", sum(sizes) - 1)
+    refusal = await site.prober.probe(REPO, files[0].name)
+    assert isinstance(refusal, BadFile) and "together" in refusal.sentence
+    monkeypatch.setattr(probe_module, "HEADER_LIMIT", sum(sizes))
+    assert isinstance(await site.prober.probe(REPO, files[0].name), Probed), "what was read beyond the headers is not kept"
+
+
 async def test_a_missing_part_is_named(site: Site, tmp_path: Path) -> None:
     _, files = write_split(tmp_path, TinyModel(layers=2), tensors_each=8)
     for file in files[1:]:

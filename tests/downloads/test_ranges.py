@@ -47,6 +47,9 @@ from tests.hub.faults import (
 from tests.hub.hub import LocalHub
 
 NOW = 1_700_000_000.0
+NOWHERE = (
+    f"http://{'a' * 64}.example", "http://a..b", "http://xn--", "http://.example", "http://host:99999", "http://127.0.0.1:-1",
+)  # fmt: skip
 
 
 async def got(client: RangeClient, file: RemoteFile, start: int = 0, end: int | None = None) -> bytes:
@@ -229,6 +232,28 @@ async def test_one_relative_redirect_is_followed(at: Setup) -> None:
     assert await got(at.client(), at.remote()) == DATA
 
 
+@pytest.mark.parametrize("origin", ["hub", "cdn"])
+async def test_a_redirect_to_no_host_is_trouble_of_the_server_alone(at: Setup, origin: str) -> None:
+    """Seen: storage that sent on to `http://a..b` ended the job as an error nobody thought of, good peers and all."""
+    client, file = at.client(), at.remote()
+    for place in NOWHERE:
+        rule = at.hub.faults.add(Elsewhere(to=place), origin=origin)  # type: ignore[arg-type]
+        with pytest.raises(SourceTrouble, match="what is no address"):
+            await got(client, file, 0, 100)
+        at.hub.faults.remove(rule)
+    assert await got(client, file, 0, 100) == DATA[:100]
+
+
+async def test_a_hub_or_a_proxy_at_no_address_is_trouble(at: Setup) -> None:
+    for place in ("http://a..b", "http://127.0.0.1:99999"):
+        with pytest.raises(SourceTrouble, match="address"):
+            await got(at.client(), RemoteFile(url=f"{place}/{REPO}/resolve/main/x", size_bytes=5, name="x"))
+        at.proxy = place
+        with pytest.raises(SourceTrouble, match="address"):
+            await got(at.client(), at.remote())
+        at.proxy = None
+
+
 async def test_a_hub_that_is_not_there(at: Setup) -> None:
     file = RemoteFile(url=f"http://127.0.0.1:1/{REPO}/resolve/main/x", size_bytes=5, name="x")
     with pytest.raises(SourceTrouble, match="cannot be reached"):
@@ -314,6 +339,11 @@ def test_where_redirects_lead() -> None:
     assert after("https://hub/a/b", "/c?d=%27%2F") == "https://hub/c?d=%27%2F"
     assert after("https://hub/a/b", "https://cdn/x?q=a%20b+c&s=%E2%82%AC") == "https://cdn/x?q=a%20b+c&s=%E2%82%AC"
     assert after("http://hub/a", "https://cdn/x") == "https://cdn/x"
+    assert after("http://hub/a", "http://xn--bcher-kva.example/x") == "http://xn--bcher-kva.example/x"
+    assert after("http://hub/a", "http://[::1]:8/x") == "http://[::1]:8/x"
+    for bad in (*NOWHERE, "http://\u00e9/x", "http://\udcff/x", "http://xn--\u00e9/x"):
+        with pytest.raises(SourceTrouble, match="no address"):
+            after("http://hub/a", bad)
     for bad in ("http://cdn/x", "ftp://cdn/x", "file:///etc/passwd"):
         with pytest.raises((SourceRefused, SourceTrouble), match=r"not followed|no address"):
             after("https://hub/a", bad)

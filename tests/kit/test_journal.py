@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_blocks_behind_each_other_are_recorded_at_once(tmp_path: Path) -> None:
         one.record_all_now(1, memoryview(data))
 
 
+def test_blocks_that_are_recorded_side_by_side_are_all_counted(tmp_path: Path) -> None:
+    """Seen: nothing was missing, and fewer bytes than the file has were there; the progress never came to its end."""
+
+    class Interrupted(BlockJournal):
+        other: threading.Thread | None = None
+
+        def size(self, number: int) -> int:
+            if number == 0 and self.has(0) and self.other is None:  # recorded, and about to be counted
+                self.other = threading.Thread(target=self.record_now, args=(1, (b"y" * 1000,)))
+                self.other.start()
+                self.other.join(0.05)  # or it waits for its turn
+            return super().size(number)
+
+    journal = Interrupted(BootedDisk(), tmp_path / "j", tag=TAG, size_bytes=2500, block_bytes=1000)
+    journal.load_now(unasked)
+    journal.record_now(0, (b"x" * 1000,))
+    assert journal.other is not None
+    journal.other.join()
+    assert journal.missing() == [2] and journal.done_bytes == 2000
+
+
 @pytest.mark.parametrize("other", [{"tag": bytes(32)}, {"size": 2501}, {"block": 500}])
 def test_a_journal_of_something_else_counts_for_nothing(tmp_path: Path, other: dict[str, object]) -> None:
     journal = opened(tmp_path / "j")
@@ -92,6 +114,23 @@ def test_after_a_power_cut_each_block_is_looked_at(tmp_path: Path) -> None:
     assert third.load_now(unasked) and third.missing() == [1, 2], "what was found out is written down"
     nameless = opened(tmp_path / "j", disk=BootedDisk(bytes(16)))
     assert not nameless.load_now(lambda _: b""), "a machine that does not name its boots is asked every time"
+
+
+def test_under_other_terms_each_block_is_asked_about_once(tmp_path: Path) -> None:
+    """Same bytes, other hashes to check them with: what passed the old ones need not pass the new ones."""
+    journal = opened(tmp_path / "j")
+    journal.load_now(unasked)
+    for number in range(3):
+        journal.record_now(number, (bytes(journal.size(number)),))
+    other = TAG[:16] + bytes(16)
+    again = opened(tmp_path / "j", tag=other)
+    assert again.load_now(unasked, lambda: [1]) and again.missing() == [1]
+    third = opened(tmp_path / "j", tag=other)
+    assert third.load_now(unasked, lambda: [0]) and third.missing() == [1], "these terms it was written under"
+    fourth = opened(tmp_path / "j")
+    assert not fourth.load_now(unasked) and fourth.missing() == [0, 1, 2], "nobody says what still counts"
+    fifth = opened(tmp_path / "j", tag=bytes(16) + TAG[16:])
+    assert not fifth.load_now(unasked, list) and fifth.missing() == [0, 1, 2], "of other bytes nothing counts"
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
 import blake3
 import pytest
 
-from swarmd.domain.events import ShardDownloadStarted, ShardRejected
+from swarmd.domain.events import ShardDownloadStarted, ShardRejected, ShardStored
 from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
 from swarmd.models import seals
@@ -84,6 +86,89 @@ async def test_the_line_is_not_idle_while_shards_are_committed(
     finally:
         gate.set()
     assert (await ended(two)).state == "complete"
+
+
+async def stopped_while_named(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Holder], Awaitable[Refusal | None]]
+) -> tuple[Holder, list[ShardStored]]:
+    """A job of one shard, which is stopped while this shard is given its final name; and what was told of it."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    gate, inside, real = threading.Event(), threading.Event(), two.store.disk.rename_now
+
+    def rename(source: Path, target: Path) -> None:
+        if target.name == "shard_000.gguf":
+            inside.set()
+            assert gate.wait(20)
+        real(source, target)
+
+    monkeypatch.setattr(two.store.disk, "rename_now", rename)
+    with two.store.bus.spy() as spy:
+        assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition)
+        await until(inside.is_set)
+        task = two.desk._tasks[TINY]
+        stopping = asyncio.create_task(stop(two))
+        await until(lambda: task.cancelling() > 0)
+        gate.set()
+        assert await stopping is None
+        return two, spy.of(ShardStored)
+
+
+async def test_a_shard_that_gets_its_name_while_its_job_is_paused_does_not_come_twice(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was held, the job did not know, and nobody was told: resumed, it was fetched in full once more."""
+    two, told = await stopped_while_named(folks, tiny, monkeypatch, lambda holder: holder.desk.pause(TINY))
+    assert two.store.registry.held(TINY) == (0,) and [fact.shard for fact in told] == [REF]
+    with two.store.bus.spy() as spy:
+        assert await two.desk.resume(TINY) is None
+        assert (await ended(two)).state == "complete" and not spy.of(ShardDownloadStarted)
+
+
+async def test_a_shard_that_gets_its_name_while_its_job_is_cancelled_is_told_of(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, told = await stopped_while_named(folks, tiny, monkeypatch, lambda holder: holder.desk.cancel(TINY))
+    assert two.store.registry.held(TINY) == (0,) and [fact.shard for fact in told] == [REF]
+    job = two.desk.acquisition(TINY)
+    assert job is not None and (job.state, job.transfers[0].state) == ("cancelled", TransferState.COMPLETE)
+
+
+async def test_a_shard_that_has_its_name_is_told_of_whatever_failed_after_it(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync of its folder failed: it was held, its job had failed, and nobody was told."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    real = two.store.disk.rename_now
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        if target.name == "shard_000.gguf":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(two.store.disk, "rename_now", rename)
+    with two.store.bus.spy() as spy:
+        assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition)
+        assert (await ended(two)).state == "complete" and two.store.registry.held(TINY) == (0,)
+        assert [fact.shard for fact in spy.of(ShardStored)] == [REF]
+
+
+async def test_a_shard_that_somebody_put_there_meanwhile_is_not_fetched(folks: Folks, tiny: Path) -> None:
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    folks.hub.change("node-1", "node-2", bytes_per_s=SLOW)
+    assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
+    last = ShardRef(TINY, len(known_by(two, TINY).manifest.shards) - 1)
+    two.store.storage.path(last).write_bytes(one.store.storage.path(last).read_bytes())
+    with two.store.bus.spy() as spy:
+        assert (await two.desk.rescan()).models == (TINY,)
+        folks.hub.change("node-1", "node-2", bytes_per_s=WHOLE)
+        assert (await ended(two)).state == "complete"
+    assert last not in {fact.shard for fact in spy.of(ShardDownloadStarted)}
 
 
 async def test_a_lost_holder_is_followed_by_the_next(folks: Folks, tiny: Path) -> None:

@@ -45,6 +45,8 @@ class Scene:
     refuse: Refusal | None = None
     before: Callable[[int], Awaitable[None]] | None = None
     map: bytes | None = None
+    on_its_way: Callable[[], Awaitable[None]] | None = None
+    """Awaited by each map that was made."""
 
     async def answer(self, ask: AskChunk, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
         self.asked.append(ask.chunk)
@@ -60,6 +62,8 @@ class Scene:
     async def answer_map(self, ask: AskChunkMap, payload: memoryview, peer: PeerIdentity) -> WithPayload:
         self.maps += 1
         bits = pack_chunks(self.has, self.work.landing.spec.chunk_count) if self.map is None else self.map
+        if self.on_its_way is not None:
+            await self.on_its_way()
         return WithPayload(ChunkMap(), bits)
 
     def holder(self, *, partial: bool) -> Holder:
@@ -125,6 +129,27 @@ async def test_a_partial_holder_is_asked_for_what_its_map_says(tmp_path: Path, t
         holder.whole(one.work)
         assert await running is None
         assert one.work.landing.missing() == [] and one.maps == maps
+
+
+async def test_a_map_that_is_overtaken_by_the_news_that_all_is_there_does_not_count(tmp_path: Path, tiny: Path) -> None:
+    """The map lay behind chunks on the bulk link, the summary came over the control link: the rest was never asked for."""
+    async with scene(tmp_path, tiny) as one:
+        one.has = {0, 2}
+        made, go = asyncio.Event(), asyncio.Event()
+
+        async def late() -> None:
+            made.set()
+            await go.wait()
+
+        one.on_its_way = late
+        holder = one.holder(partial=True)
+        running = asyncio.create_task(holder.run(one.work))
+        await made.wait()
+        holder.whole(one.work)
+        go.set()
+        async with asyncio.timeout(5):
+            assert await running is None
+        assert one.work.landing.missing() == [] and one.maps == 1
 
 
 @pytest.mark.parametrize("bits", [b"", b"\xff" * 200, b"\xff" * 2])

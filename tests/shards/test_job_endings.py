@@ -11,6 +11,7 @@ import pytest
 
 from swarmd.domain.events import DownloadEnded
 from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import Busy, Refusal
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
@@ -52,6 +53,46 @@ async def test_a_wish_in_the_moment_of_a_pause_does_not_start_a_second_task(arou
     await until(old.done)
     assert started(holder).state == "paused" and await holder.desk.resume(TINY) is None
     assert await holder.desk.cancel(TINY) is None and TINY not in holder.desk._tasks
+
+
+async def test_a_wish_right_after_a_cancel_is_not_killed_by_its_cleaning(around: Around, data: bytes) -> None:
+    """It was: "shard 1 is written by somebody else, or was deleted"."""
+    holder = await around.start(1)
+    await slow_job(around, holder, shards=(0, 1, 2))
+    storage = holder.store.storage
+    await until(lambda: all(storage.state(ShardRef(TINY, index)) is ShardState.PARTIAL for index in (0, 1)))
+    async with storage._opening:  # what is to be deleted waits
+        cancelling = asyncio.create_task(holder.desk.cancel(TINY))
+        await until(lambda: started(holder).state == "cancelled" and TINY not in holder.desk._tasks)
+        await until(lambda: bool(storage._opening._waiters))
+        assert isinstance(await holder.desk.acquire(TINY, (1,)), Acquisition)
+    assert await cancelling is None
+    assert storage.state(ShardRef(TINY, 0)) is ShardState.ABSENT, "nobody wants it"
+    assert storage.state(ShardRef(TINY, 1)) is ShardState.PARTIAL, "somebody does again"
+    around.hub.faults.clear()
+    done = await over(holder)
+    assert done.state == "complete" and holder.store.registry.held(TINY) == (1,), done.reason
+
+
+async def test_a_wish_in_the_middle_of_the_cleaning_is_fetched(around: Around, data: bytes) -> None:
+    holder = await around.start(1)
+    await slow_job(around, holder, shards=(0, 1))
+    storage = holder.store.storage
+    await until(lambda: all(storage.state(ShardRef(TINY, index)) is ShardState.PARTIAL for index in (0, 1)))
+    real, wishes = holder.store.disk.remove, list[Acquisition | Refusal]()
+
+    async def remove(path: Path) -> bool:
+        if not wishes and path.name.startswith("shard_"):
+            wishes.append(await holder.desk.acquire(TINY, (0, 1)))
+            await until(lambda: len(storage._opening._waiters or ()) == 2)
+        return await real(path)
+
+    holder.store.disk.remove = remove  # type: ignore[method-assign]
+    assert await holder.desk.cancel(TINY) is None
+    assert isinstance(wishes[0], Acquisition)
+    around.hub.faults.clear()
+    done = await over(holder)
+    assert done.state == "complete" and holder.store.registry.held(TINY) == (0, 1), done.reason
 
 
 async def test_the_autopilot_does_not_end_a_persons_pause(around: Around, data: bytes) -> None:

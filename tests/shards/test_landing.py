@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,10 @@ from swarmd.models.gguf import GgufHeader
 from swarmd.models.gguf_values import Value, text_value
 from swarmd.models.shard_file import Run
 from swarmd.shards.landing import ChunkMismatch, Superseded, pieces
-from tests.fakes.holders import HastyDisk, open_store
+from tests.fakes.holders import HastyDisk, Store, open_store
 from tests.fakes.landings import MODEL, GatedDisk, adopted, chunk, files, whole
-from tests.fakes.shards import assemble
+from tests.fakes.shards import CutModel, assemble, hash_of
+from tests.models.test_seals import known_in, seal_of
 
 
 async def test_a_killed_landing_goes_on(tmp_path: Path, tiny: Path) -> None:
@@ -123,6 +126,137 @@ async def test_a_writer_that_is_cancelled_leaves_the_landing_to_the_others(tmp_p
         await landing.write_chunk(number, chunk(cut.payloads[1], number))
     await landing.commit()
     assert store.storage.held(MODEL) == (1,)
+
+
+class BrokenDisk(HastyDisk):
+    """The next sync of something called like `ending` fails, once: the system tells of it once, and counts as written what
+    was lost."""
+
+    ending: str | None = None
+
+    def _sync(self, path: Path, flags: int) -> None:
+        if self.ending is not None and path.name.endswith(self.ending):
+            self.ending = None
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+
+async def test_after_a_sync_that_failed_no_byte_is_taken_for_written(tmp_path: Path, tiny: Path) -> None:
+    """Seen: the next try found all of it in the page cache, synced nothing without a complaint, and gave the name."""
+    disk = BrokenDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.ending = ".partial"
+    with pytest.raises(OSError, match="Input/output"):
+        await landing.commit()
+    assert store.storage.state(ref) is ShardState.PARTIAL and store.storage.held(MODEL) == ()
+    again = await store.storage.open_landing(ref)
+    assert again.done_bytes == 0
+    for number in again.missing():
+        await again.write_chunk(number, chunk(cut.payloads[1], number))
+    await again.commit()
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+    assert files(store, ref) == {"shard_001.gguf"}
+
+
+async def test_a_shard_that_has_its_name_is_held_whatever_failed_after_it(tmp_path: Path, tiny: Path) -> None:
+    """Seen: the sync of the folder failed; nobody counted the shard, and it was fetched once more beside its own file."""
+    disk = BrokenDisk()
+    store, ref = open_store(1, tmp_path, disk=disk), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    disk.ending = MODEL
+    with pytest.raises(OSError, match="Input/output"):
+        await landing.commit()
+    assert store.storage.state(ref) is ShardState.HELD and files(store, ref) == {"shard_001.gguf"}
+    assert store.storage.path(ref).read_bytes() == assemble(known.files[1], cut.payloads[1])
+
+
+async def landed_unsealed(store: Store, cut: CutModel, ref: ShardRef, chunks: Iterable[int]) -> None:
+    """Read at the source before anybody knew its hashes, and then a kill."""
+    landing = await store.storage.open_landing(ref)
+    assert not landing.spec.sealed
+    for number in chunks:
+        await landing.write_chunk(number, chunk(cut.payloads[ref.index], number))
+    landing.give_up()
+
+
+async def test_a_seal_that_comes_after_the_bytes_is_compared_with_them(tmp_path: Path) -> None:
+    """Seen: any seal made them verified ones. They were offered to peers, who called this node a liar."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, _ = await known_in(store, tmp_path)
+    await landed_unsealed(store, cut, ref, (0, 2, 3, 5))
+    landing = await store.storage.open_landing(ref)
+    await landing.write_block(8 * 7, [chunk(cut.payloads[1], 7)[: landing.block_bytes]])
+    assert 0 not in landing.missing(), "without a seal it goes on as it is"
+    hashes = list(hash_of(cut.payloads[1]).chunk_blake3)
+    hashes[2] = "0" * 64
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1, chunk_blake3=tuple(hashes)))
+    for _ in range(2):
+        landing = await store.storage.open_landing(ref)
+        assert {0, 3, 5}.isdisjoint(landing.missing()) and 2 in landing.missing()
+        assert landing.missing_blocks(7) == list(range(8 * 7 + 1, 8 * 8)), "half a chunk is checked when it is whole"
+        assert store.storage.has_chunk(ref, 3) and not store.storage.has_chunk(ref, 2)
+        store = open_store(1, tmp_path)
+
+
+async def test_what_was_checked_with_a_seal_counts_for_nothing_without_it(tmp_path: Path) -> None:
+    """Peers sent it, whose seal was taken back: killed then, this node signed their bytes as read at the source."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, _ = await known_in(store, tmp_path)
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1))
+    await whole(store, cut, ref)
+    store = open_store(1, tmp_path)
+    assert (await store.storage.open_landing(ref)).missing() == []
+    await store.catalog.unseal(MODEL, 1)
+    assert (await store.storage.open_landing(ref)).done_bytes == 0
+
+
+async def test_a_seal_that_is_right_in_parts_and_wrong_as_a_whole_goes(tmp_path: Path) -> None:
+    """Seen: it stayed, and every further try fetched all of the shard and threw it away."""
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, _ = await known_in(store, tmp_path)
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1, blake3="0" * 64))
+    landing = await whole(store, cut, ref)
+    with pytest.raises(ChunkMismatch) as caught:
+        await landing.commit()
+    assert caught.value.signer == store.key.node
+    assert files(store, ref) == set(), "what came by false hashes may be from anybody, and nothing would check it now"
+    assert not store.storage.expected_hash(ref) and not open_store(1, tmp_path).storage.expected_hash(ref)
+    await landed_unsealed(store, cut, ref, range(landing.spec.chunk_count))
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1))
+    await (await whole(store, cut, ref)).commit()
+    assert store.storage.held(MODEL) == (1,)
+
+
+async def test_a_false_seal_that_comes_in_between_costs_no_byte_that_was_read_at_the_source(tmp_path: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, _ = await known_in(store, tmp_path)
+    landing = await whole(store, cut, ref)
+    assert await landing.hash() == hash_of(cut.payloads[1])
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1, blake3="0" * 64))
+    with pytest.raises(ChunkMismatch):
+        await landing.commit()
+    again = await store.storage.open_landing(ref)
+    assert again.missing() == [] and not again.spec.sealed
+    await again.hash()
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1))
+    await again.commit()
+    assert store.storage.held(MODEL) == (1,)
+
+
+async def test_hashes_of_the_manifest_itself_stay_whatever_lands(tmp_path: Path, tiny: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, known = await adopted(store, tiny)
+    landing = await whole(store, cut, ref)
+    partial = store.storage.path(ref).with_suffix(".gguf.partial")
+    with partial.open("r+b") as file:
+        file.seek(known.files[1].runs[0].file_offset)
+        file.write(bytes(100))
+    with pytest.raises(ChunkMismatch) as caught:
+        await landing.commit()
+    assert caught.value.signer is None
+    assert files(store, ref) == set() and store.storage.expected_hash(ref) == known.manifest.shards[1].blake3
 
 
 async def test_a_second_landing_waits_for_the_first_ones_thread_and_is_alone_then(tmp_path: Path, tiny: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from swarmd.domain.ids import ModelId
 from swarmd.domain.peers import PeerIdentity
-from swarmd.domain.refusals import BadFile, NotFound
+from swarmd.domain.refusals import BadFile, NotFound, Refusal
 from swarmd.domain.shards import Acquisition
-from swarmd.models.catalog import MANIFEST_NAME, KnownModel
+from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
+from swarmd.shards import learning
 from swarmd.shards.learning import _collect
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import WithPayload
 from swarmd.wire.exchange import AskManifest, ManifestPart
-from tests.shards.test_desk import TINY, Folks, until, with_model
+from tests.fakes.holders import Holder
+from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.transport.nodes import nodes
 
 
@@ -45,24 +48,153 @@ async def test_an_unsigned_or_forged_manifest_is_refused_once_and_for_all(folks:
     assert isinstance(await two.desk._learner.learn(one.id, TINY, layout), KnownModel), "a person may ask again"
 
 
-@pytest.mark.parametrize(
-    ("total", "sizes"),
-    [(0, [1]), (101, [10]), (20, [0]), (20, [21]), (20, [10, 11])],
-    ids=["nothing", "too much", "an empty part", "more than stated", "more in the end"],
-)
-async def test_parts_that_break_the_rules_are_refused(total: int, sizes: list[int]) -> None:
+async def collected(
+    answer: Callable[[AskManifest, memoryview, PeerIdentity], Awaitable[WithPayload]], *, within_s: float = 5.0
+) -> bytes | Refusal:
+    """From a peer that answers like this."""
+    async with nodes("ab", hub=LoopbackHub()) as (server, client):
+        server.dispatcher.answer(AskManifest, answer)
+        return await _collect(
+            await client.link_to(server),
+            lambda offset: AskManifest(model=TINY, layout="0" * 32, offset=offset),
+            ManifestPart,
+            100,
+            within_s=within_s,
+        )
+
+
+def in_parts(total: int, sizes: list[int]) -> Callable[[AskManifest, memoryview, PeerIdentity], Awaitable[WithPayload]]:
     left = list(sizes)
 
     async def answer(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload:
         return WithPayload(ManifestPart(total_bytes=total), bytes(left.pop(0)))
 
-    async with nodes("ab", hub=LoopbackHub()) as (server, client):
-        server.dispatcher.answer(AskManifest, answer)
-        link = await client.link_to(server)
-        outcome = await _collect(
-            link, lambda offset: AskManifest(model=TINY, layout="0" * 32, offset=offset), ManifestPart, 100
-        )
-        assert isinstance(outcome, BadFile)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes"),
+    [(0, [1]), (101, [10]), (20, [0]), (20, [21]), (20, [10, 11]), (20, [1]), (20, [10, 9])],
+    ids=["nothing", "too much", "an empty part", "more than stated", "more in the end", "a drop", "less in the end"],
+)
+async def test_parts_that_break_the_rules_are_refused(
+    total: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "PART_BYTES", 10)
+    assert isinstance(await collected(in_parts(total, sizes)), BadFile)
+
+
+@pytest.mark.parametrize(("total", "sizes"), [(20, [10, 10]), (21, [10, 10, 1]), (3, [3])])
+async def test_parts_as_a_node_sends_them_are_taken(
+    total: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "PART_BYTES", 10)
+    assert await collected(in_parts(total, sizes)) == bytes(total)
+
+
+async def test_a_file_that_does_not_come_in_time_is_not_waited_for() -> None:
+    async def never(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert isinstance(await collected(never, within_s=0.05), NotFound)
+
+
+def hindered(holder: Holder, name: str, hinder: Callable[[], Awaitable[None]]) -> None:
+    """Before each part of the file of this name that it sends."""
+    real = holder.store.disk.size_bytes
+
+    async def size_bytes(path: Path) -> int:
+        if path.name == name:
+            await hinder()
+        return await real(path)
+
+    holder.store.disk.size_bytes = size_bytes  # type: ignore[method-assign]
+
+
+async def test_a_member_that_never_sends_its_manifest_does_not_hold_a_job_for_ever(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest holders waited behind it, and so did every model in the queue."""
+    monkeypatch.setattr(learning, "MANIFEST_S", 0.3)
+    evil, honest = await with_model(folks, tiny, 1), await with_model(folks, tiny, 3)
+    two, asked = await folks.start(2, patience_s=1.0), asyncio.Event()
+
+    async def never() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    hindered(evil, MANIFEST_NAME, never)
+    await two.connect(evil)
+    await asked.wait()
+    await two.connect(honest)
+    assert isinstance(await two.desk.acquire(TINY, (0,)), Acquisition)
+    assert (await ended(two)).state == "complete"
+
+
+async def test_another_holder_can_be_asked_while_one_takes_its_time(folks: Folks, tiny: Path) -> None:
+    slow, quick = await with_model(folks, tiny, 1), await with_model(folks, tiny, 3)
+    two, asked, go = await folks.start(2), asyncio.Event(), asyncio.Event()
+
+    async def late() -> None:
+        asked.set()
+        await go.wait()
+
+    hindered(slow, MANIFEST_NAME, late)
+    await two.connect(slow)
+    await asked.wait()
+    await two.connect(quick)
+    known = quick.store.catalog.get(TINY)
+    assert known is not None
+    async with asyncio.timeout(5):
+        assert isinstance(await two.desk._learner.learn(quick.id, TINY, known.manifest.layout), KnownModel)
+    go.set()
+    await until(lambda: not two.desk._learner._busy)
+
+
+async def test_what_many_tell_of_at_once_is_sent_by_one(folks: Folks, tiny: Path) -> None:
+    holders = [await with_model(folks, tiny, seed) for seed in (1, 3, 4)]
+    two, sent = await folks.start(2), list[int]()
+
+    async def count() -> None:
+        sent.append(1)
+
+    for holder in holders:
+        hindered(holder, HEADER_NAME, count)
+    await asyncio.gather(*(two.connect(holder) for holder in holders))
+    await until(lambda: two.store.catalog.get(TINY) is not None and not two.desk._learner._busy)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+async def test_a_model_is_not_cut_anew_under_a_job(folks: Folks, tiny: Path, paused: bool) -> None:
+    """Its shards were those of the old cut: until it ended, every look at the room on the disk failed, for any model."""
+    one, two = await with_model(folks, tiny), await folks.start(2, patience_s=0.5)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    old = two.store.catalog.get(TINY)
+    assert old is not None
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000)
+    assert isinstance(await two.desk.acquire(TINY, (len(old.manifest.shards) - 1,), "auto_manage"), Acquisition)
+    await until(lambda: (job := two.desk.acquisition(TINY)) is not None and bool(job.transfers[0].done_bytes))
+    if paused:
+        assert await two.desk.pause(TINY) is None
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000_000)
+    assert isinstance(await one.desk.delete_model(TINY), int)
+    assert await one.desk.add_file(tiny, 10_000_000) == TINY
+    new = one.store.catalog.get(TINY)
+    assert new is not None and len(new.manifest.shards) == 1
+    two.hear(one)
+    assert isinstance(await two.desk._learner._learn(one.id, TINY, new.manifest.layout), NotFound)
+    assert two.store.catalog.get(TINY) is old and not two.desk._learner._refused and two.desk.room() > 0
+    if paused:
+        assert await two.desk.resume(TINY) is None
+    done = await ended(two)
+    assert done.state == "failed" and "could be reached" in (done.reason or "")
+    # As soon as nobody holds on to the old cut, the new one is learned, and can be asked for.
+    await until(lambda: (known := two.store.catalog.get(TINY)) is not None and known.identity == new.identity)
+    assert isinstance(await two.desk.acquire(TINY, None), Acquisition)
+    await until(lambda: two.store.registry.held(TINY) == (0,))
 
 
 async def test_a_model_that_was_cut_anew_is_learned_anew(folks: Folks, tiny: Path) -> None:

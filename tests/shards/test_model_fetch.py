@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
 from swarmd.domain.events import ShardRejected
 from swarmd.domain.shards import Acquisition
+from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
 from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, whole_file
 from tests.hub.contents import Altered, Held
 from tests.hub.faults import Cut
+from tests.shards import test_desk as desks
+from tests.shards.test_desk import Folks, ended, until, with_model
+
+
+@pytest.fixture
+async def folks(tmp_path: Path) -> AsyncIterator[Folks]:
+    made = Folks(tmp_path)
+    yield made
+    for seed in reversed(list(made.stacks)):
+        await made.stop(seed)
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+async def test_a_job_whose_model_is_another_one_now_says_so(folks: Folks, tiny: Path, paused: bool) -> None:
+    """Nothing should do that to a job; when something did, nobody on the node could ask how much room there is."""
+    one, two, other = await with_model(folks, tiny), await folks.start(2), await folks.start(3)
+    assert await other.desk.add_file(tiny, 10_000_000) == desks.TINY
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(desks.TINY) is not None)
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000)
+    assert isinstance(await two.desk.acquire(desks.TINY, (2, 3)), Acquisition)
+    await until(lambda: (job := two.desk.acquisition(desks.TINY)) is not None and bool(job.transfers[0].done_bytes))
+    if paused:
+        assert await two.desk.pause(desks.TINY) is None
+    folder = other.store.catalog.folder(desks.TINY)
+    data = (folder / MANIFEST_NAME).read_bytes(), (folder / HEADER_NAME).read_bytes()
+    assert isinstance(await two.store.catalog.adopt(*data, admit=lambda known: (known.manifest.model,)), KnownModel)
+    assert two.desk.room() > 0
+    folks.hub.change("node-1", "node-2", bytes_per_s=30_000_000)
+    if paused:
+        assert await two.desk.resume(desks.TINY) is None
+    done = await ended(two, desks.TINY)
+    assert done.state == "failed" and "cut anew" in (done.reason or "")
+    await until(lambda: desks.TINY not in two.desk._tasks)
+    assert two.desk._supervisor is not None and two.desk._supervisor.failed_count == 0
 
 
 async def test_a_hub_that_serves_another_file_than_it_states_is_found_out(around: Around, data: bytes) -> None:

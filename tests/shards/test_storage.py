@@ -10,9 +10,16 @@ import pytest
 from swarmd.domain.ids import ShardRef
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import NoSpace
+from swarmd.domain.shards import Acquisition
+from swarmd.identity.keys import NodeKey, Signed
+from swarmd.models import seals
+from swarmd.models.catalog import KnownModel
+from swarmd.models.shard_file import source_runs
+from swarmd.shards.landing import pieces
+from tests.fakes.around import FILE, REPO, TINY, Around, asked, over
 from tests.fakes.holders import open_store
 from tests.fakes.landings import MODEL, GatedDisk, adopted, chunk, files, whole
-from tests.fakes.shards import assemble
+from tests.fakes.shards import assemble, hash_of
 
 
 async def test_a_shard_lands_and_reads_back(tmp_path: Path, tiny: Path) -> None:
@@ -125,3 +132,30 @@ async def test_a_model_that_is_removed_during_a_rescan_holds_nothing(tmp_path: P
     assert store.storage.held(MODEL) == ()
     with pytest.raises(FileNotFoundError, match="not on this node"):
         await store.storage.read_payload(ref, 0, 1)
+
+
+async def test_a_false_seal_of_bytes_that_are_here_already_ends_no_job(around: Around, data: bytes) -> None:
+    """Seen: any member's seal made them verified ones; the commit deleted them all, the job failed, and the seal stayed."""
+    holder = await around.start(1)
+    assert holder.hub_desk is not None
+    known, ref = await holder.hub_desk._known(REPO, FILE, None), ShardRef(TINY, 0)
+    assert isinstance(known, KnownModel)
+    spec, store = known.manifest.shards[0], holder.store
+    payload = b"".join(data[at : at + count] for at, _, count in pieces(source_runs(spec), 0, spec.size_bytes))
+    landing = await store.storage.open_landing(ref)  # of an earlier run: all of it came from the hub, and then a kill
+    for number in landing.missing():
+        await landing.write_chunk(number, chunk(payload, number))
+    landing.give_up()
+    liar = NodeKey(bytes([9]) * 32)
+    false = seals.make(
+        known.manifest, 0, hash_of(bytes(spec.size_bytes)), signer=liar.node,
+        sign=lambda text: liar.sign(Signed.MANIFEST, text),
+    )  # fmt: skip
+    assert isinstance(await store.catalog.seal(TINY, 0, seals.encode(false)), KnownModel)
+    landing = await store.storage.open_landing(ref)
+    assert not store.storage.present(ref), "nothing of it is offered as verified"
+    landing.give_up()
+    assert isinstance(await asked(holder, shards=(0,)), Acquisition)
+    done = await over(holder)
+    assert done.state == "complete", done
+    assert store.storage.expected_hash(ref) == hash_of(payload).blake3
