@@ -52,7 +52,7 @@ async def fleet(
         folder, count=count, threads=threads, first_port=first_port, megabytes=megabytes, environment=environment
     ) as (session, nodes):
         await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(model)})
-        name = await _spread(session, nodes)
+        name = await spread(session, nodes)
         yield session, nodes, name
 
 
@@ -67,22 +67,25 @@ async def swarm(
         try:
             for number in range(count):
                 home, port = folder / f"node-{number + 1}", first_port + 20 * number
-                nodes.append(await _start(home, port, threads, megabytes, environment))
+                nodes.append(await start(home, port, threads, megabytes, environment))
             for node in nodes:
-                await until(lambda node=node: _ready(session, node), READY_S, "ready")
+                await until(lambda node=node: ready(session, node), READY_S, "ready")
                 node.key = (folder / f"node-{nodes.index(node) + 1}" / "api_key").read_text().strip()
             for node in nodes[1:]:
                 code = await nodes[0].call(session, "GET", "/api/admin/network-code")
                 await node.call(session, "POST", "/api/admin/join-network", {"code": code["code"]})
-            await until(lambda: _linked(session, nodes), READY_S, "linked")
+            await until(lambda: linked(session, nodes), READY_S, "linked")
             yield session, nodes
         finally:
-            await asyncio.gather(*(_stop(node) for node in nodes))
+            await asyncio.gather(*(stop(node) for node in nodes))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _start(folder: Path, port: int, threads: int, megabytes: float, environment: dict[str, str]) -> Node:
-    folder.mkdir(parents=True)
+async def start(
+    folder: Path, port: int, threads: int, megabytes: float, environment: dict[str, str], *, again: bool = False
+) -> Node:
+    """`again`: with what an earlier process left in the folder."""
+    folder.mkdir(parents=True, exist_ok=again)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARMD_")}
     settings = {
         "SWARMD_NETWORK_LISTEN_ADDRESS": "127.0.0.1",
@@ -101,7 +104,7 @@ async def _start(folder: Path, port: int, threads: int, megabytes: float, enviro
     return Node(f"http://127.0.0.1:{port}", "", process)
 
 
-async def _ready(session: aiohttp.ClientSession, node: Node) -> bool:
+async def ready(session: aiohttp.ClientSession, node: Node) -> bool:
     if node.process.returncode is not None:
         raise RuntimeError(f"the node at {node.url} ended with {node.process.returncode}")
     try:
@@ -111,53 +114,53 @@ async def _ready(session: aiohttp.ClientSession, node: Node) -> bool:
         return False
 
 
-async def _linked(session: aiohttp.ClientSession, nodes: list[Node]) -> bool:
+async def linked(session: aiohttp.ClientSession, nodes: list[Node]) -> bool:
     peers = [await node.call(session, "GET", "/api/admin/peers") for node in nodes]
     return all(sum(1 for row in rows if row["healthy"]) >= len(nodes) - 1 for rows in peers)
 
 
-async def _row(session: aiohttp.ClientSession, node: Node) -> dict[str, Any] | None:
+async def row(session: aiohttp.ClientSession, node: Node) -> dict[str, Any] | None:
     rows = await node.call(session, "GET", "/api/admin/models")
     return next((row for row in rows if row["shard_count"]), None)
 
 
-async def _spread(session: aiohttp.ClientSession, nodes: list[Node]) -> str:
-    row = await _row(session, nodes[0])
+async def spread(session: aiohttp.ClientSession, nodes: list[Node]) -> str:
+    row = await row(session, nodes[0])
     assert row is not None
     name, shards = row["id"], row["shard_count"]
     bounds = [round(i * shards / len(nodes)) for i in range(len(nodes) + 1)]
     for number, node in enumerate(nodes[1:], 1):
-        await until(lambda node=node: _knows(session, node), READY_S, "the manifest")
+        await until(lambda node=node: knows(session, node), READY_S, "the manifest")
         for index in range(bounds[number], bounds[number + 1]):
             await node.call(session, "POST", f"/api/admin/models/{name}/shards/{index}/download")
     for number, node in enumerate(nodes[1:], 1):
         part = range(bounds[number], bounds[number + 1])
-        await until(lambda node=node, part=part: _holds(session, node, part), SPREAD_S, "the shards")
-    await until(lambda: _spread_seen(session, nodes[0], range(bounds[1], shards)), READY_S, "the holdings")
+        await until(lambda node=node, part=part: holds(session, node, part), SPREAD_S, "the shards")
+    await until(lambda: spread_seen(session, nodes[0], range(bounds[1], shards)), READY_S, "the holdings")
     for index in range(bounds[1], shards):
         await nodes[0].call(session, "DELETE", f"/api/admin/models/{name}/shards/{index}")
     return str(name)
 
 
-async def _knows(session: aiohttp.ClientSession, node: Node) -> bool:
+async def knows(session: aiohttp.ClientSession, node: Node) -> bool:
     """Of the model, and of a holder for every shard."""
-    row = await _row(session, node)
+    row = await row(session, node)
     return row is not None and all(shard["holders"] for shard in row["shards"])
 
 
-async def _holds(session: aiohttp.ClientSession, node: Node, part: range) -> bool:
-    row = await _row(session, node)
+async def holds(session: aiohttp.ClientSession, node: Node, part: range) -> bool:
+    row = await row(session, node)
     return row is not None and all(row["shards"][index]["local"] for index in part)
 
 
-async def _spread_seen(session: aiohttp.ClientSession, first: Node, given: range) -> bool:
+async def spread_seen(session: aiohttp.ClientSession, first: Node, given: range) -> bool:
     """Node 1 knows a second holder of every shard it is about to delete."""
-    row = await _row(session, first)
+    row = await row(session, first)
     assert row is not None
     return all(row["shards"][index]["holders"] >= 2 for index in given)
 
 
-async def _stop(node: Node) -> None:
+async def stop(node: Node) -> None:
     if node.process.returncode is None:
         node.process.terminate()
         try:

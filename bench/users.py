@@ -2,7 +2,7 @@
 
     python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64]
 
-Each user streams a chat completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
+Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
 take turns, round by round. A user's fair share of the beginning is as many times one user's first token as there are users.
 """
 
