@@ -135,7 +135,7 @@ def _gate(
     if (retry_s := model.retry_s.get(index)) is not None:
         return Gate.FAILED_LATELY, f"fetching it failed: tried again in {retry_s / 60:.0f} min"
     dropped_s = model.dropped_s.get(index)
-    if dropped_s is not None and dropped_s < DROPPED_LATELY_S and copies.holders:
+    if dropped_s is not None and dropped_s < DROPPED_LATELY_S and (copies.holders or index in model.unwanted):
         return Gate.DROPPED_LATELY, f"it was dropped here {dropped_s / 60:.0f} min ago"
     have = f"{len(copies.holders)} of {copies.target} copies are there"
     if not copies.missing and index not in share:

@@ -43,6 +43,7 @@ from swarmd.domain.events import (
     ShardDropped,
     ShardLocked,
     ShardPruned,
+    ShardRejected,
     ShardStored,
     ShardsWanted,
     StageServed,
@@ -144,12 +145,13 @@ class Steward:
         self._fetched = await sql.read_fetched(self._db)
         self._schedule = await sql.read_schedule(self._db)
         await self._recover()
+        self._look_here(self._shelf())
 
     async def run(self, ready: Ready) -> None:
         facts = (
             PeerConnected, PeerDisconnected, SummaryReceived, SummaryForgotten, ShardStored, ShardDropped, ModelDiscovered,
-            ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted, GenerationFinished,
-            StageServed, DownloadEnded,
+            ShardRejected, ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted,
+            GenerationFinished, StageServed, DownloadEnded,
         )  # fmt: skip
         clock = self._world.clock
         with self._bus.subscribe(*facts) as inbox:
@@ -283,6 +285,7 @@ class Steward:
     def _snapshot(self, settings: Settings) -> Snapshot:
         at = self._world.clock.monotonic()
         shelved = self._shelf()
+        self._look_here(shelved)
         layouts = {one.model: one.layout for one in shelved if one.sizes}
         views = [view for view in self._peers() if view.record.node != self._node]
         gone = self._notes.look_round(views, at=at)
@@ -331,8 +334,8 @@ class Steward:
             locked=frozenset(ref.index for ref in self._locks if ref.model == model), running=one.running,
             used_s=0.0 if model in self._served.values() else notes.used_s(model, at=at),
             pruned_s=notes.pruned_s(model, at=at), stored_s=notes.stored_s(model, at=at),
-            dropped_s=notes.dropped_s(model, at=at), retry_s=notes.retry_s(model, at=at),
-            cancelled_s=notes.cancelled_s(model, at=at),
+            dropped_s=notes.dropped_s(model, at=at), unwanted=notes.unwanted(model),
+            retry_s=notes.retry_s(model, at=at), cancelled_s=notes.cancelled_s(model, at=at),
         )  # fmt: skip
 
     def _limits(
@@ -389,6 +392,13 @@ class Steward:
                 left = [ShardRef(job.model, one.index) for one in job.transfers if one.state is not TransferState.COMPLETE]
                 self._notes.cancelled(job.model, left, began=job.started_at, at=at)
 
+    def _look_here(self, shelved: Iterable[Shelved]) -> frozenset[ShardRef]:
+        """Every shard on this node. Facts come later than a look, where a look is under way."""
+        known = {one.model: one.held for one in shelved if one.sizes}
+        here = frozenset(ShardRef(model, index) for model, held in known.items() for index in held)
+        self._notes.look_here(here, known.keys(), at=self._world.clock.monotonic())
+        return here
+
     def _hour(self) -> int:
         return local_hour(self._world.clock.now())
 
@@ -405,6 +415,8 @@ class Steward:
                 self._notes.stored(fact.shard, at=at)
             case ShardDropped():
                 self._notes.dropped(fact.shard, at=at)
+            case ShardRejected():
+                self._notes.rejected(fact.shard, at=at)
             case DownloadEnded():
                 self._note_cancelled()
                 return False
@@ -440,6 +452,7 @@ class Steward:
             async with self._db.transaction() as tx:
                 await sql.write_fetched(tx, refs, at=at)
             self._fetched.update(dict.fromkeys(refs, at))
+            self._notes.wanted(refs)
             self._asking = frozenset(refs)
             try:
                 outcome = await self._desk.acquire(model, tuple(sorted(ref.index for ref in refs)), TRIGGER)
@@ -514,9 +527,10 @@ class Steward:
         )
 
     async def _reconcile(self) -> None:
-        """What was asked for and neither came nor is coming has failed."""
+        """What was asked for and neither came nor is coming has failed, or somebody did not want it."""
+        self._note_cancelled()
         coming, _ = self._coming()
-        here = {ShardRef(one.model, index) for one in self._shelf() for index in one.held}
+        here = self._look_here(self._shelf())
         await self._give_up([ref for ref in self._fetched if ref not in coming and ref not in here])
 
     async def _give_up(self, refs: list[ShardRef]) -> None:
@@ -527,7 +541,8 @@ class Steward:
             await sql.forget_fetched(tx, refs)
         for ref in refs:
             self._fetched.pop(ref, None)
-            self._notes.failed(ref, at=at)
+            if not self._notes.was_given_up(ref):
+                self._notes.failed(ref, at=at)
 
     async def _recover(self) -> None:
         """Killed while it dropped a shard: it is history if the shard is gone, and nothing happened if it is not."""

@@ -70,7 +70,9 @@ class ModelStock:
     stored_s: Mapping[int, float] = field(default_factory=dict[int, float])
     """Seconds since a shard arrived here; what was there at the start is left out."""
     dropped_s: Mapping[int, float] = field(default_factory=dict[int, float])
-    """Seconds since the autopilot dropped it here."""
+    """Seconds since somebody dropped it here."""
+    unwanted: Shards = NONE
+    """Those of them that a person dropped."""
     retry_s: Mapping[int, float] = field(default_factory=dict[int, float])
     """Seconds until a fetch that failed is tried again."""
     cancelled_s: Mapping[int, float] = field(default_factory=dict[int, float])

@@ -85,6 +85,12 @@ def test_what_was_dropped_comes_back_when_nobody_else_has_it() -> None:
     assert proposed(snapshot(peer(1), models=(stock,)))[0]
 
 
+def test_what_a_person_dropped_stays_away_for_an_hour_whoever_has_it() -> None:
+    stock = model(waited_s=LONG, dropped_s={0: 60.0}, unwanted=frozenset({0}), has_source=True, count=1)
+    assert gate_of(snapshot(peer(1), models=(stock,))) is Gate.DROPPED_LATELY
+    assert proposed(snapshot(peer(1), models=(replace(stock, dropped_s={0: 3600.0}),)))[0]
+
+
 def test_enough_no_source_and_the_turn_of_others() -> None:
     assert gate_of(snapshot(WHOLE, peer(2, 0), models=(model(waited_s=LONG),))) is Gate.ENOUGH
     coming = snapshot(WHOLE, peer(2, coming=(0,)), models=(model(waited_s=LONG),))

@@ -86,6 +86,29 @@ def test_drops_and_use() -> None:
     assert notes.dropped_s(M, at=40.0) == {} and notes.pruned_s(M, at=40.0) is None
 
 
+def test_who_dropped_it() -> None:
+    notes, other, third = Notes(), ShardRef(M, 1), ShardRef(M, 2)
+    notes.look_here([REF, other, third], [M], at=0.0)
+    notes.pruned(REF, at=1.0)
+    notes.dropped(other, at=2.0)
+    notes.dropped(REF, at=3.0)
+    assert notes.unwanted(M) == {1} and notes.dropped_s(M, at=3.0) == {0: 2.0, 1: 1.0}, "told again, it is the same"
+    notes.look_here([], [ModelId("x")], at=4.0)
+    assert notes.unwanted(M) == {1}, "its whole model is gone"
+    notes.look_here([third], [M], at=4.0)
+    notes.look_here([], [M], at=5.0)
+    assert notes.unwanted(M) == {1, 2} and notes.was_given_up(third), "nobody has told yet"
+    notes.wanted([other])
+    assert notes.unwanted(M) == {2} and not notes.was_given_up(other)
+    notes.rejected(other, at=6.0)
+    assert notes.retry_s(M, at=6.0) == {}, "bytes on their way: the download tells how that ends"
+    notes.rejected(third, at=6.0)
+    assert notes.unwanted(M) == frozenset() and notes.retry_s(M, at=6.0) == {2: RETRY_S}
+    notes.stored(REF, at=7.0)
+    notes.dropped(REF, at=8.0)
+    assert notes.unwanted(M) == {0}, "it had come again"
+
+
 def test_moves_of_an_hour() -> None:
     notes = Notes()
     for at in range(MOVES_PER_HOUR):

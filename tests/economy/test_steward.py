@@ -21,6 +21,7 @@ from swarmd.domain.events import (
     ShardDropped,
     ShardLocked,
     ShardPruned,
+    ShardRejected,
     ShardStored,
     ShardsWanted,
     StageServed,
@@ -30,6 +31,7 @@ from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
 from swarmd.domain.refusals import Busy, Invalid, Refusal
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
+from swarmd.economy.acquiring import DROPPED_LATELY_S
 from swarmd.economy.copies import URGENT_GRACE_S
 from swarmd.economy.notes import CANCELLED_S, RETRY_S
 from swarmd.economy.pruning import TURN_S
@@ -75,12 +77,13 @@ class Around:
     db: Database | None = None
     open_when_deleted: int = 0
     taken: int | None = None
+    has_source: bool = False
 
     def shelf(self) -> tuple[Shelved, ...]:
         return (
             Shelved(
                 model=M, name="M", layout=LAYOUT, sizes=(100 * MB,) * self.count, pinned=self.pinned,
-                held=frozenset(self.held), running=frozenset(self.running),
+                has_source=self.has_source, held=frozenset(self.held), running=frozenset(self.running),
             ),
         )  # fmt: skip
 
@@ -438,6 +441,70 @@ async def test_a_shard_that_a_person_deleted_does_not_come_back_at_once(world: W
         around.held.discard(1)
         around.bus.publish(ShardDropped(shard=ShardRef(M, 1)))
         await asyncio.sleep(1800)
+        assert around.asked == [(0, 1)]
+
+
+async def test_a_shard_that_a_person_deleted_did_not_fail(world: World) -> None:
+    """Seen: `failed_lately`, "tried again in 10 min", where nothing had failed."""
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        await asyncio.sleep(1)
+        for seconds in (0.0, 1.0, INTERVAL_S, 1800.0):
+            if not seconds:
+                await around.delete_shard(ShardRef(M, 1))
+            await asyncio.sleep(seconds)
+            (row,) = steward.plan().not_fetched
+            assert (row.index, row.gate) == (1, Gate.DROPPED_LATELY), seconds
+        assert set(await sql.read_fetched(db)) == {ShardRef(M, 0)}
+        await asyncio.sleep(DROPPED_LATELY_S)
+        assert around.asked == [(0, 1), (1,)], "after an hour it is wanted again"
+        around.end("failed")
+        await asyncio.sleep(1)
+        assert [one.gate for one in steward.plan().not_fetched] != [Gate.DROPPED_LATELY], "what was asked for anew can fail"
+
+
+async def test_a_shard_deleted_while_the_rest_comes_is_said_to_be_dropped(world: World) -> None:
+    """Seen: as nobody else had it, it was on no list of what stays away until the download had ended."""
+    around = Around(count=3, held={0}, peers={1: ()}, has_source=True)
+    transfers = tuple(
+        Transfer(index=index, state=state, done_bytes=0, total_bytes=100 * MB, source=None)
+        for index, state in enumerate((TransferState.COMPLETE, TransferState.DOWNLOADING, TransferState.PENDING))
+    )
+    around.jobs = [
+        Acquisition(
+            model=M, state="downloading", reason=None, transfers=transfers, bytes_per_second=0.0, started_at=0.0, log=(),
+            trigger="user",
+        )
+    ]  # fmt: skip
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(1)
+        for seconds in (0.0, 1.0, INTERVAL_S, 1800.0):
+            if not seconds:
+                await around.delete_shard(ShardRef(M, 0))
+            await asyncio.sleep(seconds)
+            rows = {row.index: row.gate for row in steward.plan().not_fetched}
+            assert rows == {0: Gate.DROPPED_LATELY, 1: Gate.ON_ITS_WAY, 2: Gate.ON_ITS_WAY}, seconds
+        around.held = {1, 2}
+        around.jobs = [replace(job, state="complete") for job in around.jobs]
+        for index in around.held:
+            around.bus.publish(ShardStored(shard=ShardRef(M, index), size_bytes=1, source=None))
+        await asyncio.sleep(INTERVAL_S)
+        assert [(row.index, row.gate) for row in steward.plan().not_fetched] == [(0, Gate.DROPPED_LATELY)]
+        assert around.asked == [], "a person's word stands against a missing copy for an hour"
+
+
+async def test_what_was_thrown_away_as_wrong_is_fetched_again(world: World) -> None:
+    around = Around(held={0, 1}, peers={1: ()}, has_source=True)
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        for index in (0, 1):
+            await around.delete_shard(ShardRef(M, index))
+            around.bus.publish(ShardRejected(shard=ShardRef(M, index), source=None, reason="another SHA-256"))
+        await asyncio.sleep(1)
+        assert {row.gate for row in steward.plan().not_fetched} == {Gate.FAILED_LATELY}
+        await asyncio.sleep(RETRY_S + INTERVAL_S)
         assert around.asked == [(0, 1)]
 
 
