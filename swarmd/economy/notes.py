@@ -1,13 +1,14 @@
 """What the steward remembers between two looks: who is gone since when, how long copies have been missing, peaks of demand,
 and what it did itself. Times are monotonic seconds, given by the caller.
 
-Nothing of it is stored. A node that starts again has forgotten its pauses, and waits a while before it begins.
+Nothing of it is stored, but for what a person cancelled (`store.content`). A node that starts again has forgotten whom it
+gave how long, and waits a while before it begins.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -174,6 +175,14 @@ class Notes:
         self._heard.pop(model, None)
         self._heard[model] = began
         self._cancelled.update(dict.fromkeys(shards, at))
+
+    def cancelled_before(self, shards: Mapping[ShardRef, float]) -> None:
+        """As it is written down, the oldest first."""
+        for ref, since in shards.items():
+            self._cancelled.setdefault(ref, since)
+
+    def is_cancelled(self, shard: ShardRef) -> bool:
+        return shard in self._cancelled
 
     def instructed(self, model: ModelId) -> None:
         """A person says anew what may be done with it."""

@@ -32,6 +32,7 @@ from swarmd.domain.autopilot import (
 from swarmd.domain.events import (
     AutopilotInstructed,
     DownloadEnded,
+    DownloadStarted,
     Fact,
     GenerationFinished,
     GenerationStarted,
@@ -58,7 +59,7 @@ from swarmd.domain.regions import as_region
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.economy import acquiring, pruning
 from swarmd.economy.copies import URGENT_GRACE_S, Survey, missing_of, survey
-from swarmd.economy.notes import Notes
+from swarmd.economy.notes import CANCELLED_S, Notes
 from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, most_pressure, pressure_at
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.stock import Limits, ModelStock, NodeStock, Snapshot
@@ -66,6 +67,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
+from swarmd.store import content
 from swarmd.store import steward as sql
 from swarmd.store.database import Database
 
@@ -146,12 +148,13 @@ class Steward:
         self._schedule = await sql.read_schedule(self._db)
         await self._recover()
         self._look_here(self._shelf())
+        await self._read_cancelled()
 
     async def run(self, ready: Ready) -> None:
         facts = (
             PeerConnected, PeerDisconnected, SummaryReceived, SummaryForgotten, ShardStored, ShardDropped, ModelDiscovered,
             ShardRejected, ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted,
-            GenerationFinished, StageServed, DownloadEnded,
+            GenerationFinished, StageServed, DownloadStarted, DownloadEnded,
         )  # fmt: skip
         clock = self._world.clock
         with self._bus.subscribe(*facts) as inbox:
@@ -233,6 +236,7 @@ class Steward:
             return Invalid(what=what, param="model")
         async with self._db.transaction() as tx:
             await sql.write_policy(tx, model, policy)
+            await content.forget_cancelled(tx, model)
         self._policies[model] = policy
         self._note_cancelled()
         self._notes.instructed(model)
@@ -392,6 +396,16 @@ class Steward:
                 left = [ShardRef(job.model, one.index) for one in job.transfers if one.state is not TransferState.COMPLETE]
                 self._notes.cancelled(job.model, left, began=job.started_at, at=at)
 
+    async def _read_cancelled(self) -> None:
+        """As the desk wrote it down: it knows what was cancelled before the last start, and before the shards were known."""
+        clock = self._world.clock
+        async with self._db.transaction() as tx:
+            await content.forget_cancelled_before(tx, clock.now() - CANCELLED_S)
+        written = await content.read_cancelled(self._db)
+        coming, _ = self._coming()
+        ago = clock.monotonic() - clock.now()
+        self._notes.cancelled_before({ref: at + ago for ref, at in written.items() if ref not in coming})
+
     def _look_here(self, shelved: Iterable[Shelved]) -> frozenset[ShardRef]:
         """Every shard on this node. Facts come later than a look, where a look is under way."""
         known = {one.model: one.held for one in shelved if one.sizes}
@@ -412,13 +426,13 @@ class Steward:
             case SummaryReceived():
                 return self._notes.is_news(fact.summary)
             case ShardStored():
-                self._notes.stored(fact.shard, at=at)
+                await self._stored(fact.shard)
             case ShardDropped():
                 self._notes.dropped(fact.shard, at=at)
             case ShardRejected():
                 self._notes.rejected(fact.shard, at=at)
-            case DownloadEnded():
-                self._note_cancelled()
+            case DownloadStarted() | DownloadEnded():
+                await self._hear_download(fact)
                 return False
             case ModelRemoved():
                 await self._forget(fact.model)
@@ -440,6 +454,24 @@ class Steward:
             case _:
                 pass
         return True
+
+    async def _hear_download(self, fact: DownloadStarted | DownloadEnded) -> None:
+        if isinstance(fact, DownloadEnded):
+            self._note_cancelled()
+            if fact.state == "cancelled":
+                await self._read_cancelled()
+                await self._reconcile()  # nothing of it has failed, also if it may be fetched again a moment later
+        elif any(job.model == fact.model and job.trigger != TRIGGER for job in self._desk.acquisitions()):
+            if fact.shards:  # a person wants them: nothing that was said before counts
+                self._notes.wanted(ShardRef(fact.model, index) for index in fact.shards)
+            else:
+                self._notes.instructed(fact.model)
+
+    async def _stored(self, ref: ShardRef) -> None:
+        if self._notes.is_cancelled(ref):
+            async with self._db.transaction() as tx:
+                await content.forget_cancelled(tx, ref.model, (ref.index,))
+        self._notes.stored(ref, at=self._world.clock.monotonic())
 
     # ---- acting
 
@@ -554,6 +586,7 @@ class Steward:
     async def _forget(self, model: ModelId) -> None:
         async with self._db.transaction() as tx:
             await sql.forget_model(tx, model)
+            await content.forget_cancelled(tx, model)
         self._locks = frozenset(ref for ref in self._locks if ref.model != model)
         self._fetched = {ref: at for ref, at in self._fetched.items() if ref.model != model}
         self._notes.forget(model)

@@ -14,6 +14,7 @@ from swarmd.domain.autopilot import Gate, Guard, ModelPolicy, PruneRecord, Sched
 from swarmd.domain.events import (
     AutopilotInstructed,
     DownloadEnded,
+    DownloadStarted,
     GenerationFinished,
     GenerationStarted,
     ModelRemoved,
@@ -40,6 +41,7 @@ from swarmd.economy.steward import FLOOR_S, JITTER, MAX_POLICIES, OVERDRAWN, STA
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World
+from swarmd.store import content
 from swarmd.store import steward as sql
 from swarmd.store.database import Database, Transaction
 from tests.fakes.inline_sqlite import inline_database
@@ -600,12 +602,75 @@ async def test_what_a_person_cancelled_is_not_asked_for_again_for_a_day(world: W
         assert len(around.asked) == 2
 
 
+async def test_a_cancelled_download_does_not_start_again_after_a_restart(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with inline_database() as db:
+        async with db.transaction() as tx:  # as the desk does, before it says that it was cancelled
+            await content.write_cancelled(tx, [ShardRef(M, 1)], at=world.clock.now() - CANCELLED_S - 1)
+            await content.write_cancelled(tx, [ShardRef(M, 0)], at=world.clock.now() - 7200.0)
+        steward = steward_of(around, db, world)
+        await steward.load()
+        await steward.look()
+        assert around.asked == [(1,)], "a day is over for this one"
+        rows = {row.index: (row.gate, row.why) for row in steward.plan().not_fetched}
+        assert rows[0] == (Gate.CANCELLED, "a person cancelled its download here 2 h ago")
+        assert set(await content.read_cancelled(db)) == {ShardRef(M, 0)}, "and it is forgotten"
+        await steward.set_policy(M, ModelPolicy())
+        assert await content.read_cancelled(db) == {}
+
+
+@pytest.mark.parametrize("shards", [(0,), ()])
+async def test_a_person_that_asks_again_takes_the_cancellation_back(world: World, shards: tuple[int, ...]) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.end("cancelled")
+        await asyncio.sleep(1)
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.CANCELLED}
+        around.jobs = [replace(job, state="downloading", trigger="user", started_at=9.0) for job in around.jobs]
+        around.bus.publish(DownloadStarted(model=M, shards=shards, hub=False))
+        await asyncio.sleep(1)
+        around.end("failed")
+        await asyncio.sleep(1)
+        gates = {row.index for row in steward.plan().not_fetched if row.gate is Gate.CANCELLED}
+        assert gates == ({1} if shards else set())
+
+
+async def test_a_model_that_is_removed_or_came_otherwise_is_not_cancelled_any_more(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (_, db):
+        await asyncio.sleep(BEGUN_S)
+        async with db.transaction() as tx:
+            await content.write_cancelled(tx, [ShardRef(M, 0), ShardRef(M, 1)], at=world.clock.now())
+        around.end("cancelled")
+        await asyncio.sleep(1)
+        around.held.add(0)
+        around.bus.publish(ShardStored(shard=ShardRef(M, 0), size_bytes=1, source=None))
+        await asyncio.sleep(1)
+        assert set(await content.read_cancelled(db)) == {ShardRef(M, 1)}
+        around.bus.publish(ModelRemoved(model=M))
+        await asyncio.sleep(1)
+        assert await content.read_cancelled(db) == {}
+
+
+async def test_a_download_without_shards_that_was_cancelled_is_known_at_once(world: World) -> None:
+    """Its manifest had not come: which shards were meant is known by their names alone."""
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(1)
+        async with db.transaction() as tx:
+            await content.write_cancelled(tx, [ShardRef(M, 0)], at=world.clock.now())
+        around.bus.publish(DownloadEnded(model=M, state="cancelled"))
+        await asyncio.sleep(1)
+        assert [row.index for row in steward.plan().not_fetched if row.gate is Gate.CANCELLED] == [0]
+
+
 async def test_a_policy_ends_the_rest_after_a_cancelled_download(world: World) -> None:
     around = Around(peers={1: (0, 1)})
     async with stewarding(around, world) as (steward, _):
         await asyncio.sleep(BEGUN_S)
         around.end("cancelled")
-        await asyncio.sleep(3600)
+        await asyncio.sleep(60)
         assert len(around.asked) == 1
         await steward.set_policy(M, ModelPolicy())
         await asyncio.sleep(FLOOR_S + 1)
