@@ -50,6 +50,7 @@ class Notes:
     _gone: dict[NodeId, tuple[NodeSummary, float]] = field(default_factory=dict[NodeId, tuple[NodeSummary, float]])
     _peaks: dict[ModelId, dict[int, int]] = field(default_factory=dict[ModelId, dict[int, int]])
     _gaps: dict[ModelId, _Gap] = field(default_factory=dict[ModelId, _Gap])
+    _owed: dict[ModelId, dict[NodeId, _Gap]] = field(default_factory=dict[ModelId, dict[NodeId, _Gap]])
     _used: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
     _pruned: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
     _stored: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
@@ -109,6 +110,16 @@ class Notes:
             gap = self._gaps[model] = _Gap(missing, at)
         gap.missing = missing
         return at - gap.since
+
+    def owed_s(self, model: ModelId, owed: Mapping[NodeId, int], *, at: float) -> dict[NodeId, float]:
+        """How long each node has owed shards of a shared model without there being fewer of them."""
+        known, kept = self._owed.pop(model, {}), dict[NodeId, _Gap]()
+        for node, missing in owed.items():
+            gap = known.get(node)
+            kept[node] = _Gap(missing, at) if gap is None or missing < gap.missing else _Gap(missing, gap.since)
+        if kept:
+            self._owed[model] = kept
+        return {node: at - gap.since for node, gap in kept.items()}
 
     def used(self, model: ModelId, *, at: float) -> None:
         self._used[model] = at
@@ -213,6 +224,7 @@ class Notes:
     def forget(self, model: ModelId) -> None:
         self._peaks.pop(model, None)
         self._gaps.pop(model, None)
+        self._owed.pop(model, None)
         self._used.pop(model, None)
         self._pruned.pop(model, None)
         self._heard.pop(model, None)
@@ -246,7 +258,7 @@ class Notes:
             while len(shards) > MAX_KEPT:
                 shards.pop(next(iter(shards)))  # the oldest
         self._pruned_here &= self._dropped.keys()
-        for models in (self._gaps, self._peaks, self._heard):
+        for models in (self._gaps, self._owed, self._peaks, self._heard):
             while len(models) > MAX_KEPT:
                 models.pop(next(iter(models)))
 

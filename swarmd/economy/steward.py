@@ -61,6 +61,7 @@ from swarmd.economy import acquiring, pruning
 from swarmd.economy.copies import URGENT_GRACE_S, Survey, missing_of, survey
 from swarmd.economy.notes import CANCELLED_S, Notes
 from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, most_pressure, pressure_at
+from swarmd.economy.sharing import owed
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.stock import Limits, ModelStock, NodeStock, Snapshot
 from swarmd.kit.bus import EventBus
@@ -319,11 +320,13 @@ class Steward:
         )  # fmt: skip
 
     def _with_waits(self, snapshot: Snapshot, found: Survey) -> Snapshot:
-        """How long copies have been missing can be told only when they have been counted."""
+        """How long copies have been missing, and who owes them, can be told only when they have been counted."""
         at, models = self._world.clock.monotonic(), list[ModelStock]()
         for model in snapshot.models:
             waited_s = self._notes.waited_s(model.model, missing_of(found.copies[model.model]), at=at)
-            models.append(replace(model, waited_s=waited_s) if waited_s else model)
+            owing = {node: len(shards) for node, shards in owed(snapshot, model).items()}
+            owed_s = self._notes.owed_s(model.model, owing, at=at)
+            models.append(replace(model, waited_s=waited_s, owed_s=owed_s) if waited_s or owed_s else model)
         return replace(snapshot, models=tuple(models))
 
     def _model(

@@ -45,6 +45,8 @@ class ModelStock:
     """It can be fetched from a hub."""
     shared: bool = False
     """Somebody wants every node to hold its fair share."""
+    owed_s: Mapping[NodeId, float] = field(default_factory=dict[NodeId, float])
+    """Seconds since another node that owes shards of its fair share got one of them, or set out to."""
     policy: ModelPolicy = field(default_factory=ModelPolicy)
     requests: int = 0
     """Of the last ten minutes, in the whole swarm."""

@@ -172,7 +172,10 @@ def test_every_node_takes_its_fair_share_of_a_shared_model() -> None:
 
 
 def test_what_has_no_holder_of_a_shared_model_is_filled_from_the_hub() -> None:
-    stock = model(count=12, trust=TrustLevel.DISCOVERED, shared=True, has_source=True, requests=0, waited_s=LONG)
+    late = {NodeId(f"{number:064x}"): LONG for number in (1, 2, 3)}
+    stock = model(
+        count=12, trust=TrustLevel.DISCOVERED, shared=True, has_source=True, requests=0, waited_s=LONG, owed_s=late
+    )
     fetches, skipped = proposed(snapshot(peer(1), peer(2), peer(3), models=(stock,)))
     share = set(fair_share(OWN, M, 12, 3))
     wanted = {one.shard.index for one in fetches} | {i for i, one in skipped.items() if one.gate is Gate.LATER}

@@ -61,6 +61,17 @@ def test_waiting_begins_anew_with_each_copy_that_is_added() -> None:
     assert notes.waited_s(M, 1, at=500.0) == 0.0
 
 
+def test_who_owes_shards_is_late_when_none_of_them_comes() -> None:
+    notes, b = Notes(), NodeId("b" * 64)
+    assert notes.owed_s(M, {A: 3, b: 2}, at=0.0) == {A: 0.0, b: 0.0}
+    assert notes.owed_s(M, {A: 3, b: 1}, at=60.0) == {A: 60.0, b: 0.0}
+    assert notes.owed_s(M, {A: 4}, at=90.0) == {A: 90.0}, "more of them is no progress"
+    assert notes.owed_s(M, {A: 4, b: 1}, at=100.0) == {A: 100.0, b: 0.0}
+    assert notes.owed_s(M, {}, at=110.0) == {} and notes.owed_s(M, {A: 4}, at=120.0) == {A: 0.0}
+    notes.forget(M)
+    assert notes.owed_s(M, {A: 4}, at=130.0) == {A: 0.0}
+
+
 def test_failures_are_tried_again_later_and_later() -> None:
     notes = Notes()
     notes.failed(REF, at=0.0)

@@ -36,6 +36,7 @@ from swarmd.economy.acquiring import DROPPED_LATELY_S
 from swarmd.economy.copies import URGENT_GRACE_S
 from swarmd.economy.notes import CANCELLED_S, RETRY_S
 from swarmd.economy.pruning import TURN_S
+from swarmd.economy.sharing import FAIR_S, parts_of
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.steward import FLOOR_S, JITTER, MAX_POLICIES, OVERDRAWN, START_S, Steward
 from swarmd.kit.bus import EventBus
@@ -80,12 +81,13 @@ class Around:
     open_when_deleted: int = 0
     taken: int | None = None
     has_source: bool = False
+    shared: bool = False
 
     def shelf(self) -> tuple[Shelved, ...]:
         return (
             Shelved(
                 model=M, name="M", layout=LAYOUT, sizes=(100 * MB,) * self.count, pinned=self.pinned,
-                has_source=self.has_source, held=frozenset(self.held), running=frozenset(self.running),
+                has_source=self.has_source, shared=self.shared, held=frozenset(self.held), running=frozenset(self.running),
             ),
         )  # fmt: skip
 
@@ -406,6 +408,37 @@ async def test_use_is_noticed(world: World) -> None:
         around.bus.publish(StageServed(model=M, head=NodeId("9" * 64), tokens=1))
         await asyncio.sleep(1)
         assert guard() is Guard.USED_LATELY
+
+
+async def test_after_its_fair_share_it_leaves_the_rest_to_the_others_for_ten_minutes(world: World) -> None:
+    """Seen: N2 took its two of five shards, and ten seconds later "0 of 1 copies are there" for the other three."""
+    nodes = [OWN, NodeId(f"{1:064x}"), NodeId(f"{2:064x}")]
+    parts = parts_of(M, 5, nodes)
+    mine = parts[OWN].share | parts[OWN].gaps
+    around = Around(count=5, held=set(mine), peers={1: (), 2: ()}, requests=0, has_source=True, shared=True)
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        begun = [at for at in parts[nodes[1]].share if at not in mine][:1]
+        around.peers[1] = tuple(begun)  # it is slow, but it is there
+        steward.plan()
+        await asyncio.sleep(FAIR_S - 2 * INTERVAL_S / 3)
+        assert around.asked == []
+        assert {row.gate for row in steward.plan().not_fetched} <= {Gate.OTHERS_FIRST, Gate.ENOUGH}
+        around.peers = {number: tuple(parts[nodes[number]].share | parts[nodes[number]].gaps) for number in (1, 2)}
+        await asyncio.sleep(7200)
+        assert around.asked == [], "everybody has its part"
+
+
+async def test_what_nobody_takes_of_a_shared_model_comes_after_all(world: World) -> None:
+    """The others have no autopilot: somebody who wants the model still gets it."""
+    around = Around(count=5, peers={1: (), 2: ()}, requests=0, has_source=True, shared=True)
+    async with stewarding(around, world) as (_, _db):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        for _ in range(20):
+            await asyncio.sleep(INTERVAL_S)
+            around.arrive()
+        assert around.held == {0, 1, 2, 3, 4}
 
 
 async def test_a_lost_copy_is_replaced_after_the_grace(world: World) -> None:
