@@ -3,7 +3,8 @@
 A shard is proposed when its model may be fetched (the trust gate), copies of it are missing, and it is this node's turn
 (`spreading`): nodes that hold a neighbouring shard come first, then those with any shard of the model, then the rest. Not
 all nodes have room or want to, and nobody knows of the others; so as long as nothing happens, twice as many may take it
-after each interval. A shard that is coming to somebody counts as one that is there.
+after each interval. A shard that is coming to somebody counts as one that is there. Of a model that is shared with all,
+what falls to others is left to them first (`sharing`).
 
 Two parts of the original formula are left out. It prefers models of which a node holds little; here it is the other way
 round, since neighbouring shards on one node are one hop less for every token. And it bypasses the ring for models that a
@@ -12,8 +13,9 @@ node already hosts, whereupon two hosts fetch the same shard; here they are mere
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,10 +27,10 @@ from swarmd.domain.models import TrustLevel
 from swarmd.domain.regions import UNKNOWN
 from swarmd.economy.copies import ShardCopies, Survey, model_holders
 from swarmd.economy.pruning import staying
+from swarmd.economy.sharing import FAIR_S, due, own_gaps, own_share
 from swarmd.economy.spreading import fetch_order
-from swarmd.economy.stock import NONE, ModelStock, Snapshot
+from swarmd.economy.stock import NONE, ModelStock, Shards, Snapshot
 from swarmd.economy.trust import RANK
-from swarmd.models.slicing import fair_share
 
 DROPPED_LATELY_S: Final = 3600.0  # as long as a peak of demand counts: what was surplus then is hardly wanted back before
 WIDEST: Final = 20  # doublings: a million nodes, so that the exponent stays small
@@ -55,6 +57,15 @@ class _Candidate:
     copies: ShardCopies
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Of a shared model; all empty of any other."""
+
+    share: Shards
+    gaps: Shards
+    due: Mapping[int, float]
+
+
 @dataclass(slots=True)
 class _Run:
     """What has been chosen so far."""
@@ -74,16 +85,16 @@ def propose(snapshot: Snapshot, found: Survey) -> tuple[tuple[Fetch, ...], tuple
             skipped.append(NotFetched(model=model.model, index=None, gate=closed[0], why=closed[1]))
             continue
         copies = found.copies[model.model]
-        share = _share(snapshot, model)
+        parts = _Parts(own_share(snapshot, model), own_gaps(snapshot, model), due(snapshot, model))
         hosts = _hosts(snapshot, model)
         for index in range(len(model.sizes)):
             if index in model.held:
                 continue
-            gate = _gate(snapshot, model, index, copies[index], share, hosts)
+            gate = _gate(snapshot, model, index, copies[index], parts, hosts)
             if gate is not None:
                 skipped.append(NotFetched(model=model.model, index=index, gate=gate[0], why=gate[1]))
                 continue
-            candidates.append(_candidate(snapshot, model, index, copies, in_share=index in share))
+            candidates.append(_candidate(snapshot, model, index, copies, parts))
     fetches, left = _choose(snapshot, candidates, pool=found.pool)
     return fetches, (*skipped, *left)
 
@@ -101,14 +112,6 @@ def _closed(model: ModelStock) -> tuple[Gate, str] | None:
     return Gate.TRUST, f"it is {model.trust.value}: nobody pinned it here and it was not asked for three times"
 
 
-def _share(snapshot: Snapshot, model: ModelStock) -> frozenset[int]:
-    """Of a shared model: what falls to this node."""
-    if not model.shared:
-        return NONE
-    peers = sum(one.gone_s is None for one in snapshot.nodes)
-    return frozenset(fair_share(snapshot.own, model.model, len(model.sizes), peers))
-
-
 def _hosts(snapshot: Snapshot, model: ModelStock) -> list[tuple[NodeId, frozenset[int]]]:
     """Every node that is there, with what it has or will have of the model."""
     others = [
@@ -124,7 +127,7 @@ def _gate(
     model: ModelStock,
     index: int,
     copies: ShardCopies,
-    share: frozenset[int],
+    parts: _Parts,
     hosts: list[tuple[NodeId, frozenset[int]]],
 ) -> tuple[Gate, str] | None:
     """The first gate that is closed to one shard."""
@@ -135,10 +138,10 @@ def _gate(
     if (retry_s := model.retry_s.get(index)) is not None:
         return Gate.FAILED_LATELY, f"fetching it failed: tried again in {retry_s / 60:.0f} min"
     dropped_s = model.dropped_s.get(index)
-    if dropped_s is not None and dropped_s < DROPPED_LATELY_S and copies.holders:
+    if dropped_s is not None and dropped_s < DROPPED_LATELY_S and (copies.holders or index in model.unwanted):
         return Gate.DROPPED_LATELY, f"it was dropped here {dropped_s / 60:.0f} min ago"
     have = f"{len(copies.holders)} of {copies.target} copies are there"
-    if not copies.missing and index not in share:
+    if not copies.missing and index not in parts.share:
         more = "".join((
             f", {len(copies.coming)} coming" if copies.coming else "",
             f", {copies.spared} with nodes that may come back" if copies.spared else "",
@@ -146,20 +149,23 @@ def _gate(
         return Gate.ENOUGH, have + more
     if not copies.linked and not model.has_source:
         return Gate.NO_SOURCE, "no node that this one is linked to holds it, and it has no source on a hub"
-    if index in share:
+    if index in parts.share or index in parts.gaps:
         return None
+    late_s = parts.due.get(index, math.inf) - FAIR_S
+    if late_s < 0:
+        return Gate.OTHERS_FIRST, f"{have}; it is in the fair share of another node, which has {-late_s / 60:.0f} min left"
     beside = {index - 1, index + 1}
     tiers = [(node, 0 if has & beside else 1 if has else 2) for node, has in hosts if index not in has]
     order = fetch_order(model.model, tiers)
     turn = order.index(snapshot.own)
-    allowed = copies.missing * 2 ** min(WIDEST, int(model.waited_s // snapshot.limits.interval_s))
+    allowed = copies.missing * 2 ** min(WIDEST, int(min(model.waited_s, late_s) // snapshot.limits.interval_s))
     if turn >= allowed:
         return Gate.OTHERS_FIRST, f"{have}; {turn} of {len(order)} nodes come before this one"
     return None
 
 
 def _candidate(
-    snapshot: Snapshot, model: ModelStock, index: int, copies: Sequence[ShardCopies], *, in_share: bool
+    snapshot: Snapshot, model: ModelStock, index: int, copies: Sequence[ShardCopies], parts: _Parts
 ) -> _Candidate:
     one = copies[index]
     hosts = model_holders(copies)
@@ -174,11 +180,12 @@ def _candidate(
     if rest <= min(snapshot.limits.budget_bytes - snapshot.limits.used_bytes, snapshot.limits.room_bytes):
         score *= WHOLE
     score += blake3(bytes.fromhex(snapshot.own) + model.model.encode() + index.to_bytes(4, "little")).digest(1)[0] / 2550
-    count, target = len(one.holders), one.target
-    reason = "this node's fair share of a shared model" if in_share else f"{count} of {target} copies are there"
-    if in_share and one.missing:
-        reason += f", {count} of {target} copies are there"
-    return _Candidate(ShardRef(model.model, index), model.sizes[index], score, reason, model, one)
+    reasons = [f"{len(one.holders)} of {one.target} copies are there"] if one.missing else []
+    if index in parts.share:
+        reasons.insert(0, "this node's fair share of a shared model")
+    elif index in parts.gaps:
+        reasons.insert(0, "in no node's fair share of a shared model, and this one is the nearest")
+    return _Candidate(ShardRef(model.model, index), model.sizes[index], score, ", ".join(reasons), model, one)
 
 
 def _rarity(snapshot: Snapshot, model: ModelStock, index: int, copies: Sequence[ShardCopies], hosts: int) -> float:

@@ -1,13 +1,14 @@
 """What the steward remembers between two looks: who is gone since when, how long copies have been missing, peaks of demand,
 and what it did itself. Times are monotonic seconds, given by the caller.
 
-Nothing of it is stored. A node that starts again has forgotten its pauses, and waits a while before it begins.
+Nothing of it is stored, but for what a person cancelled (`store.content`). A node that starts again has forgotten whom it
+gave how long, and waits a while before it begins.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -49,10 +50,15 @@ class Notes:
     _gone: dict[NodeId, tuple[NodeSummary, float]] = field(default_factory=dict[NodeId, tuple[NodeSummary, float]])
     _peaks: dict[ModelId, dict[int, int]] = field(default_factory=dict[ModelId, dict[int, int]])
     _gaps: dict[ModelId, _Gap] = field(default_factory=dict[ModelId, _Gap])
+    _owed: dict[ModelId, dict[NodeId, _Gap]] = field(default_factory=dict[ModelId, dict[NodeId, _Gap]])
     _used: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
     _pruned: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
     _stored: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
+    _here: frozenset[ShardRef] = frozenset()
     _dropped: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
+    """Of what is not here any more; by whomever."""
+    _pruned_here: set[ShardRef] = field(default_factory=set[ShardRef])
+    """Those of them that the autopilot dropped."""
     _retries: dict[ShardRef, _Retry] = field(default_factory=dict[ShardRef, _Retry])
     _cancelled: dict[ShardRef, float] = field(default_factory=dict[ShardRef, float])
     _heard: dict[ModelId, float] = field(default_factory=dict[ModelId, float])
@@ -105,6 +111,16 @@ class Notes:
         gap.missing = missing
         return at - gap.since
 
+    def owed_s(self, model: ModelId, owed: Mapping[NodeId, int], *, at: float) -> dict[NodeId, float]:
+        """How long each node has owed shards of a shared model without there being fewer of them."""
+        known, kept = self._owed.pop(model, {}), dict[NodeId, _Gap]()
+        for node, missing in owed.items():
+            gap = known.get(node)
+            kept[node] = _Gap(missing, at) if gap is None or missing < gap.missing else _Gap(missing, gap.since)
+        if kept:
+            self._owed[model] = kept
+        return {node: at - gap.since for node, gap in kept.items()}
+
     def used(self, model: ModelId, *, at: float) -> None:
         self._used[model] = at
 
@@ -116,20 +132,47 @@ class Notes:
 
     # -- shards of this node
 
+    def look_here(self, shards: Iterable[ShardRef], models: Collection[ModelId], *, at: float) -> None:
+        """What is on this node, of the models that it knows. What was here at an earlier look and is gone was dropped."""
+        here = frozenset(shards)
+        for ref in self._here - here:
+            if ref.model in models:
+                self.dropped(ref, at=at)
+        self._here = here
+
     def stored(self, shard: ShardRef, *, at: float) -> None:
+        self.wanted((shard,))
         self._stored[shard] = at
         self._retries.pop(shard, None)
-        self._cancelled.pop(shard, None)
+
+    def wanted(self, shards: Iterable[ShardRef]) -> None:
+        """Somebody asks for them now: what was said before counts no more."""
+        for ref in shards:
+            self._cancelled.pop(ref, None)
+            self._dropped.pop(ref, None)
+            self._pruned_here.discard(ref)
 
     def dropped(self, shard: ShardRef, *, at: float) -> None:
-        """By whomever."""
+        """By a person, unless it is known already that it was the autopilot."""
+        self._here -= {shard}
         self._stored.pop(shard, None)
-        self._dropped[shard] = at
+        self._dropped.setdefault(shard, at)
 
     def pruned(self, shard: ShardRef, *, at: float) -> None:
         """By the autopilot."""
         self._pruned[shard.model] = at
         self.dropped(shard, at=at)
+        self._pruned_here.add(shard)
+
+    def was_given_up(self, shard: ShardRef) -> bool:
+        """Somebody dropped it or cancelled its download: that it is not here is no failure."""
+        return shard in self._dropped or shard in self._cancelled
+
+    def rejected(self, shard: ShardRef, *, at: float) -> None:
+        """Bytes of it are wrong. Where they were here for a while, nobody dropped it because it was not wanted."""
+        if self._dropped.pop(shard, None) is not None:
+            self._pruned_here.discard(shard)
+            self.failed(shard, at=at)
 
     def failed(self, shard: ShardRef, *, at: float) -> None:
         """It could not be fetched."""
@@ -143,6 +186,14 @@ class Notes:
         self._heard.pop(model, None)
         self._heard[model] = began
         self._cancelled.update(dict.fromkeys(shards, at))
+
+    def cancelled_before(self, shards: Mapping[ShardRef, float]) -> None:
+        """As it is written down, the oldest first."""
+        for ref, since in shards.items():
+            self._cancelled.setdefault(ref, since)
+
+    def is_cancelled(self, shard: ShardRef) -> bool:
+        return shard in self._cancelled
 
     def instructed(self, model: ModelId) -> None:
         """A person says anew what may be done with it."""
@@ -161,6 +212,10 @@ class Notes:
     def dropped_s(self, model: ModelId, *, at: float) -> dict[int, float]:
         return {shard.index: at - since for shard, since in self._dropped.items() if shard.model == model}
 
+    def unwanted(self, model: ModelId) -> frozenset[int]:
+        """Dropped by a person."""
+        return frozenset(ref.index for ref in self._dropped if ref.model == model and ref not in self._pruned_here)
+
     def retry_s(self, model: ModelId, *, at: float) -> dict[int, float]:
         return {
             shard.index: retry.at - at for shard, retry in self._retries.items() if shard.model == model and retry.at > at
@@ -169,6 +224,7 @@ class Notes:
     def forget(self, model: ModelId) -> None:
         self._peaks.pop(model, None)
         self._gaps.pop(model, None)
+        self._owed.pop(model, None)
         self._used.pop(model, None)
         self._pruned.pop(model, None)
         self._heard.pop(model, None)
@@ -177,6 +233,8 @@ class Notes:
             self._stored.pop(ref, None)
             self._dropped.pop(ref, None)
             self._retries.pop(ref, None)
+        self._pruned_here = {ref for ref in self._pruned_here if ref.model != model}
+        self._here = frozenset(ref for ref in self._here if ref.model != model)
 
     # -- moves
 
@@ -199,7 +257,8 @@ class Notes:
         for shards in (self._stored, self._dropped, self._retries, self._cancelled):
             while len(shards) > MAX_KEPT:
                 shards.pop(next(iter(shards)))  # the oldest
-        for models in (self._gaps, self._peaks, self._heard):
+        self._pruned_here &= self._dropped.keys()
+        for models in (self._gaps, self._owed, self._peaks, self._heard):
             while len(models) > MAX_KEPT:
                 models.pop(next(iter(models)))
 

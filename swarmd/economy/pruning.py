@@ -22,9 +22,9 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.regions import UNKNOWN
 from swarmd.economy.copies import Survey
 from swarmd.economy.replication import replication_target
+from swarmd.economy.sharing import own_share
 from swarmd.economy.spreading import may_drop
 from swarmd.economy.stock import NONE, ModelStock, NodeStock, Snapshot
-from swarmd.models.slicing import fair_share
 
 USED_LATELY_S: Final = 300.0  # contract
 FETCHED_LATELY_S: Final = 1800.0  # contract's "held under 30 min", there a matter of score, here a guard
@@ -77,7 +77,7 @@ def staying(
     `near`: other holders in this node's region.
     """
     lone = snapshot.region != UNKNOWN and not near
-    if lone or _person(snapshot, model, index, _share(snapshot, model)) is not None:
+    if lone or _person(snapshot, model, index, own_share(snapshot, model)) is not None:
         return None
     target = prune_target(pool=pool, min_replicas=snapshot.limits.min_replicas, requests=model.peak_requests)
     return kept_copies(target, pressure, pool)
@@ -96,7 +96,7 @@ def propose(snapshot: Snapshot, found: Survey) -> tuple[tuple[Drop, ...], tuple[
         linked = [one for one in found.nodes.get(model.model, ()) if one.gone_s is None and one.connected]
         target = prune_target(pool=pool, min_replicas=snapshot.limits.min_replicas, requests=model.peak_requests)
         views = [_view(snapshot, linked, model, index) for index in sorted(model.held) if index < len(model.sizes)]
-        share = _share(snapshot, model)
+        share = own_share(snapshot, model)
         scored = sorted(((_score(snapshot, model, view, views, target), view) for view in views), key=lambda one: -one[0])
         for score, view in scored:
             guard = _guard(snapshot, model, view, target, share, pool=pool)
@@ -121,13 +121,6 @@ def _view(snapshot: Snapshot, linked: Sequence[NodeStock], model: ModelStock, in
         (snapshot.own, *(one.node for one in others)),
         sum(one.region == snapshot.region for one in others),
     )
-
-
-def _share(snapshot: Snapshot, model: ModelStock) -> frozenset[int]:
-    if not model.shared or not model.sizes:
-        return NONE
-    peers = sum(one.gone_s is None for one in snapshot.nodes)
-    return frozenset(fair_share(snapshot.own, model.model, len(model.sizes), peers))
 
 
 def _score(snapshot: Snapshot, model: ModelStock, view: _View, views: Sequence[_View], target: int) -> float:

@@ -32,6 +32,7 @@ from swarmd.domain.autopilot import (
 from swarmd.domain.events import (
     AutopilotInstructed,
     DownloadEnded,
+    DownloadStarted,
     Fact,
     GenerationFinished,
     GenerationStarted,
@@ -43,6 +44,7 @@ from swarmd.domain.events import (
     ShardDropped,
     ShardLocked,
     ShardPruned,
+    ShardRejected,
     ShardStored,
     ShardsWanted,
     StageServed,
@@ -57,14 +59,16 @@ from swarmd.domain.regions import as_region
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.economy import acquiring, pruning
 from swarmd.economy.copies import URGENT_GRACE_S, Survey, missing_of, survey
-from swarmd.economy.notes import Notes
+from swarmd.economy.notes import CANCELLED_S, Notes
 from swarmd.economy.schedule import contribution_at, is_reduced, local_hour, most_pressure, pressure_at
+from swarmd.economy.sharing import owed
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.stock import Limits, ModelStock, NodeStock, Snapshot
 from swarmd.kit.bus import EventBus
 from swarmd.kit.logs import Seldom
 from swarmd.kit.service import Ready
 from swarmd.kit.world import World
+from swarmd.store import content
 from swarmd.store import steward as sql
 from swarmd.store.database import Database
 
@@ -144,12 +148,14 @@ class Steward:
         self._fetched = await sql.read_fetched(self._db)
         self._schedule = await sql.read_schedule(self._db)
         await self._recover()
+        self._look_here(self._shelf())
+        await self._read_cancelled()
 
     async def run(self, ready: Ready) -> None:
         facts = (
             PeerConnected, PeerDisconnected, SummaryReceived, SummaryForgotten, ShardStored, ShardDropped, ModelDiscovered,
-            ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted, GenerationFinished,
-            StageServed, DownloadEnded,
+            ShardRejected, ModelRemoved, SettingsChanged, AutopilotInstructed, ShardLocked, GenerationStarted,
+            GenerationFinished, StageServed, DownloadStarted, DownloadEnded,
         )  # fmt: skip
         clock = self._world.clock
         with self._bus.subscribe(*facts) as inbox:
@@ -231,6 +237,7 @@ class Steward:
             return Invalid(what=what, param="model")
         async with self._db.transaction() as tx:
             await sql.write_policy(tx, model, policy)
+            await content.forget_cancelled(tx, model)
         self._policies[model] = policy
         self._note_cancelled()
         self._notes.instructed(model)
@@ -283,6 +290,7 @@ class Steward:
     def _snapshot(self, settings: Settings) -> Snapshot:
         at = self._world.clock.monotonic()
         shelved = self._shelf()
+        self._look_here(shelved)
         layouts = {one.model: one.layout for one in shelved if one.sizes}
         views = [view for view in self._peers() if view.record.node != self._node]
         gone = self._notes.look_round(views, at=at)
@@ -312,11 +320,13 @@ class Steward:
         )  # fmt: skip
 
     def _with_waits(self, snapshot: Snapshot, found: Survey) -> Snapshot:
-        """How long copies have been missing can be told only when they have been counted."""
+        """How long copies have been missing, and who owes them, can be told only when they have been counted."""
         at, models = self._world.clock.monotonic(), list[ModelStock]()
         for model in snapshot.models:
             waited_s = self._notes.waited_s(model.model, missing_of(found.copies[model.model]), at=at)
-            models.append(replace(model, waited_s=waited_s) if waited_s else model)
+            owing = {node: len(shards) for node, shards in owed(snapshot, model).items()}
+            owed_s = self._notes.owed_s(model.model, owing, at=at)
+            models.append(replace(model, waited_s=waited_s, owed_s=owed_s) if waited_s or owed_s else model)
         return replace(snapshot, models=tuple(models))
 
     def _model(
@@ -331,8 +341,8 @@ class Steward:
             locked=frozenset(ref.index for ref in self._locks if ref.model == model), running=one.running,
             used_s=0.0 if model in self._served.values() else notes.used_s(model, at=at),
             pruned_s=notes.pruned_s(model, at=at), stored_s=notes.stored_s(model, at=at),
-            dropped_s=notes.dropped_s(model, at=at), retry_s=notes.retry_s(model, at=at),
-            cancelled_s=notes.cancelled_s(model, at=at),
+            dropped_s=notes.dropped_s(model, at=at), unwanted=notes.unwanted(model),
+            retry_s=notes.retry_s(model, at=at), cancelled_s=notes.cancelled_s(model, at=at),
         )  # fmt: skip
 
     def _limits(
@@ -389,6 +399,23 @@ class Steward:
                 left = [ShardRef(job.model, one.index) for one in job.transfers if one.state is not TransferState.COMPLETE]
                 self._notes.cancelled(job.model, left, began=job.started_at, at=at)
 
+    async def _read_cancelled(self) -> None:
+        """As the desk wrote it down: it knows what was cancelled before the last start, and before the shards were known."""
+        clock = self._world.clock
+        async with self._db.transaction() as tx:
+            await content.forget_cancelled_before(tx, clock.now() - CANCELLED_S)
+        written = await content.read_cancelled(self._db)
+        coming, _ = self._coming()
+        ago = clock.monotonic() - clock.now()
+        self._notes.cancelled_before({ref: at + ago for ref, at in written.items() if ref not in coming})
+
+    def _look_here(self, shelved: Iterable[Shelved]) -> frozenset[ShardRef]:
+        """Every shard on this node. Facts come later than a look, where a look is under way."""
+        known = {one.model: one.held for one in shelved if one.sizes}
+        here = frozenset(ShardRef(model, index) for model, held in known.items() for index in held)
+        self._notes.look_here(here, known.keys(), at=self._world.clock.monotonic())
+        return here
+
     def _hour(self) -> int:
         return local_hour(self._world.clock.now())
 
@@ -402,11 +429,13 @@ class Steward:
             case SummaryReceived():
                 return self._notes.is_news(fact.summary)
             case ShardStored():
-                self._notes.stored(fact.shard, at=at)
+                await self._stored(fact.shard)
             case ShardDropped():
                 self._notes.dropped(fact.shard, at=at)
-            case DownloadEnded():
-                self._note_cancelled()
+            case ShardRejected():
+                self._notes.rejected(fact.shard, at=at)
+            case DownloadStarted() | DownloadEnded():
+                await self._hear_download(fact)
                 return False
             case ModelRemoved():
                 await self._forget(fact.model)
@@ -429,6 +458,24 @@ class Steward:
                 pass
         return True
 
+    async def _hear_download(self, fact: DownloadStarted | DownloadEnded) -> None:
+        if isinstance(fact, DownloadEnded):
+            self._note_cancelled()
+            if fact.state == "cancelled":
+                await self._read_cancelled()
+                await self._reconcile()  # nothing of it has failed, also if it may be fetched again a moment later
+        elif any(job.model == fact.model and job.trigger != TRIGGER for job in self._desk.acquisitions()):
+            if fact.shards:  # a person wants them: nothing that was said before counts
+                self._notes.wanted(ShardRef(fact.model, index) for index in fact.shards)
+            else:
+                self._notes.instructed(fact.model)
+
+    async def _stored(self, ref: ShardRef) -> None:
+        if self._notes.is_cancelled(ref):
+            async with self._db.transaction() as tx:
+                await content.forget_cancelled(tx, ref.model, (ref.index,))
+        self._notes.stored(ref, at=self._world.clock.monotonic())
+
     # ---- acting
 
     async def _fetch(self, fetches: tuple[Fetch, ...]) -> None:
@@ -440,6 +487,7 @@ class Steward:
             async with self._db.transaction() as tx:
                 await sql.write_fetched(tx, refs, at=at)
             self._fetched.update(dict.fromkeys(refs, at))
+            self._notes.wanted(refs)
             self._asking = frozenset(refs)
             try:
                 outcome = await self._desk.acquire(model, tuple(sorted(ref.index for ref in refs)), TRIGGER)
@@ -514,9 +562,10 @@ class Steward:
         )
 
     async def _reconcile(self) -> None:
-        """What was asked for and neither came nor is coming has failed."""
+        """What was asked for and neither came nor is coming has failed, or somebody did not want it."""
+        self._note_cancelled()
         coming, _ = self._coming()
-        here = {ShardRef(one.model, index) for one in self._shelf() for index in one.held}
+        here = self._look_here(self._shelf())
         await self._give_up([ref for ref in self._fetched if ref not in coming and ref not in here])
 
     async def _give_up(self, refs: list[ShardRef]) -> None:
@@ -527,7 +576,8 @@ class Steward:
             await sql.forget_fetched(tx, refs)
         for ref in refs:
             self._fetched.pop(ref, None)
-            self._notes.failed(ref, at=at)
+            if not self._notes.was_given_up(ref):
+                self._notes.failed(ref, at=at)
 
     async def _recover(self) -> None:
         """Killed while it dropped a shard: it is history if the shard is gone, and nothing happened if it is not."""
@@ -539,6 +589,7 @@ class Steward:
     async def _forget(self, model: ModelId) -> None:
         async with self._db.transaction() as tx:
             await sql.forget_model(tx, model)
+            await content.forget_cancelled(tx, model)
         self._locks = frozenset(ref for ref in self._locks if ref.model != model)
         self._fetched = {ref: at for ref, at in self._fetched.items() if ref.model != model}
         self._notes.forget(model)

@@ -45,6 +45,8 @@ class ModelStock:
     """It can be fetched from a hub."""
     shared: bool = False
     """Somebody wants every node to hold its fair share."""
+    owed_s: Mapping[NodeId, float] = field(default_factory=dict[NodeId, float])
+    """Seconds since another node that owes shards of its fair share got one of them, or set out to."""
     policy: ModelPolicy = field(default_factory=ModelPolicy)
     requests: int = 0
     """Of the last ten minutes, in the whole swarm."""
@@ -70,7 +72,9 @@ class ModelStock:
     stored_s: Mapping[int, float] = field(default_factory=dict[int, float])
     """Seconds since a shard arrived here; what was there at the start is left out."""
     dropped_s: Mapping[int, float] = field(default_factory=dict[int, float])
-    """Seconds since the autopilot dropped it here."""
+    """Seconds since somebody dropped it here."""
+    unwanted: Shards = NONE
+    """Those of them that a person dropped."""
     retry_s: Mapping[int, float] = field(default_factory=dict[int, float])
     """Seconds until a fetch that failed is tried again."""
     cancelled_s: Mapping[int, float] = field(default_factory=dict[int, float])

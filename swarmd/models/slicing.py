@@ -117,11 +117,12 @@ def layout_id(header: GgufHeader, cuts: tuple[Cut, ...]) -> str:
 def fair_share(node: NodeId, model: ModelId, shard_count: int, peers: int) -> tuple[int, ...]:
     """The shards this node takes when all take equally many (design, ruling 8); sorted.
 
-    ceil(shard_count / (peers + 1)) consecutive shards from a start given by BLAKE3(node id ‖ model id). A run that
-    passes the last shard goes on at shard 0, so that every shard is equally likely to be held; the run that stops at
-    the end would leave the first and the last, which every generation needs, with the fewest holders.
+    ceil(shard_count / (peers + 1)) consecutive shards from a start given by BLAKE3(node id ‖ model id). A run that would
+    pass the last shard begins so much earlier: gone on with at shard 0, it would be two runs of layers, and one hop more
+    for every token. What that leaves to nobody is divided by `economy.sharing`.
     """
     assert shard_count > 0 and peers >= 0, f"{shard_count} shards, {peers} peers"
     share = -(-shard_count // (peers + 1))
     start = int.from_bytes(blake3(bytes.fromhex(node) + model.encode()).digest(length=8), "big") % shard_count
-    return tuple(sorted((start + step) % shard_count for step in range(share)))
+    start = min(start, shard_count - share)
+    return tuple(range(start, start + share))

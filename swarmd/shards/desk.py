@@ -49,7 +49,15 @@ from swarmd.shards.registry import Registry
 from swarmd.shards.sealing import Sealer
 from swarmd.shards.sources import ChunkSource
 from swarmd.shards.storage import ShardStorage
-from swarmd.store.content import AcquisitionRow, forget_acquisition, read_acquisitions, write_acquisition, write_places
+from swarmd.store.content import (
+    AcquisitionRow,
+    forget_acquisition,
+    forget_cancelled,
+    read_acquisitions,
+    write_acquisition,
+    write_cancelled,
+    write_places,
+)
 from swarmd.store.database import Database
 from swarmd.transport.rpc import Dispatcher
 
@@ -281,9 +289,9 @@ class ShardDesk:
             return NotFound(what=f"nothing of model {model} is being fetched")
         if job.local:
             return Busy(what=f"model {model} is being added from a file, which ends by itself: wait until that is done")
-        unfinished = [ShardRef(model, index) for index in job.open]
+        unfinished = [ShardRef(model, index) for index in (job.open if job.wanted else job.asked or ())]
         job.cancelled()
-        await self._cancel(model)
+        await self._cancel(model, unwanted=unfinished)
         self._ended(job)
         if self._running(model) is None:  # else somebody has asked for it anew, and goes on with it
             await self._model_fetch.discard(model)
@@ -606,13 +614,16 @@ class ShardDesk:
                 place=self._queue.place(job.model), paused=job.waiting == "paused",
             )  # fmt: skip
             await write_acquisition(tx, row)
+            if job.trigger == "user":
+                await forget_cancelled(tx, job.model, shards)
 
-    async def _cancel(self, model: ModelId) -> None:
-        """End a job that fetches, and forget that it was to be done."""
+    async def _cancel(self, model: ModelId, *, unwanted: Iterable[ShardRef] = ()) -> None:
+        """End a job that fetches, and forget that it was to be done. `unwanted`: what a person cancelled of it."""
         await self._stop(model)
         async with self._db.transaction() as tx:
             if self._running(model) is None:  # else somebody has asked for it anew
                 await forget_acquisition(tx, model)
+                await write_cancelled(tx, unwanted, at=self._world.clock.now())
 
     async def _stop(self, model: ModelId) -> None:
         task = self._tasks.get(model)

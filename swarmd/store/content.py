@@ -1,11 +1,11 @@
-"""SQL of what this node is fetching, so that the next start goes on with it."""
+"""SQL of what this node is fetching, so that the next start goes on with it, and of what a person cancelled."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from swarmd.domain.ids import ModelId
+from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.store.database import Database, Transaction
 
 
@@ -62,3 +62,31 @@ async def write_places(tx: Transaction, order: Sequence[ModelId]) -> None:
 async def forget_acquisition(tx: Transaction, model: ModelId) -> None:
     """It is finished, given up or no longer wanted."""
     await tx.execute("DELETE FROM acquisitions WHERE model = ?", (model,))
+
+
+async def read_cancelled(db: Database) -> dict[ShardRef, float]:
+    """Unix seconds of the moment at which a person cancelled the download of each, the oldest first."""
+    rows = await db.fetch_all("SELECT model, shard, cancelled_at FROM cancelled_shards ORDER BY cancelled_at, model, shard")
+    return {ShardRef(ModelId(model), shard): at for model, shard, at in rows}
+
+
+async def write_cancelled(tx: Transaction, shards: Iterable[ShardRef], *, at: float) -> None:
+    await tx.execute_many(
+        "INSERT OR REPLACE INTO cancelled_shards (model, shard, cancelled_at) VALUES (?, ?, ?)",
+        [(ref.model, ref.index, at) for ref in shards],
+    )
+
+
+async def forget_cancelled(tx: Transaction, model: ModelId, shards: Iterable[int] | None = None) -> None:
+    """A person wants these again. None: all of the model."""
+    if shards is None:
+        await tx.execute("DELETE FROM cancelled_shards WHERE model = ?", (model,))
+        return
+    await tx.execute_many(
+        "DELETE FROM cancelled_shards WHERE model = ? AND shard = ?", [(model, index) for index in shards]
+    )
+
+
+async def forget_cancelled_before(tx: Transaction, at: float) -> None:
+    """It is too long ago to count."""
+    await tx.execute("DELETE FROM cancelled_shards WHERE cancelled_at < ?", (at,))

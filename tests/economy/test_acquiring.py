@@ -85,6 +85,12 @@ def test_what_was_dropped_comes_back_when_nobody_else_has_it() -> None:
     assert proposed(snapshot(peer(1), models=(stock,)))[0]
 
 
+def test_what_a_person_dropped_stays_away_for_an_hour_whoever_has_it() -> None:
+    stock = model(waited_s=LONG, dropped_s={0: 60.0}, unwanted=frozenset({0}), has_source=True, count=1)
+    assert gate_of(snapshot(peer(1), models=(stock,))) is Gate.DROPPED_LATELY
+    assert proposed(snapshot(peer(1), models=(replace(stock, dropped_s={0: 3600.0}),)))[0]
+
+
 def test_enough_no_source_and_the_turn_of_others() -> None:
     assert gate_of(snapshot(WHOLE, peer(2, 0), models=(model(waited_s=LONG),))) is Gate.ENOUGH
     coming = snapshot(WHOLE, peer(2, coming=(0,)), models=(model(waited_s=LONG),))
@@ -166,7 +172,10 @@ def test_every_node_takes_its_fair_share_of_a_shared_model() -> None:
 
 
 def test_what_has_no_holder_of_a_shared_model_is_filled_from_the_hub() -> None:
-    stock = model(count=12, trust=TrustLevel.DISCOVERED, shared=True, has_source=True, requests=0, waited_s=LONG)
+    late = {NodeId(f"{number:064x}"): LONG for number in (1, 2, 3)}
+    stock = model(
+        count=12, trust=TrustLevel.DISCOVERED, shared=True, has_source=True, requests=0, waited_s=LONG, owed_s=late
+    )
     fetches, skipped = proposed(snapshot(peer(1), peer(2), peer(3), models=(stock,)))
     share = set(fair_share(OWN, M, 12, 3))
     wanted = {one.shard.index for one in fetches} | {i for i, one in skipped.items() if one.gate is Gate.LATER}

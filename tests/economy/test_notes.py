@@ -61,6 +61,17 @@ def test_waiting_begins_anew_with_each_copy_that_is_added() -> None:
     assert notes.waited_s(M, 1, at=500.0) == 0.0
 
 
+def test_who_owes_shards_is_late_when_none_of_them_comes() -> None:
+    notes, b = Notes(), NodeId("b" * 64)
+    assert notes.owed_s(M, {A: 3, b: 2}, at=0.0) == {A: 0.0, b: 0.0}
+    assert notes.owed_s(M, {A: 3, b: 1}, at=60.0) == {A: 60.0, b: 0.0}
+    assert notes.owed_s(M, {A: 4}, at=90.0) == {A: 90.0}, "more of them is no progress"
+    assert notes.owed_s(M, {A: 4, b: 1}, at=100.0) == {A: 100.0, b: 0.0}
+    assert notes.owed_s(M, {}, at=110.0) == {} and notes.owed_s(M, {A: 4}, at=120.0) == {A: 0.0}
+    notes.forget(M)
+    assert notes.owed_s(M, {A: 4}, at=130.0) == {A: 0.0}
+
+
 def test_failures_are_tried_again_later_and_later() -> None:
     notes = Notes()
     notes.failed(REF, at=0.0)
@@ -84,6 +95,29 @@ def test_drops_and_use() -> None:
     assert notes.used_s(M, at=21.0) == 1.0 and notes.used_s(ModelId("x"), at=21.0) is None
     notes.forget(M)
     assert notes.dropped_s(M, at=40.0) == {} and notes.pruned_s(M, at=40.0) is None
+
+
+def test_who_dropped_it() -> None:
+    notes, other, third = Notes(), ShardRef(M, 1), ShardRef(M, 2)
+    notes.look_here([REF, other, third], [M], at=0.0)
+    notes.pruned(REF, at=1.0)
+    notes.dropped(other, at=2.0)
+    notes.dropped(REF, at=3.0)
+    assert notes.unwanted(M) == {1} and notes.dropped_s(M, at=3.0) == {0: 2.0, 1: 1.0}, "told again, it is the same"
+    notes.look_here([], [ModelId("x")], at=4.0)
+    assert notes.unwanted(M) == {1}, "its whole model is gone"
+    notes.look_here([third], [M], at=4.0)
+    notes.look_here([], [M], at=5.0)
+    assert notes.unwanted(M) == {1, 2} and notes.was_given_up(third), "nobody has told yet"
+    notes.wanted([other])
+    assert notes.unwanted(M) == {2} and not notes.was_given_up(other)
+    notes.rejected(other, at=6.0)
+    assert notes.retry_s(M, at=6.0) == {}, "bytes on their way: the download tells how that ends"
+    notes.rejected(third, at=6.0)
+    assert notes.unwanted(M) == frozenset() and notes.retry_s(M, at=6.0) == {2: RETRY_S}
+    notes.stored(REF, at=7.0)
+    notes.dropped(REF, at=8.0)
+    assert notes.unwanted(M) == {0}, "it had come again"
 
 
 def test_moves_of_an_hour() -> None:

@@ -14,6 +14,7 @@ from swarmd.domain.autopilot import Gate, Guard, ModelPolicy, PruneRecord, Sched
 from swarmd.domain.events import (
     AutopilotInstructed,
     DownloadEnded,
+    DownloadStarted,
     GenerationFinished,
     GenerationStarted,
     ModelRemoved,
@@ -21,6 +22,7 @@ from swarmd.domain.events import (
     ShardDropped,
     ShardLocked,
     ShardPruned,
+    ShardRejected,
     ShardStored,
     ShardsWanted,
     StageServed,
@@ -30,14 +32,17 @@ from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
 from swarmd.domain.refusals import Busy, Invalid, Refusal
 from swarmd.domain.shards import Acquisition, Transfer, TransferState
+from swarmd.economy.acquiring import DROPPED_LATELY_S
 from swarmd.economy.copies import URGENT_GRACE_S
 from swarmd.economy.notes import CANCELLED_S, RETRY_S
 from swarmd.economy.pruning import TURN_S
+from swarmd.economy.sharing import FAIR_S, parts_of
 from swarmd.economy.shelf import Shelved
 from swarmd.economy.steward import FLOOR_S, JITTER, MAX_POLICIES, OVERDRAWN, START_S, Steward
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World
+from swarmd.store import content
 from swarmd.store import steward as sql
 from swarmd.store.database import Database, Transaction
 from tests.fakes.inline_sqlite import inline_database
@@ -75,12 +80,14 @@ class Around:
     db: Database | None = None
     open_when_deleted: int = 0
     taken: int | None = None
+    has_source: bool = False
+    shared: bool = False
 
     def shelf(self) -> tuple[Shelved, ...]:
         return (
             Shelved(
                 model=M, name="M", layout=LAYOUT, sizes=(100 * MB,) * self.count, pinned=self.pinned,
-                held=frozenset(self.held), running=frozenset(self.running),
+                has_source=self.has_source, shared=self.shared, held=frozenset(self.held), running=frozenset(self.running),
             ),
         )  # fmt: skip
 
@@ -403,6 +410,37 @@ async def test_use_is_noticed(world: World) -> None:
         assert guard() is Guard.USED_LATELY
 
 
+async def test_after_its_fair_share_it_leaves_the_rest_to_the_others_for_ten_minutes(world: World) -> None:
+    """Seen: N2 took its two of five shards, and ten seconds later "0 of 1 copies are there" for the other three."""
+    nodes = [OWN, NodeId(f"{1:064x}"), NodeId(f"{2:064x}")]
+    parts = parts_of(M, 5, nodes)
+    mine = parts[OWN].share | parts[OWN].gaps
+    around = Around(count=5, held=set(mine), peers={1: (), 2: ()}, requests=0, has_source=True, shared=True)
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        begun = [at for at in parts[nodes[1]].share if at not in mine][:1]
+        around.peers[1] = tuple(begun)  # it is slow, but it is there
+        steward.plan()
+        await asyncio.sleep(FAIR_S - 2 * INTERVAL_S / 3)
+        assert around.asked == []
+        assert {row.gate for row in steward.plan().not_fetched} <= {Gate.OTHERS_FIRST, Gate.ENOUGH}
+        around.peers = {number: tuple(parts[nodes[number]].share | parts[nodes[number]].gaps) for number in (1, 2)}
+        await asyncio.sleep(7200)
+        assert around.asked == [], "everybody has its part"
+
+
+async def test_what_nobody_takes_of_a_shared_model_comes_after_all(world: World) -> None:
+    """The others have no autopilot: somebody who wants the model still gets it."""
+    around = Around(count=5, peers={1: (), 2: ()}, requests=0, has_source=True, shared=True)
+    async with stewarding(around, world) as (_, _db):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        for _ in range(20):
+            await asyncio.sleep(INTERVAL_S)
+            around.arrive()
+        assert around.held == {0, 1, 2, 3, 4}
+
+
 async def test_a_lost_copy_is_replaced_after_the_grace(world: World) -> None:
     around = Around(count=1, peers={1: (0,), 2: (0,)})
     async with stewarding(around, world) as (steward, _):
@@ -438,6 +476,70 @@ async def test_a_shard_that_a_person_deleted_does_not_come_back_at_once(world: W
         around.held.discard(1)
         around.bus.publish(ShardDropped(shard=ShardRef(M, 1)))
         await asyncio.sleep(1800)
+        assert around.asked == [(0, 1)]
+
+
+async def test_a_shard_that_a_person_deleted_did_not_fail(world: World) -> None:
+    """Seen: `failed_lately`, "tried again in 10 min", where nothing had failed."""
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(BEGUN_S)
+        around.arrive()
+        await asyncio.sleep(1)
+        for seconds in (0.0, 1.0, INTERVAL_S, 1800.0):
+            if not seconds:
+                await around.delete_shard(ShardRef(M, 1))
+            await asyncio.sleep(seconds)
+            (row,) = steward.plan().not_fetched
+            assert (row.index, row.gate) == (1, Gate.DROPPED_LATELY), seconds
+        assert set(await sql.read_fetched(db)) == {ShardRef(M, 0)}
+        await asyncio.sleep(DROPPED_LATELY_S)
+        assert around.asked == [(0, 1), (1,)], "after an hour it is wanted again"
+        around.end("failed")
+        await asyncio.sleep(1)
+        assert [one.gate for one in steward.plan().not_fetched] != [Gate.DROPPED_LATELY], "what was asked for anew can fail"
+
+
+async def test_a_shard_deleted_while_the_rest_comes_is_said_to_be_dropped(world: World) -> None:
+    """Seen: as nobody else had it, it was on no list of what stays away until the download had ended."""
+    around = Around(count=3, held={0}, peers={1: ()}, has_source=True)
+    transfers = tuple(
+        Transfer(index=index, state=state, done_bytes=0, total_bytes=100 * MB, source=None)
+        for index, state in enumerate((TransferState.COMPLETE, TransferState.DOWNLOADING, TransferState.PENDING))
+    )
+    around.jobs = [
+        Acquisition(
+            model=M, state="downloading", reason=None, transfers=transfers, bytes_per_second=0.0, started_at=0.0, log=(),
+            trigger="user",
+        )
+    ]  # fmt: skip
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(1)
+        for seconds in (0.0, 1.0, INTERVAL_S, 1800.0):
+            if not seconds:
+                await around.delete_shard(ShardRef(M, 0))
+            await asyncio.sleep(seconds)
+            rows = {row.index: row.gate for row in steward.plan().not_fetched}
+            assert rows == {0: Gate.DROPPED_LATELY, 1: Gate.ON_ITS_WAY, 2: Gate.ON_ITS_WAY}, seconds
+        around.held = {1, 2}
+        around.jobs = [replace(job, state="complete") for job in around.jobs]
+        for index in around.held:
+            around.bus.publish(ShardStored(shard=ShardRef(M, index), size_bytes=1, source=None))
+        await asyncio.sleep(INTERVAL_S)
+        assert [(row.index, row.gate) for row in steward.plan().not_fetched] == [(0, Gate.DROPPED_LATELY)]
+        assert around.asked == [], "a person's word stands against a missing copy for an hour"
+
+
+async def test_what_was_thrown_away_as_wrong_is_fetched_again(world: World) -> None:
+    around = Around(held={0, 1}, peers={1: ()}, has_source=True)
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        for index in (0, 1):
+            await around.delete_shard(ShardRef(M, index))
+            around.bus.publish(ShardRejected(shard=ShardRef(M, index), source=None, reason="another SHA-256"))
+        await asyncio.sleep(1)
+        assert {row.gate for row in steward.plan().not_fetched} == {Gate.FAILED_LATELY}
+        await asyncio.sleep(RETRY_S + INTERVAL_S)
         assert around.asked == [(0, 1)]
 
 
@@ -533,12 +635,75 @@ async def test_what_a_person_cancelled_is_not_asked_for_again_for_a_day(world: W
         assert len(around.asked) == 2
 
 
+async def test_a_cancelled_download_does_not_start_again_after_a_restart(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with inline_database() as db:
+        async with db.transaction() as tx:  # as the desk does, before it says that it was cancelled
+            await content.write_cancelled(tx, [ShardRef(M, 1)], at=world.clock.now() - CANCELLED_S - 1)
+            await content.write_cancelled(tx, [ShardRef(M, 0)], at=world.clock.now() - 7200.0)
+        steward = steward_of(around, db, world)
+        await steward.load()
+        await steward.look()
+        assert around.asked == [(1,)], "a day is over for this one"
+        rows = {row.index: (row.gate, row.why) for row in steward.plan().not_fetched}
+        assert rows[0] == (Gate.CANCELLED, "a person cancelled its download here 2 h ago")
+        assert set(await content.read_cancelled(db)) == {ShardRef(M, 0)}, "and it is forgotten"
+        await steward.set_policy(M, ModelPolicy())
+        assert await content.read_cancelled(db) == {}
+
+
+@pytest.mark.parametrize("shards", [(0,), ()])
+async def test_a_person_that_asks_again_takes_the_cancellation_back(world: World, shards: tuple[int, ...]) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, _):
+        await asyncio.sleep(BEGUN_S)
+        around.end("cancelled")
+        await asyncio.sleep(1)
+        assert {one.gate for one in steward.plan().not_fetched} == {Gate.CANCELLED}
+        around.jobs = [replace(job, state="downloading", trigger="user", started_at=9.0) for job in around.jobs]
+        around.bus.publish(DownloadStarted(model=M, shards=shards, hub=False))
+        await asyncio.sleep(1)
+        around.end("failed")
+        await asyncio.sleep(1)
+        gates = {row.index for row in steward.plan().not_fetched if row.gate is Gate.CANCELLED}
+        assert gates == ({1} if shards else set())
+
+
+async def test_a_model_that_is_removed_or_came_otherwise_is_not_cancelled_any_more(world: World) -> None:
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (_, db):
+        await asyncio.sleep(BEGUN_S)
+        async with db.transaction() as tx:
+            await content.write_cancelled(tx, [ShardRef(M, 0), ShardRef(M, 1)], at=world.clock.now())
+        around.end("cancelled")
+        await asyncio.sleep(1)
+        around.held.add(0)
+        around.bus.publish(ShardStored(shard=ShardRef(M, 0), size_bytes=1, source=None))
+        await asyncio.sleep(1)
+        assert set(await content.read_cancelled(db)) == {ShardRef(M, 1)}
+        around.bus.publish(ModelRemoved(model=M))
+        await asyncio.sleep(1)
+        assert await content.read_cancelled(db) == {}
+
+
+async def test_a_download_without_shards_that_was_cancelled_is_known_at_once(world: World) -> None:
+    """Its manifest had not come: which shards were meant is known by their names alone."""
+    around = Around(peers={1: (0, 1)})
+    async with stewarding(around, world) as (steward, db):
+        await asyncio.sleep(1)
+        async with db.transaction() as tx:
+            await content.write_cancelled(tx, [ShardRef(M, 0)], at=world.clock.now())
+        around.bus.publish(DownloadEnded(model=M, state="cancelled"))
+        await asyncio.sleep(1)
+        assert [row.index for row in steward.plan().not_fetched if row.gate is Gate.CANCELLED] == [0]
+
+
 async def test_a_policy_ends_the_rest_after_a_cancelled_download(world: World) -> None:
     around = Around(peers={1: (0, 1)})
     async with stewarding(around, world) as (steward, _):
         await asyncio.sleep(BEGUN_S)
         around.end("cancelled")
-        await asyncio.sleep(3600)
+        await asyncio.sleep(60)
         assert len(around.asked) == 1
         await steward.set_policy(M, ModelPolicy())
         await asyncio.sleep(FLOOR_S + 1)

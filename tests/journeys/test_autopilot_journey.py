@@ -1,19 +1,25 @@
-"""Two real nodes: what is asked for at one comes to it by itself, with the reasons told over the API."""
+"""Real nodes: what is asked for at one comes to it by itself, what is cancelled does not; reasons are told over the API."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from swarmd.app import Node
 from swarmd.domain.events import ShardStored, ShardsWanted
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.refusals import Refusal
+from swarmd.economy import steward
+from swarmd.shards import hub_desk as hub_desks
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.nodes import chat, generated, swarm, text_of
+from tests.fakes.nodes import chat, generated, running, swarm, text_of
+from tests.hub.faults import Slow
+from tests.hub.hub import LocalHub
 
 
 async def ask(node: Node, method: str, path: str, **more: Any) -> Any:
@@ -64,3 +70,35 @@ async def test_what_is_asked_for_comes_by_itself_and_a_lock_survives(tmp_path: P
         kept = (await ask(two, "GET", "/api/admin/auto-manage/plan"))["kept"]
         assert next(row["code"] for row in kept if row["shard_index"] == 0) == "locked"
         assert await ask(two, "GET", "/api/admin/prune-history") == {"events": [], "total": 0}
+
+
+async def test_a_cancelled_download_does_not_start_again_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_desks, "MEGABYTE", 200)  # times the 512 of the settings: shards of about 100 kB
+    monkeypatch.setattr(steward, "START_S", 0.5)
+    monkeypatch.setattr(steward, "FLOOR_S", 0.5)
+    data = write_model(tmp_path / "tiny.Q8_0.gguf", TinyModel()).read_bytes()
+    async with LocalHub() as hub:
+        hub.repo("maker/tiny").file("tiny.Q8_0.gguf", data)
+        hub.faults.add(Slow(20_000), path="tiny", origin="cdn", skip=1)
+        given = {"downloads__hub_endpoint": hub.endpoint, "node__contribution": "maximum"}
+        async with running(tmp_path / "node", **given) as node:
+            body = {"repo_id": "maker/tiny", "filename": "tiny.Q8_0.gguf", "all_shards": True}
+            model = ModelId((await ask(node, "POST", "/api/admin/hf/download-shards", json=body))["model_id"])
+            await ask(node, "POST", f"/api/admin/downloads/{model}/cancel")
+            assert await gates(node) == {"cancelled"}
+        hub.faults.clear()
+        async with running(tmp_path / "node", **given) as node:
+            for _ in range(4):
+                await asyncio.sleep(0.5)
+                assert await gates(node) == {"cancelled"} and node.registry.held(model) == ()
+            async with asyncio.timeout(30):
+                with node.bus.spy() as spy:
+                    await ask(node, "POST", "/api/admin/hf/download-shards", json=body)
+                    await spy.wait_for(ShardStored, timeout_s=20)
+            assert "cancelled" not in await gates(node)
+
+
+async def gates(node: Node) -> set[str]:
+    return {row["code"] for row in (await ask(node, "GET", "/api/admin/auto-manage/plan"))["not_fetched"]}

@@ -21,7 +21,7 @@ from swarmd.models.manifest import PayloadHasher
 from swarmd.shards import desk as desks
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import pieces, read_payload_now
-from swarmd.store.content import read_acquisitions
+from swarmd.store.content import read_acquisitions, read_cancelled
 from swarmd.store.database import Transaction
 from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, started, until, whole_file
 from tests.fakes.holders import Holder
@@ -197,6 +197,26 @@ async def test_a_cancelled_vision_encoder_leaves_nothing(around: Around, data: b
     await until(lambda: bool(list(folder.glob("mmproj*.part"))))
     assert await holder.desk.cancel(TINY) is None
     assert not list(folder.glob("*.part*"))
+
+
+async def test_what_was_cancelled_is_written_down_until_a_person_asks_for_it_again(around: Around, data: bytes) -> None:
+    """Seen: after a restart nobody knew of it, and the autopilot began it anew."""
+    holder = await around.start(1)
+    await slow_job(around, holder)
+    left = tuple(one.index for one in started(holder).transfers if one.state is not TransferState.COMPLETE)
+    assert await holder.desk.cancel(TINY) is None
+    assert list(await read_cancelled(holder.desk._db)) == [ShardRef(TINY, index) for index in left]
+    await around.stop(1)
+    holder = await around.start(1)
+    cancelled = await read_cancelled(holder.desk._db)
+    assert list(cancelled) == [ShardRef(TINY, index) for index in left]
+    assert 0 <= holder.desk._world.clock.now() - min(cancelled.values()) < 60
+    assert isinstance(await holder.desk.acquire(TINY, left[:1], "auto_manage"), Acquisition)
+    assert await read_cancelled(holder.desk._db) == cancelled, "that was no person"
+    assert isinstance(await holder.desk.acquire(TINY, left[:1], "user"), Acquisition)
+    assert list(await read_cancelled(holder.desk._db)) == [ShardRef(TINY, index) for index in left[1:]]
+    assert await holder.desk.cancel(TINY) is None
+    assert sorted(await read_cancelled(holder.desk._db)) == [ShardRef(TINY, index) for index in left]
 
 
 async def test_a_pause_in_the_last_moment_does_not_come_back_after_a_restart(
