@@ -9,7 +9,8 @@ import sys
 
 from bench import decode
 
-ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume", "users", "loss")  # programs of their own, with options of their own
+ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume", "users", "loss")
+"""Programs of their own, with options of their own."""
 WHAT = f"decode, {', '.join(ALONE)}"
 
 

@@ -119,13 +119,13 @@ async def linked(session: aiohttp.ClientSession, nodes: list[Node]) -> bool:
     return all(sum(1 for row in rows if row["healthy"]) >= len(nodes) - 1 for rows in peers)
 
 
-async def row(session: aiohttp.ClientSession, node: Node) -> dict[str, Any] | None:
+async def model_row(session: aiohttp.ClientSession, node: Node) -> dict[str, Any] | None:
     rows = await node.call(session, "GET", "/api/admin/models")
     return next((row for row in rows if row["shard_count"]), None)
 
 
 async def spread(session: aiohttp.ClientSession, nodes: list[Node]) -> str:
-    row = await row(session, nodes[0])
+    row = await model_row(session, nodes[0])
     assert row is not None
     name, shards = row["id"], row["shard_count"]
     bounds = [round(i * shards / len(nodes)) for i in range(len(nodes) + 1)]
@@ -144,18 +144,18 @@ async def spread(session: aiohttp.ClientSession, nodes: list[Node]) -> str:
 
 async def knows(session: aiohttp.ClientSession, node: Node) -> bool:
     """Of the model, and of a holder for every shard."""
-    row = await row(session, node)
+    row = await model_row(session, node)
     return row is not None and all(shard["holders"] for shard in row["shards"])
 
 
 async def holds(session: aiohttp.ClientSession, node: Node, part: range) -> bool:
-    row = await row(session, node)
+    row = await model_row(session, node)
     return row is not None and all(row["shards"][index]["local"] for index in part)
 
 
 async def spread_seen(session: aiohttp.ClientSession, first: Node, given: range) -> bool:
     """Node 1 knows a second holder of every shard it is about to delete."""
-    row = await row(session, first)
+    row = await model_row(session, first)
     assert row is not None
     return all(row["shards"][index]["holders"] >= 2 for index in given)
 

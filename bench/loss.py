@@ -91,7 +91,7 @@ async def measure(*, rounds: int, tokens: int, at: int) -> None:
     ) as (session, nodes):
         await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(path)})
         model = await fleets.spread(session, nodes[:3])
-        row = await fleets.row(session, nodes[0])
+        row = await fleets.model_row(session, nodes[0])
         assert row is not None
         shards = range(round(row["shard_count"] / 3), row["shard_count"])
         await hold(session, nodes[3], model, shards)
