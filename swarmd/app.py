@@ -69,7 +69,7 @@ from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
 from swarmd.kit.gauges import Gauges
-from swarmd.kit.logs import Redactor
+from swarmd.kit.logs import MIN_SECRET, Redactor
 from swarmd.kit.service import Fatal, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
@@ -158,7 +158,7 @@ async def open_node(
             redactor.hide(api_key)
         hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
         if redactor is not None and hub_token is not None:
-            redactor.hide(hub_token)
+            _hide_hub_token(redactor, hub_token)
         where = loaded.settings.identity.region
         here = await asyncio.to_thread(region, setting=where, environ=environ, disk=disk)
         database = await Database.open(folder / "state.sqlite", disk=disk)
@@ -176,6 +176,18 @@ async def open_node(
             if built is not None:  # after its services: they would open what was closed under them
                 await built.close()
             await database.close()
+
+
+def _hide_hub_token(redactor: Redactor, token: str) -> None:
+    """One that is too short to be struck out is used all the same: a hub of one's own may have such tokens."""
+    if len(token) >= MIN_SECRET:
+        redactor.hide(token)
+        return
+    logger.warning(
+        "the token of the hub (HF_TOKEN) has fewer than %d characters: it is used, but is not struck out of the log; "
+        "tokens of Hugging Face have 37",
+        MIN_SECRET,
+    )
 
 
 @contextlib.contextmanager
