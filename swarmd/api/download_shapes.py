@@ -12,7 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 SHARDS_MAX = 256  # contract: swarmllm.md 2.4, of one request
 
 ShardIndex = Annotated[int, Meta(ge=0, le=0xFFFF_FFFE)]  # contract: swarmllm.md 2.0; as `api.server` checks it in paths
-Place = Annotated[int, Meta(ge=0, le=255)]  # the desk remembers 256 downloads
+PLACE_MAX = 255  # the desk remembers 256 downloads
+Place = Annotated[int, Meta(ge=0, le=PLACE_MAX)]
 
 
 class DownloadShards(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 import typer
 
 from swarmd.api.api_key import FILE_NAME
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import USAGE, Failure
 from swarmd.config.loading import Loaded, default_path, load
 from swarmd.config.settings import Settings, Value
 from swarmd.domain.refusals import Invalid
 from swarmd.kit.disk import Disk
 
 KEY_LIMIT: Final = 1024  # bytes of a key file, as the node has it
-USAGE: Final = 2  # exit code of wrong options, as click has it
 
 DataFolder = Annotated[
     Path | None, typer.Option("--data-dir", help="The node's data folder.", show_default="the platform's")
