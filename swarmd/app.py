@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 from swarmd import __version__
+from swarmd.api import whereabouts
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
@@ -175,6 +176,7 @@ async def open_node(
         finally:
             if built is not None:  # after its services: they would open what was closed under them
                 await built.close()
+            await whereabouts.forget(folder, disk=disk)
             await database.close()
 
 
@@ -226,7 +228,7 @@ class _Built:
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
-        self._key, self._folder, self._region = key, folder, region
+        self._key, self._folder, self._region, self._disk = key, folder, region, disk
         self._stop = asyncio.Event()
         self._ready = False
         dispatcher = Dispatcher()
@@ -449,12 +451,13 @@ class _Built:
             self._trust, self._steward, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
-        await self._cut_builtin(self._live.current())
-        self._ready = True
-        self._bus.publish(NodeStarted(node=self._key.node, version=__version__))
         address, port = self._server.bound
         host = "127.0.0.1" if address in ("0.0.0.0", "::") else address
         url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        await whereabouts.tell(self._folder, url, disk=self._disk)
+        await self._cut_builtin(self._live.current())
+        self._ready = True
+        self._bus.publish(NodeStarted(node=self._key.node, version=__version__))
         logger.info("node %s is ready at %s", short(self._key.node), url)
         return Node(
             node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._peer_endpoint(),

@@ -16,6 +16,7 @@ import pytest
 
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.app import EXIT_ERROR, EXIT_OK, STOP_TIMEOUT_S, Node, open_node, run_node
+from swarmd.cli.place import Chosen, find
 from swarmd.config.loading import load
 from swarmd.config.settings import PEER_PORT_OFFSET
 from swarmd.domain.events import NodeStarted
@@ -123,6 +124,14 @@ async def test_a_short_hf_token_keeps_no_node_from_starting(tmp_path: Path, capl
     warned = [record.getMessage() for record in caplog.records if "HF_TOKEN" in record.getMessage()]
     assert len(warned) == 1 and "is not struck out of the log" in warned[0]
     assert redactor.clean("a token of a stock") == "a token of a stock", "no holes in ordinary words"
+
+
+async def test_a_running_node_says_in_its_folder_where_it_answers(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        found = find(Chosen(data_dir=tmp_path))
+        assert found.url + "/" == node.url
+        assert found.key == node.api_key_path.read_text().strip()
+    assert not (tmp_path / "running.json").exists()
 
 
 async def test_it_stops_in_time_and_takes_its_workers_along(tmp_path: Path) -> None:
