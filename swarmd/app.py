@@ -406,9 +406,9 @@ class _Built:
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
-                    peers=self._links, disk=disk, folder=self._folder / "models", hub=self._hub_desk,
+                    peers=self._links, disk=disk, folder=self._folder / "models", machine=self._hardware, hub=self._hub_desk,
                 ),
-                downloads=DownloadHandlers(downloads=self._desk, hub=self._hub_desk),
+                downloads=DownloadHandlers(downloads=self._desk, hub=self._hub_desk, models=self._registry),
                 network=NetworkHandlers(
                     peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
                 ),

@@ -83,7 +83,8 @@ class DownloadRow(Struct, frozen=True, kw_only=True):
     state: str
     """`awaiting_manifest`, `queued`, `downloading`, `paused`, `complete`, `failed` or `cancelled`."""
     source: str
-    """`huggingface` as soon as some of it came from there, else `network`."""
+    """`huggingface` as soon as some of it came from there, or where it has to: no connected node holds any of it. Else
+    `network`."""
     total_shards: int
     downloaded_shards: int
     verified_shards: int

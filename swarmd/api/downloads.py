@@ -7,7 +7,7 @@ from typing import Final
 from swarmd.api import download_shapes as shapes
 from swarmd.api import download_views as views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Downloads, HubDesk
+from swarmd.api.ports import Downloads, HubDesk, Models
 from swarmd.api.replies import about
 from swarmd.domain.ids import parse_model_id
 from swarmd.domain.refusals import IdTaken, Invalid, Refusal
@@ -17,8 +17,8 @@ QUERY_MAX: Final = 256  # characters; contract: swarmllm.md 2.4
 
 
 class DownloadHandlers:
-    def __init__(self, *, downloads: Downloads, hub: HubDesk) -> None:
-        self._downloads, self._hub = downloads, hub
+    def __init__(self, *, downloads: Downloads, hub: HubDesk, models: Models) -> None:
+        self._downloads, self._hub, self._models = downloads, hub, models
 
     # -- the hub
 
@@ -69,7 +69,9 @@ class DownloadHandlers:
     # -- the queue
 
     async def downloads(self, _call: Call) -> shapes.DownloadList:
-        rows = views.download_rows(self._downloads.acquisitions(), names={})
+        found = self._downloads.acquisitions()
+        known = {view.model: view for one in found if (view := self._models.view(one.model)) is not None}
+        rows = views.download_rows(found, known=known)
         return shapes.DownloadList(downloads=rows, total=len(rows))
 
     async def cancel(self, call: Call) -> shapes.DownloadChanged | Refusal:

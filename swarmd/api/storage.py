@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from swarmd.api import shapes, views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Desk, HubDesk, Memory, Models, Peers
+from swarmd.api.ports import Desk, HubDesk, Machine, Memory, Models, Peers
 from swarmd.config.settings import Settings
 from swarmd.domain.ids import NodeId, ShardRef, short
 from swarmd.domain.models import Manifest
@@ -30,12 +30,13 @@ class StorageHandlers:
         peers: Peers,
         disk: Disk,
         folder: Path,
+        machine: Machine,
         hub: HubDesk | None = None,
     ) -> None:
         """`folder`: where the models lie, for what they really take. `hub`: None on a node that asks none."""
         self._node, self._settings, self._models, self._desk = node, settings, models, desk
         self._memory, self._peers, self._disk, self._folder = memory, peers, disk, folder
-        self._hub = hub
+        self._machine, self._hub = machine, hub
 
     async def delete_shard(self, call: Call) -> shapes.ShardDeleted | Refusal:
         if (fault := self._index_fault(call.shard)) is not None:
@@ -95,6 +96,7 @@ class StorageHandlers:
         settings = self._settings()
         found = [self._models.view(model, self._desk.acquisition(model)) for model in self._models.models()]
         models = [views.stored_model(view) for view in found if view is not None]
+        vram_mb = None if self._machine.snapshot().gpu_name else 0  # of a GPU nobody has measured it yet
         return shapes.ShardStorageView(
             models=models,
             total_local_bytes=sum(model.local_bytes for model in models),
@@ -102,8 +104,8 @@ class StorageHandlers:
             auto_manage_enabled=settings.auto_manage.enabled,
             auto_manage_max_storage_mb=settings.auto_manage.max_storage_mb,
             max_disk_mb=settings.resources.max_disk_mb,
-            pool_vram_mb=None,
-            local_vram_mb=None,
+            pool_vram_mb=vram_mb,
+            local_vram_mb=vram_mb,
             peer_count=sum(peer.connected for peer in self._peers.views()),
         )
 

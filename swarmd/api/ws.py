@@ -224,7 +224,7 @@ class LiveFeed:
             counters=self._counters,
             peers=self._peers.views(),
             downloads=download_views.download_rows(
-                download_views.for_the_tick(self._desk.acquisitions()), names={view.model: view.name for view in found}
+                download_views.for_the_tick(self._desk.acquisitions()), known={view.model: view for view in found}
             ),
             hardware=self._machine.snapshot(),
             region=self._census.here(),

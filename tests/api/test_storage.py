@@ -118,6 +118,7 @@ async def test_shard_storage(rim: Rim) -> None:
         "max_disk_mb", "pool_vram_mb", "local_vram_mb", "peer_count",
     }  # fmt: skip
     assert (found["total_local_bytes"], found["disk_usage_bytes"], found["peer_count"]) == (15_000_000, 1234, 1)
+    assert (found["pool_vram_mb"], found["local_vram_mb"]) == (0, 0), "a machine without a GPU has none, which is known"
     whole, spread = found["models"]
     assert (whole["ready"], whole["local_shards"], whole["local_bytes"]) == ("ready", 2, 10_000_000)
     assert (spread["ready"], spread["all_shards_available"]) == ("downloading", True)
@@ -132,3 +133,11 @@ async def test_rescan(rim: Rim) -> None:
             "found_files": [{"path": "/models/other.gguf", "size_bytes": 7, "model_id": "other", "problem": None}],
         },
     )  # fmt: skip
+
+
+async def test_the_vram_of_a_gpu_that_nobody_measured_is_not_zero(rim: Rim, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = rim.machine.snapshot()
+    reading.gpu_name = "abacus 9000"
+    monkeypatch.setattr(rim.machine, "snapshot", lambda: reading)
+    _, found = await fetch(rim, "GET", "/api/admin/shard-storage")
+    assert (found["pool_vram_mb"], found["local_vram_mb"]) == (None, None)

@@ -194,7 +194,7 @@ def test_the_list_has_a_line_for_each_shard_that_moves(cli: Cli) -> None:
 
 def test_what_is_over_has_one_line_and_its_reason() -> None:
     failed = replace(rich_one(), state="failed", reason="[red]the hub[/red] hung up\x1b[2J")
-    lines = drawn(download_rows([failed], names={})[0])
+    lines = drawn(download_rows([failed], known={})[0])
     assert len(lines) == 2
     assert "failed: [red]the hub[/red] hung up" in lines[1], "what others wrote is no markup"
     assert "\x1b" not in lines[1]
@@ -203,7 +203,7 @@ def test_what_is_over_has_one_line_and_its_reason() -> None:
 def test_of_many_shards_the_first_are_shown() -> None:
     moving = replace(rich_one().transfers[1], state=TransferState.VERIFYING)
     many = replace(rich_one(), transfers=tuple(replace(moving, index=at) for at in range(100)))
-    assert len(drawn(download_rows([many], names={})[0])) == 2 + downloads.SHARDS_SHOWN
+    assert len(drawn(download_rows([many], known={})[0])) == 2 + downloads.SHARDS_SHOWN
 
 
 def test_for_programs_and_when_there_is_nothing(cli: Cli) -> None:
