@@ -21,6 +21,7 @@ from typing import Final
 import psutil
 
 from swarmd import __version__
+from swarmd.api import whereabouts
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
@@ -70,7 +71,7 @@ from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
 from swarmd.kit.gauges import Gauges
-from swarmd.kit.logs import Redactor
+from swarmd.kit.logs import MIN_SECRET, Redactor
 from swarmd.kit.service import Fatal, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
@@ -160,7 +161,7 @@ async def open_node(
             redactor.hide(api_key)
         hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
         if redactor is not None and hub_token is not None:
-            redactor.hide(hub_token)
+            _hide_hub_token(redactor, hub_token)
         where = loaded.settings.identity.region
         here = await asyncio.to_thread(region, setting=where, environ=environ, disk=disk)
         database = await Database.open(folder / "state.sqlite", disk=disk)
@@ -177,7 +178,20 @@ async def open_node(
         finally:
             if built is not None:  # after its services: they would open what was closed under them
                 await built.close()
+            await whereabouts.forget(folder, disk=disk)
             await database.close()
+
+
+def _hide_hub_token(redactor: Redactor, token: str) -> None:
+    """One that is too short to be struck out is used all the same: a hub of one's own may have such tokens."""
+    if len(token) >= MIN_SECRET:
+        redactor.hide(token)
+        return
+    logger.warning(
+        "the token of the hub (HF_TOKEN) has fewer than %d characters: it is used, but is not struck out of the log; "
+        "tokens of Hugging Face have 37",
+        MIN_SECRET,
+    )
 
 
 @contextlib.contextmanager
@@ -216,7 +230,7 @@ class _Built:
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
-        self._key, self._folder, self._region = key, folder, region
+        self._key, self._folder, self._region, self._disk = key, folder, region, disk
         self._stop = asyncio.Event()
         self._ready = False
         dispatcher = Dispatcher()
@@ -397,9 +411,9 @@ class _Built:
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
-                    peers=self._links, disk=disk, folder=self._folder / "models", hub=self._hub_desk,
+                    peers=self._links, disk=disk, folder=self._folder / "models", machine=self._hardware, hub=self._hub_desk,
                 ),
-                downloads=DownloadHandlers(downloads=self._desk, hub=self._hub_desk),
+                downloads=DownloadHandlers(downloads=self._desk, hub=self._hub_desk, models=self._registry),
                 network=NetworkHandlers(
                     peers=self._links, codes=self._codes, joiner=self._joiner, census=self._census, trust=self._reputation
                 ),
@@ -444,12 +458,13 @@ class _Built:
             self._trust, self._steward, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
-        await self._cut_builtin(self._live.current())
-        self._ready = True
-        self._bus.publish(NodeStarted(node=self._key.node, version=__version__))
         address, port = self._server.bound
         host = "127.0.0.1" if address in ("0.0.0.0", "::") else address
         url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        await whereabouts.tell(self._folder, url, disk=self._disk)
+        await self._cut_builtin(self._live.current())
+        self._ready = True
+        self._bus.publish(NodeStarted(node=self._key.node, version=__version__))
         logger.info("node %s is ready at %s", short(self._key.node), url)
         return Node(
             node=self._key.node, url=url, api_key_path=self._folder / API_KEY_NAME, peer_endpoint=self._peer_endpoint(),

@@ -15,12 +15,14 @@ import psutil
 import pytest
 
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
-from swarmd.app import EXIT_ERROR, EXIT_OK, STOP_TIMEOUT_S, Node, run_node
+from swarmd.app import EXIT_ERROR, EXIT_OK, STOP_TIMEOUT_S, Node, open_node, run_node
+from swarmd.cli.place import Chosen, find
 from swarmd.config.loading import load
 from swarmd.config.settings import PEER_PORT_OFFSET
 from swarmd.domain.events import NodeStarted
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.refusals import Refusal
+from swarmd.kit.logs import Redactor
 from swarmd.kit.service import Fatal
 from swarmd.kit.world import real_world
 from tests.fakes.gguf import TinyModel, write_model
@@ -107,6 +109,29 @@ async def test_a_restart_keeps_identity_network_shards_and_friends(tmp_path: Pat
                 while not first.registry.holders(ShardRef(model, 1)):
                     await asyncio.sleep(0.01)
             assert text_of(await generated(first, chat(model, "hello", max_tokens=5))) == said
+
+
+async def test_a_short_hf_token_keeps_no_node_from_starting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flags: dict[str, str | int | bool | None] = {
+        "node.data_dir": str(tmp_path), "node.listen_port": free_port(), "network.listen_address": "127.0.0.1",
+        "network.enable_mdns": False, "ui.builtin_model": False,
+    }  # fmt: skip
+    loaded = load(tmp_path / "config.toml", {}, flags)
+    assert not isinstance(loaded, Refusal)
+    environ, redactor = {"HF_TOKEN": "tok"}, Redactor()
+    async with open_node(loaded, world=real_world(), environ=environ, flags=flags, redactor=redactor) as node:
+        assert node.url
+    warned = [record.getMessage() for record in caplog.records if "HF_TOKEN" in record.getMessage()]
+    assert len(warned) == 1 and "is not struck out of the log" in warned[0]
+    assert redactor.clean("a token of a stock") == "a token of a stock", "no holes in ordinary words"
+
+
+async def test_a_running_node_says_in_its_folder_where_it_answers(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        found = find(Chosen(data_dir=tmp_path))
+        assert found.url + "/" == node.url
+        assert found.key == node.api_key_path.read_text().strip()
+    assert not (tmp_path / "running.json").exists()
 
 
 async def test_it_stops_in_time_and_takes_its_workers_along(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 SHARDS_MAX = 256  # contract: swarmllm.md 2.4, of one request
 
 ShardIndex = Annotated[int, Meta(ge=0, le=0xFFFF_FFFE)]  # contract: swarmllm.md 2.0; as `api.server` checks it in paths
-Place = Annotated[int, Meta(ge=0, le=255)]  # the desk remembers 256 downloads
+PLACE_MAX = 255  # the desk remembers 256 downloads
+Place = Annotated[int, Meta(ge=0, le=PLACE_MAX)]
 
 
 class DownloadShards(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +83,8 @@ class DownloadRow(Struct, frozen=True, kw_only=True):
     state: str
     """`awaiting_manifest`, `queued`, `downloading`, `paused`, `complete`, `failed` or `cancelled`."""
     source: str
-    """`huggingface` as soon as some of it came from there, else `network`."""
+    """`huggingface` as soon as some of it came from there, or where it has to: no connected node holds any of it. Else
+    `network`."""
     total_shards: int
     downloaded_shards: int
     verified_shards: int

@@ -9,10 +9,10 @@ from typing import Final
 from msgspec import UNSET
 
 from swarmd.api import download_shapes as shapes
-from swarmd.api.views import count_in, percent, time_text
+from swarmd.api.views import count_failed, count_in, percent, shard_state, time_text
 from swarmd.domain.hub import ModelOrigin, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, short
-from swarmd.domain.shards import Acquisition, Transfer, TransferState
+from swarmd.domain.shards import Acquisition, ModelView, Transfer, TransferState
 
 LOG_SHOWN: Final = 10  # contract: swarmllm.md 2.4.3
 OVER_SHOWN: Final = 16  # in a tick; the desk remembers 256, each with all its shards, and a dashboard shows a handful
@@ -23,11 +23,14 @@ _OVER: Final = ("complete", "failed", "cancelled")
 _ORDER: Final = ("downloading", "awaiting_manifest", "other", "failed", "complete")
 
 
-def download_rows(found: Iterable[Acquisition], *, names: Mapping[ModelId, str]) -> list[shapes.DownloadRow]:
-    """In the contract's order (swarmllm.md 2.4.3); in it, those that run in the order of the queue. `names`: of models whose
-    acquisition does not say it."""
-    ordered = sorted(found, key=_order)
-    return [download_row(one, name=one.name or names.get(one.model, one.model)) for one in ordered]
+def download_rows(found: Iterable[Acquisition], *, known: Mapping[ModelId, ModelView]) -> list[shapes.DownloadRow]:
+    """In the contract's order (swarmllm.md 2.4.3); in it, those that run in the order of the queue. `known`: the models, for
+    what their acquisitions do not say."""
+    rows = list[shapes.DownloadRow]()
+    for one in sorted(found, key=_order):
+        view = known.get(one.model)
+        rows.append(download_row(one, name=one.name or (one.model if view is None else view.name), view=view))
+    return rows
 
 
 def for_the_tick(found: Iterable[Acquisition]) -> list[Acquisition]:
@@ -43,7 +46,7 @@ def _order(one: Acquisition) -> tuple[int, bool, int]:
     return _ORDER.index(state), one.state in _OVER, one.place
 
 
-def download_row(one: Acquisition, *, name: str) -> shapes.DownloadRow:
+def download_row(one: Acquisition, *, name: str, view: ModelView | None = None) -> shapes.DownloadRow:
     total = sum(transfer.total_bytes for transfer in one.transfers)
     done = sum(transfer.done_bytes for transfer in one.transfers)
     speed, over = round(one.bytes_per_second), one.state in _OVER
@@ -51,11 +54,11 @@ def download_row(one: Acquisition, *, name: str) -> shapes.DownloadRow:
         model_id=one.model,
         model_name=name,
         state=one.state,
-        source=HUB if one.from_hub else "network",
+        source=HUB if one.from_hub or _only_the_hub_has_it(one, view) else "network",
         total_shards=len(one.transfers),
         downloaded_shards=count_in(one, TransferState.COMPLETE, TransferState.VERIFYING),
         verified_shards=count_in(one, TransferState.COMPLETE),
-        failed_shards=count_in(one, TransferState.FAILED),
+        failed_shards=count_failed(one),
         total_bytes=total,
         downloaded_bytes=done,
         overall_pct=percent(done, total),
@@ -65,18 +68,28 @@ def download_row(one: Acquisition, *, name: str) -> shapes.DownloadRow:
         started_at=time_text(one.started_at),
         trigger=one.trigger,
         log=_latest(one.log),
-        shard_details=[_detail(transfer) for transfer in one.transfers],
+        shard_details=[_detail(transfer, shard_state(one, transfer)) for transfer in one.transfers],
         reason=one.reason,
         place=None if over else one.place,
         paused=one.state == "paused",
     )
 
 
-def _detail(transfer: Transfer) -> shapes.ShardDetail:
+def _only_the_hub_has_it(one: Acquisition, view: ModelView | None) -> bool:
+    """Nothing has come yet, and no connected node holds any of what is still to come."""
+    if view is None or view.manifest is None or view.manifest.source is None:
+        return False
+    if one.state in _OVER or any(transfer.source is not None for transfer in one.transfers):
+        return False
+    coming = {transfer.index for transfer in one.transfers if transfer.state is not TransferState.COMPLETE}
+    return bool(coming) and not any(shard.holders for shard in view.shards if shard.index in coming)
+
+
+def _detail(transfer: Transfer, state: str) -> shapes.ShardDetail:
     sender = None if transfer.source is None else short(transfer.source)
     return shapes.ShardDetail(
         index=transfer.index,
-        state=transfer.state.value,
+        state=state,
         progress_pct=percent(transfer.done_bytes, transfer.total_bytes),
         downloaded_bytes=transfer.done_bytes,
         total_bytes=transfer.total_bytes,

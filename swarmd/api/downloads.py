@@ -7,17 +7,18 @@ from typing import Final
 from swarmd.api import download_shapes as shapes
 from swarmd.api import download_views as views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Downloads, HubDesk
+from swarmd.api.ports import Downloads, HubDesk, Models
+from swarmd.api.replies import about
 from swarmd.domain.ids import parse_model_id
-from swarmd.domain.refusals import Invalid, NotFound, Refusal
+from swarmd.domain.refusals import IdTaken, Invalid, Refusal
 from swarmd.models.manifest import REPO_ID, REPO_ID_MAX, is_filename
 
 QUERY_MAX: Final = 256  # characters; contract: swarmllm.md 2.4
 
 
 class DownloadHandlers:
-    def __init__(self, *, downloads: Downloads, hub: HubDesk) -> None:
-        self._downloads, self._hub = downloads, hub
+    def __init__(self, *, downloads: Downloads, hub: HubDesk, models: Models) -> None:
+        self._downloads, self._hub, self._models = downloads, hub, models
 
     # -- the hub
 
@@ -37,7 +38,7 @@ class DownloadHandlers:
         if (fault := _place_fault(repo_id, filename)) is not None:
             return fault
         found = await self._hub.probe(repo_id, filename)
-        return _as_invalid(found, "filename") if isinstance(found, Refusal) else views.probe(found)
+        return about(found, "filename") if isinstance(found, Refusal) else views.probe(found)
 
     async def download_shards(self, call: Call) -> shapes.DownloadStarted | Refusal:
         body: shapes.DownloadShards = call.body
@@ -52,7 +53,7 @@ class DownloadHandlers:
             body.repo_id, body.filename, shards=chosen, fair_share=body.peer_fair_share, model=model
         )
         if isinstance(started, Refusal):
-            return _as_invalid(started, "shards" if chosen else "filename")
+            return about(started, "model_id" if model is not None and isinstance(started, IdTaken) else "filename")
         return shapes.DownloadStarted(
             status="started",
             model_id=started.model,
@@ -68,13 +69,15 @@ class DownloadHandlers:
     # -- the queue
 
     async def downloads(self, _call: Call) -> shapes.DownloadList:
-        rows = views.download_rows(self._downloads.acquisitions(), names={})
+        found = self._downloads.acquisitions()
+        known = {view.model: view for one in found if (view := self._models.view(one.model)) is not None}
+        rows = views.download_rows(found, known=known)
         return shapes.DownloadList(downloads=rows, total=len(rows))
 
     async def cancel(self, call: Call) -> shapes.DownloadChanged | Refusal:
         refusal = await self._downloads.cancel(call.model)
         if refusal is not None:
-            return _as_invalid(refusal, "model")  # 400 in the contract
+            return about(refusal, "model")  # 400 in the contract
         return shapes.DownloadChanged(status="cancelled", model_id=call.model)
 
     async def pause(self, call: Call) -> shapes.DownloadChanged | Refusal:
@@ -114,8 +117,3 @@ def _wish_fault(body: shapes.DownloadShards) -> Invalid | None:
     if body.shards and (twice := next((one for one in body.shards if body.shards.count(one) > 1), None)) is not None:
         return Invalid(what=f"shard {twice} is in the list twice", param="shards")
     return None
-
-
-def _as_invalid(refusal: Refusal, param: str) -> Refusal:
-    """What is not there is a bad value where the contract has no 404."""
-    return Invalid(what=refusal.sentence, param=param) if isinstance(refusal, NotFound) else refusal

@@ -8,6 +8,7 @@ from swarmd.api import shapes, views
 from swarmd.api.calls import Call
 from swarmd.api.metadata import metadata_view
 from swarmd.api.ports import Desk, Encrypted, Generations, Memory, Models
+from swarmd.api.replies import about
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.refusals import Invalid, NotFound, Refusal
 from swarmd.domain.shards import ModelView
@@ -51,7 +52,7 @@ class ModelHandlers:
         size_bytes = None if body.shard_size_mb is None else body.shard_size_mb * MEGABYTE
         model = await self._desk.add_file(path, size_bytes)
         if isinstance(model, Refusal):
-            return model
+            return about(model, "path")
         view = self._view(model)
         return shapes.ModelAdded(status="added", model_id=model, shard_count=len(view.shards) if view else 0)
 

@@ -7,7 +7,7 @@ registry of facts, so a new fact fails it until somebody decided here what peopl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
@@ -59,7 +59,7 @@ def _stored(fact: events.ShardStored) -> Said:
     elif fact.hub:
         where, kind = "arrived from the hub", "shard_download_complete"
     else:
-        where, kind = "cut from a file here", "shard_verified"
+        where, kind = "came from a file of this machine", "shard_verified"  # cut here, or put here by hand
     return Said(message=f"{_shard(fact.shard)} {where}", kind=kind, shard=fact.shard, node=fact.source)
 
 
@@ -84,6 +84,27 @@ def _download_ended(fact: events.DownloadEnded) -> Said:
 
 def _counted(shards: int) -> str:
     return f"{shards} shard{'' if shards == 1 else 's'}"
+
+
+def _refused(fact: events.ShardRejected) -> Said:
+    """The reason names the shard by its index, and people have read its number already."""
+    ref = fact.shard
+    inside = f"shard {ref.index} of {ref.model}"
+    reason = fact.reason.replace(f" of {inside}", "").replace(inside, "it")
+    message = f"{_shard(ref)} was refused: {reason}"
+    return Said(message=message, toast=ERROR, shard=ref, node=fact.source, reason=reason)
+
+
+def _unloaded(fact: events.WorkerReady, gone: frozenset[int]) -> Said:
+    """A worker that has fewer shards than before says that it is ready, too."""
+    one = next(iter(gone)) if len(gone) == 1 else None
+    numbers = " and ".join(str(index + 1) for index in sorted(gone))
+    which = f"shards {numbers} of {fact.model} were" if one is None else f"{_shard(ShardRef(fact.model, one))} was"
+    stay = f"{_counted(len(fact.shards))} stay{'s' if len(fact.shards) == 1 else ''} loaded"
+    return Said(
+        message=f"{which} unloaded, {stay}", kind="shard_unloaded_memory", model=fact.model,
+        shard=None if one is None else ShardRef(fact.model, one),
+    )  # fmt: skip
 
 
 def _finished(fact: events.GenerationFinished) -> Said:
@@ -192,9 +213,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     events.ShardStored: Row(kind="shard_verified", category="download", models_changed=True, say=_stored),
     events.ShardRejected: Row(
         kind="shard_verify_failed", category="download", models_changed=True,
-        say=lambda fact: Said(
-            message=f"{_shard(fact.shard)} was refused: {fact.reason}", toast=ERROR, shard=fact.shard, node=fact.source
-        ),
+        say=_refused,
     ),
     events.ShardDropped: Row(
         kind="shard_deleted", category="model", models_changed=True,
@@ -203,8 +222,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     events.ShardsWanted: Row(
         kind="auto_fetch_started", category="auto_manage",
         say=lambda fact: Said(
-            message=f"the autopilot fetches {len(fact.shards)} shard{'s' if len(fact.shards) != 1 else ''} of {fact.model}: "
-            f"{fact.reason}",
+            message=f"the autopilot fetches {_counted(len(fact.shards))} of {fact.model}: {fact.reason}",
             model=fact.model, number=len(fact.shards), reason=fact.reason,
         ),
     ),
@@ -229,7 +247,7 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
     ),
     events.WorkerReady: Row(
         kind="model_loaded", category="model", models_changed=True,
-        say=lambda fact: Said(message=f"{fact.model} is loaded ({len(fact.shards)} shards)", model=fact.model),
+        say=lambda fact: Said(message=f"{fact.model} is loaded ({_counted(len(fact.shards))})", model=fact.model),
     ),
     events.WorkerDied: Row(
         kind="worker_died", category="model", models_changed=True,
@@ -271,12 +289,23 @@ def row_of(fact: Fact) -> Row:
     return ROWS.get(type(fact), SILENT)
 
 
-def activity(fact: Fact, *, now: float) -> live_shapes.Activity | None:
-    """The row's activity for this fact, heard at `now`; None when it is silent."""
+def activity(
+    fact: Fact, *, now: float, from_hub: bool | None = None, loaded_before: frozenset[int] = frozenset()
+) -> live_shapes.Activity | None:
+    """The row's activity for this fact, heard at `now`; None when it is silent.
+
+    What a fact does not say itself: whether anything of a download that ended came from the hub (None: nobody knows), and
+    which shards a worker that is ready had before.
+    """
     row = row_of(fact)
     if row.say is None:
         return None
-    said = row.say(fact)
+    if isinstance(fact, events.DownloadEnded) and fact.state == "complete" and from_hub is not None:
+        said = _download_ended(replace(fact, hub=from_hub))
+    elif isinstance(fact, events.WorkerReady) and (gone := loaded_before.difference(fact.shards)):
+        said = _unloaded(fact, gone)
+    else:
+        said = row.say(fact)
     model = said.shard.model if said.shard else said.model
     index: int | UnsetType = said.shard.index if said.shard else UNSET
     return live_shapes.Activity(

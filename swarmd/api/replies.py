@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -144,6 +144,7 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.BadTemplate: Row(400, REQUEST, "bad_messages"),
     refusals.UnsupportedModel: Row(400, REQUEST, "unsupported_model"),
     refusals.BadFile: Row(400, REQUEST, "bad_file"),
+    refusals.IdTaken: Row(400, REQUEST, "id_taken"),
     refusals.BadCode: Row(400, REQUEST, "bad_code"),
     refusals.Expired: Row(400, REQUEST, "code_expired"),
     refusals.UsedUp: Row(400, REQUEST, "code_used"),
@@ -167,6 +168,18 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     NotStored: Row(503, "unavailable_error", "not_stored"),
     Broken: Row(500, SERVER, "internal_error"),
 }
+
+
+def about(refusal: Refusal, param: str) -> Refusal:
+    """The same, and it names the field with which the file was asked for. What is not there is a bad value of it: for where
+    the contract has no 404."""
+    match refusal:
+        case NotFound():
+            return refusals.Invalid(what=refusal.sentence, param=param)
+        case refusals.BadFile(param=None) | refusals.UnsupportedModel(param=None):
+            return replace(refusal, param=param)
+        case _:
+            return refusal
 
 
 def error_of(refusal: Refusal) -> ErrorReply:

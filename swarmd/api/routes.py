@@ -219,15 +219,15 @@ def _storage_rows(storage: StorageHandlers) -> tuple[Route, ...]:
     return (
         Route(
             method="DELETE", path="/api/admin/models/{model}/shards/{index}", guard=WRITE, handler=storage.delete_shard,
-            reply=shapes.ShardDeleted, status=(200, 404, 503), doc="Delete one shard from this node's disk.",
+            reply=shapes.ShardDeleted, status=(200, 400, 404, 503), doc="Delete one shard from this node's disk.",
         ),
         Route(
             method="POST", path="/api/admin/models/{model}/shards/{index}/load", guard=WRITE, handler=storage.load_shard,
-            reply=shapes.ShardLoaded, status=(200, 404, 503), doc="Load a shard that is on disk into memory.",
+            reply=shapes.ShardLoaded, status=(200, 400, 404, 503), doc="Load a shard that is on disk into memory.",
         ),
         Route(
             method="POST", path="/api/admin/models/{model}/shards/{index}/unload", guard=WRITE, handler=storage.unload_shard,
-            reply=shapes.ShardUnloaded, status=(200, 404, 503), doc="Unload a shard from memory; its file stays.",
+            reply=shapes.ShardUnloaded, status=(200, 400, 404, 503), doc="Unload a shard from memory; its file stays.",
         ),
         Route(
             method="POST", path="/api/admin/models/{model}/shards/{index}/download", guard=WRITE,

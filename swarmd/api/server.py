@@ -257,5 +257,5 @@ def _check_path(parameters: Mapping[str, str]) -> Invalid | None:
             return Invalid(what=str(error), param="model")
     index = parameters.get("index")
     if index is not None and not (re.fullmatch(r"[0-9]{1,10}", index) and int(index) <= INDEX_LIMIT):
-        return Invalid(what=f"a shard index is a whole number from 0, not {index[:40]!r}", param="index")
+        return Invalid(what=f"a shard index is a whole number from 0 to {INDEX_LIMIT}, not {index[:40]!r}", param="index")
     return None

@@ -466,7 +466,9 @@ class ShardStorageView(Struct, frozen=True, kw_only=True):
     auto_manage_max_storage_mb: int
     max_disk_mb: int
     pool_vram_mb: int | None
+    """Of the same owner's devices: there are no pools here, so it is this node alone."""
     local_vram_mb: int | None
+    """0: there is no GPU, and models are in the RAM; null: there is one whose memory nobody has measured."""
     peer_count: int
 
 

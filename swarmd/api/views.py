@@ -463,7 +463,7 @@ def acquisition_status(one: Acquisition) -> shapes.AcquisitionStatus:
         total_shards=len(one.transfers),
         downloaded_shards=count_in(one, TransferState.COMPLETE, TransferState.VERIFYING),
         verified_shards=count_in(one, TransferState.COMPLETE),
-        failed_shards=count_in(one, TransferState.FAILED),
+        failed_shards=count_failed(one),
         total_bytes=sum(transfer.total_bytes for transfer in one.transfers),
         downloaded_bytes=sum(transfer.done_bytes for transfer in one.transfers),
         speed_bytes_per_sec=round(one.bytes_per_second),
@@ -471,7 +471,7 @@ def acquisition_status(one: Acquisition) -> shapes.AcquisitionStatus:
         log=list(one.log),
         shard_progress={
             str(transfer.index): shapes.ShardProgress(
-                state=transfer.state.value, downloaded_bytes=transfer.done_bytes, total_bytes=transfer.total_bytes
+                state=shard_state(one, transfer), downloaded_bytes=transfer.done_bytes, total_bytes=transfer.total_bytes
             )
             for transfer in one.transfers
         },
@@ -513,6 +513,17 @@ def _acquisition_word(one: Acquisition | None) -> str | None:
 def count_in(one: Acquisition, *states: TransferState) -> int:
     """Shards in one of these states."""
     return sum(transfer.state in states for transfer in one.transfers)
+
+
+def count_failed(one: Acquisition) -> int:
+    """Not those that somebody did not want any more."""
+    return 0 if one.state == "cancelled" else count_in(one, TransferState.FAILED)
+
+
+def shard_state(one: Acquisition, transfer: Transfer) -> str:
+    """What was given up with the whole did not fail: it never came to its turn, as far as anybody wants to know."""
+    cancelled = one.state == "cancelled" and transfer.state is TransferState.FAILED
+    return (TransferState.PENDING if cancelled else transfer.state).value
 
 
 def percent(done: int, total: int) -> float:

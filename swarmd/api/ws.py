@@ -23,8 +23,17 @@ from aiohttp import WSCloseCode, web
 from swarmd.api import download_views, live_shapes, relay, views
 from swarmd.api.calls import Call
 from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
-from swarmd.domain.events import Fact, SummaryForgotten, SummaryReceived
+from swarmd.domain.events import (
+    DownloadEnded,
+    Fact,
+    SummaryForgotten,
+    SummaryReceived,
+    WorkerDied,
+    WorkerReady,
+    WorkerStopped,
+)
 from swarmd.domain.hub import ProbeProgress
+from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Channel
@@ -98,6 +107,8 @@ class LiveFeed:
         self._models_changed = False
         self._peers_changed = False
         self._started_at = 0.0
+        self._loaded: dict[ModelId, frozenset[int]] = {}
+        """Shards in the memory of workers, as they said last; as many models as this node knows."""
 
     async def run(self, ready: Ready) -> None:
         clock = self._world.clock
@@ -161,7 +172,7 @@ class LiveFeed:
     def _hear(self, fact: Fact, *, more: bool) -> None:
         """`more`: further facts wait, so a burst of them ends in one `models_changed`."""
         row = relay.row_of(fact)
-        activity = relay.activity(fact, now=self._world.clock.now())
+        activity = self._activity(fact)
         if activity is not None:
             text = _text(live_shapes.Envelope(type="activity_event", data=activity))
             self._recent.append(text)
@@ -176,6 +187,21 @@ class LiveFeed:
         if self._models_changed and not more:
             self._models_changed = False
             self._tell(_text(live_shapes.Envelope(type="models_changed")))
+
+    def _activity(self, fact: Fact) -> live_shapes.Activity | None:
+        from_hub, before = None, frozenset[int]()
+        match fact:
+            case DownloadEnded():
+                ended = self._desk.acquisition(fact.model)
+                from_hub = None if ended is None else ended.from_hub
+            case WorkerReady():
+                before = self._loaded.get(fact.model, before)
+                self._loaded[fact.model] = frozenset(fact.shards)
+            case WorkerStopped() | WorkerDied():
+                self._loaded.pop(fact.model, None)
+            case _:
+                pass
+        return relay.activity(fact, now=self._world.clock.now(), from_hub=from_hub, loaded_before=before)
 
     def _tick(self) -> None:
         if not self._sockets:
@@ -198,7 +224,7 @@ class LiveFeed:
             counters=self._counters,
             peers=self._peers.views(),
             downloads=download_views.download_rows(
-                download_views.for_the_tick(self._desk.acquisitions()), names={view.model: view.name for view in found}
+                download_views.for_the_tick(self._desk.acquisitions()), known={view.model: view for view in found}
             ),
             hardware=self._machine.snapshot(),
             region=self._census.here(),

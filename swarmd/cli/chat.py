@@ -12,7 +12,7 @@ import typer
 
 from swarmd.api.openai_shapes import Swarm
 from swarmd.cli.client import NodeClient, Turn
-from swarmd.cli.failure import INTERRUPTED, Failure
+from swarmd.cli.failure import INTERRUPTED, USAGE, Failure
 from swarmd.cli.hops import hop_line
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Place, Url, find
 from swarmd.cli.terminal import complain, output, say
@@ -98,7 +98,7 @@ def chat(
         elif asked:
             talk.ask(asked)
         else:
-            raise Failure("nothing was asked: give a question, or run it on a terminal", exit_code=2)
+            raise Failure("nothing was asked: give a question, or run it on a terminal", exit_code=USAGE)
     except Failure as failure:
         complain(str(failure))
         raise typer.Exit(failure.exit_code) from None

@@ -220,6 +220,10 @@ class NodeClient:
         """`verb`: `pause`, `resume` or `cancel`."""
         return await self._ask("POST", f"/api/admin/downloads/{_part(model)}/{verb}", download_shapes.DownloadChanged)
 
+    async def move_download(self, model: str, place: int) -> download_shapes.DownloadMoved:
+        body = download_shapes.DownloadPlace(place=place)
+        return await self._ask("PUT", f"/api/admin/downloads/{_part(model)}/place", download_shapes.DownloadMoved, body=body)
+
     # -- chat
 
     async def chat(

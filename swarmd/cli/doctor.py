@@ -7,6 +7,7 @@ import platform
 import socket
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from swarmd.cli import speed
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import FAILED, Failure
 from swarmd.cli.network import AsJson
-from swarmd.cli.place import Chosen, Config, DataFolder, find, flags_of, settings_of
+from swarmd.cli.place import Chosen, Config, DataFolder, find, flags_of, settings_of, url_of
 from swarmd.cli.terminal import complain, finish, megabytes, say, say_json, show_table
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, start_worker
@@ -116,7 +117,7 @@ async def _disk_line(folder: Path, disk: Disk) -> Line:
 async def _port_lines(settings: Settings, chosen: Chosen) -> list[Line]:
     """Both ports; taken by a running node of ours is fine."""
     port = settings.node.listen_port
-    running = await _runs_here(chosen)
+    running = await _runs_here(replace(chosen, url=url_of(settings)))  # one that runs on another port has not this one
     return [
         port_line("API port", settings.node.listen_address, port, running=running),
         port_line("peer port", settings.network.listen_address, port + PEER_PORT_OFFSET, running=running),

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from swarmd.api import download_shapes as shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import USAGE, Failure
+from swarmd.cli.models import model_id
 from swarmd.cli.network import WATCH_S, AsJson, Watching, duration
-from swarmd.cli.place import USAGE, Chosen, Config, DataFolder, KeyFile, Url, find
+from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.search import parse_wanted, resolve
 from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, sure, watch
 
@@ -35,7 +36,12 @@ HUB: Final = "huggingface"  # as the API names it
 
 _RANGE: Final = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="The model's id, as `swarmd downloads` shows it.")]
+Name = Annotated[
+    str, typer.Argument(parser=model_id, metavar="MODEL", help="The model's id, as `swarmd downloads` shows it.")
+]
+To = Annotated[
+    int, typer.Argument(metavar="PLACE", min=0, max=shapes.PLACE_MAX, help="0 is the first; a large number is the end.")
+]
 
 
 def get(
@@ -100,6 +106,19 @@ def cancel(
 ) -> None:
     """Give a download up; shards that are here stay."""
     finish(_change(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), "cancel", model))
+
+
+def move(
+    model: Name, place: To, *, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+) -> None:
+    """Another place in the queue: those in front run first."""
+    finish(_move(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model, place))
+
+
+async def _move(chosen: Chosen, model: str, place: int) -> None:
+    async with NodeClient(find(chosen)) as node:
+        moved = await node.move_download(model, place)
+    say(f"the download of {moved.model_id} is at place {moved.place} now; 0 is the first")
 
 
 async def _change(chosen: Chosen, verb: str, model: str) -> None:
@@ -180,6 +199,8 @@ async def _get(chosen: Chosen, text: str, shards: str | None, *, fair_share: boo
         with _told_that_it_goes_on():
             started = await node.download_shards(repo_id, filename, shards=indices, fair_share=fair_share)
             size = f"{megabytes(found.total_size)} in {found.shard_count} {_shards(found.shard_count)}"
+            if indices is not None or fair_share:
+                size = _of_the_whole(await _row(node, started.model_id), indices, found)
             say(f"fetching {_part(indices, fair_share=fair_share)} {started.model_id} ({size})")
             if not wait:
                 say("`swarmd downloads --watch` shows how it goes")
@@ -198,6 +219,20 @@ def _part(indices: tuple[int, ...] | None, *, fair_share: bool) -> str:
     if fair_share:
         return "this node's share of"
     return "all of" if indices is None else f"{len(indices)} {_shards(len(indices))} of"
+
+
+def _of_the_whole(row: shapes.DownloadRow | None, indices: tuple[int, ...] | None, found: shapes.HubProbe) -> str:
+    """What is really fetched. `indices`: of the shards asked for; None: whichever the node chose."""
+    coming = [] if row is None else [one for one in row.shard_details if indices is None or one.index in indices]
+    every = f"{found.shard_count} {_shards(found.shard_count)}"
+    if not coming:
+        return f"{every} in all"
+    size = megabytes(sum(one.total_bytes for one in coming))
+    return f"{len(coming)} of {every}, {size} of {megabytes(found.total_size)}"
+
+
+async def _row(node: NodeClient, model: str) -> shapes.DownloadRow | None:
+    return next((row for row in (await node.downloads()).downloads if row.model_id == model), None)
 
 
 def _shards(count: int) -> str:
@@ -221,7 +256,7 @@ async def _until_over(node: NodeClient, model: str) -> shapes.DownloadRow:
     shown = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else contextlib.nullcontext()
     with shown as live:
         while True:
-            row = next((row for row in (await node.downloads()).downloads if row.model_id == model), None)
+            row = await _row(node, model)
             if row is not None and row.state in OVER:
                 return row
             lost = lost + 1 if row is None else 0

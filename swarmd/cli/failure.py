@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 FAILED = 1
+USAGE = 2  # as click has it
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 

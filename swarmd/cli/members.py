@@ -11,7 +11,7 @@ import typer
 
 from swarmd.api import shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import USAGE, Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, say, say_json, show_table, sure
@@ -98,7 +98,7 @@ def _with_it(members: int, verb: Literal["go", "went"]) -> str:
 def the_one(prefix: str, rows: Sequence[shapes.MemberRow]) -> shapes.MemberRow:
     """The member whose id begins so. Raises Failure where there is none, or more than one."""
     if not _PREFIX.fullmatch(prefix):
-        raise Failure(f"{prefix[:80]!r} is not the beginning of a node id: {MIN_PREFIX} to 64 hex digits")
+        raise Failure(f"{prefix[:80]!r} is not the beginning of a node id: {MIN_PREFIX} to 64 hex digits", exit_code=USAGE)
     found = [row for row in rows if row.node_id.startswith(prefix)]
     if not found:
         raise Failure(f"this node knows no member whose id begins with {prefix}: `swarmd members` shows all")

@@ -19,11 +19,24 @@ from swarmd.cli.failure import Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, absolute, find
 from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, show_table, sure
+from swarmd.domain.ids import ModelId, parse_model_id
 
 LOOK_S: Final = 0.5  # between two looks at a transfer: often enough for a bar, one cheap request each
 LOST_LOOKS: Final = 6  # so many looks without shards and without a transfer, and nobody is fetching any more
 
-ModelName = Annotated[str, typer.Argument(metavar="ID", help="The model's id, as `swarmd model list` shows it.")]
+
+
+def model_id(text: str) -> ModelId:
+    """Raises typer.BadParameter for what no model is called."""
+    try:
+        return parse_model_id(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+ModelName = Annotated[
+    str, typer.Argument(parser=model_id, metavar="ID", help="The model's id, as `swarmd model list` shows it.")
+]
 OnProgress = Callable[[int, int], None]
 """(bytes so far, bytes in all)."""
 

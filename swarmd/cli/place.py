@@ -1,4 +1,5 @@
-"""Which node a client command talks to, and with which key: from its options, else from the node's own settings."""
+"""Which node a client command talks to, and with which key: from its options, else from what the running node wrote into its
+data folder, else from the node's own settings."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from urllib.parse import urlsplit
 
 import typer
 
+from swarmd.api import whereabouts
 from swarmd.api.api_key import FILE_NAME
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import USAGE, Failure
 from swarmd.config.loading import Loaded, default_path, load
 from swarmd.config.settings import Settings, Value
 from swarmd.domain.refusals import Invalid
 from swarmd.kit.disk import Disk
 
 KEY_LIMIT: Final = 1024  # bytes of a key file, as the node has it
-USAGE: Final = 2  # exit code of wrong options, as click has it
 
 DataFolder = Annotated[
     Path | None, typer.Option("--data-dir", help="The node's data folder.", show_default="the platform's")
@@ -29,7 +30,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="The node's settings file.", show_default="config.toml in the data folder")
 ]
 Url = Annotated[
-    str | None, typer.Option("--url", help="Where the node answers.", show_default="its listen_port on this machine")
+    str | None, typer.Option("--url", help="Where the node answers.", show_default="where the node of the data folder says")
 ]
 KeyFile = Annotated[
     Path | None, typer.Option("--api-key-file", help="File with its API key.", show_default="api_key in the data folder")
@@ -86,7 +87,10 @@ def find(chosen: Chosen) -> Place:
     key = settings.api.api_key if settings.api.api_key and chosen.key_file is None else _read_key(key_path)
     if key is None and chosen.key_file is not None:
         raise Failure(f"there is no key file {key_path}", exit_code=USAGE)
-    return Place(url=_checked_url(chosen.url) if chosen.url else url_of(settings), key=key, key_path=key_path)
+    if chosen.url:
+        return Place(url=_checked_url(chosen.url), key=key, key_path=key_path)
+    running = whereabouts.read_now(Path(settings.node.data_dir), disk=Disk())
+    return Place(url=running or url_of(settings), key=key, key_path=key_path)
 
 
 def url_of(settings: Settings) -> str:

@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from swarmd import __version__
 from swarmd.cli import autopilot, chat, doctor, downloads, members, models, network, running, search
-from swarmd.cli.terminal import say
+from swarmd.cli.failure import FAILED
+from swarmd.cli.terminal import complain, say
+
+
+class _Command(TyperCommand):
+    """Its help shows no placeholder behind switches, which take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The same of a command with verbs."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    for one in parameters:
+        if isinstance(one, TyperOption) and one.is_flag:
+            one.metavar = ""
+    return parameters
 
 
 def program() -> typer.Typer:
     """Everything that `swarmd` can be asked to do."""
     commands = typer.Typer(
         name="swarmd",
+        cls=_Group,
         help="One machine out of several: run one language model over many nodes.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    commands.command("run")(running.run)
-    commands.command("chat")(chat.chat)
-    commands.command("status")(network.status)
-    commands.command("peers")(network.peers)
-    commands.command("invite")(network.invite)
-    commands.command("join")(network.join)
-    commands.command("members")(members.members)
-    commands.command("revoke")(members.revoke)
-    commands.command("models")(models.list_models)
+    commands.command("run", cls=_Command)(running.run)
+    commands.command("chat", cls=_Command)(chat.chat)
+    commands.command("status", cls=_Command)(network.status)
+    commands.command("peers", cls=_Command)(network.peers)
+    commands.command("invite", cls=_Command)(network.invite)
+    commands.command("join", cls=_Command)(network.join)
+    commands.command("members", cls=_Command)(members.members)
+    commands.command("revoke", cls=_Command)(members.revoke)
+    commands.command("models", cls=_Command)(models.list_models)
     commands.add_typer(_model_program(), name="model")
-    commands.command("autopilot")(autopilot.autopilot)
-    commands.command("lock")(autopilot.lock)
-    commands.command("unlock")(autopilot.unlock)
-    commands.command("search")(search.search)
-    commands.command("get")(downloads.get)
+    commands.command("autopilot", cls=_Command)(autopilot.autopilot)
+    commands.command("lock", cls=_Command)(autopilot.lock)
+    commands.command("unlock", cls=_Command)(autopilot.unlock)
+    commands.command("search", cls=_Command)(search.search)
+    commands.command("get", cls=_Command)(downloads.get)
     commands.add_typer(_downloads_program(), name="downloads")
-    commands.command("doctor")(doctor.doctor)
-    commands.command("version")(show_version)
+    commands.command("doctor", cls=_Command)(doctor.doctor)
+    commands.command("version", cls=_Command)(show_version)
     return commands
 
 
 def main() -> None:
     """Entry point. Never returns: ends the process with the command's exit code."""
-    program()()
+    code: Any = 0
+    try:
+        try:
+            program()()
+        except SystemExit as ended:
+            code = ended.code
+        sys.stdout.flush()
+    except OSError as error:
+        _let_go_of_stdout()
+        if not code:  # else a sentence was said already
+            code = FAILED
+            with contextlib.suppress(OSError):  # stderr may be as full
+                what = str(error) if error.filename else f"the output cannot be written: {error.strerror or error}"
+                complain(what)
+    sys.exit(code)
+
+
+def _let_go_of_stdout() -> None:
+    """What could not be written is not tried again, which Python does at the end of a process, with a traceback."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_version() -> None:
@@ -63,18 +111,19 @@ def installed(package: str) -> str:
 
 
 def _model_program() -> typer.Typer:
-    commands = typer.Typer(help="The models of this node.", no_args_is_help=True)
-    commands.command("add")(models.add)
-    commands.command("list")(models.list_models)
-    commands.command("fetch")(models.fetch)
-    commands.command("remove")(models.remove)
+    commands = typer.Typer(cls=_Group, help="The models of this node.", no_args_is_help=True)
+    commands.command("add", cls=_Command)(models.add)
+    commands.command("list", cls=_Command)(models.list_models)
+    commands.command("fetch", cls=_Command)(models.fetch)
+    commands.command("remove", cls=_Command)(models.remove)
     return commands
 
 
 def _downloads_program() -> typer.Typer:
-    commands = typer.Typer(invoke_without_command=True)
+    commands = typer.Typer(cls=_Group, invoke_without_command=True)
     commands.callback()(downloads.show)
-    commands.command("pause")(downloads.pause)
-    commands.command("resume")(downloads.resume)
-    commands.command("cancel")(downloads.cancel)
+    commands.command("pause", cls=_Command)(downloads.pause)
+    commands.command("resume", cls=_Command)(downloads.resume)
+    commands.command("cancel", cls=_Command)(downloads.cancel)
+    commands.command("move", cls=_Command)(downloads.move)
     return commands

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import FAILED, Failure
-from swarmd.cli.place import USAGE, Chosen, Config, DataFolder, find, flags_of, settings_of
+from swarmd.cli.failure import FAILED, USAGE, Failure
+from swarmd.cli.place import Chosen, Config, DataFolder, find, flags_of, settings_of
 from swarmd.cli.terminal import complain, say
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import Value

@@ -10,9 +10,9 @@ import typer
 
 from swarmd.api import download_shapes as shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import USAGE, Failure
 from swarmd.cli.network import AsJson
-from swarmd.cli.place import USAGE, Chosen, Config, DataFolder, KeyFile, Url, find
+from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, megabytes, say, say_json, show_table
 from swarmd.models.manifest import REPO_ID, REPO_ID_MAX, is_filename
 
@@ -30,6 +30,7 @@ class Wanted:
 
     repo_id: str
     quant: str | None = None
+    """Or the name of the file, where that says no quantisation: what `search` shows."""
     filename: str | None = None
 
 
@@ -82,7 +83,7 @@ def fits_text(row: shapes.HubRepoRow) -> str:
 
 
 def parse_wanted(text: str) -> Wanted:
-    """`owner/repo`, `owner/repo:Q4_K_M` or `owner/repo/file.gguf`. Raises Failure where it is none of them."""
+    """`owner/repo`, `owner/repo:Q4_K_M`, `owner/repo:file.gguf` or `owner/repo/file.gguf`. Raises Failure."""
     name, _, quant = text.strip().partition(":")
     owner, _, rest = name.partition("/")
     repo, _, filename = rest.partition("/")
@@ -91,7 +92,7 @@ def parse_wanted(text: str) -> Wanted:
     if filename or "/" in rest:
         good = good and is_filename(filename) and ":" not in text
     elif ":" in text:
-        good = good and bool(_QUANT.fullmatch(quant))
+        good = good and (bool(_QUANT.fullmatch(quant)) or is_filename(quant))
     if not good:
         sentence = f"{text[:80]!r} is no model of a hub: write OWNER/REPO, OWNER/REPO:Q4_K_M or OWNER/REPO/FILE.gguf"
         raise Failure(sentence, exit_code=USAGE)
@@ -110,9 +111,14 @@ async def resolve(node: NodeClient, wanted: Wanted) -> tuple[str, str]:
 
 
 def _file_of(row: shapes.HubRepoRow, quant: str | None) -> str:
+    if not row.variants:
+        sentence = f"nothing in {row.repo_id} can be fetched: it has no GGUF model, or one of which parts are missing"
+        raise Failure(sentence)
     if quant is None:
         return row.recommended_filename
+    names = [one.filename for one in row.variants]
     found = [one.filename for one in row.variants if one.quant.lower() == quant.lower()]
+    found = found or [name for name in names if name == quant] or [name for name in names if name.endswith(f"/{quant}")]
     if len(found) == 1:
         return found[0]
     if found:

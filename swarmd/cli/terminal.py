@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from swarmd.cli.failure import INTERRUPTED, Failure
+from swarmd.cli.failure import INTERRUPTED, USAGE, Failure
 
 T = TypeVar("T")
 
@@ -105,6 +105,6 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def sure(sentence: str) -> typer.Exit:
-    """For `raise`: prints the sentence on stderr and ends with exit code 1."""
+    """For `raise`: says on stderr how the command wants to be used, and ends with exit code 2."""
     complain(sentence)
-    return typer.Exit(1)
+    return typer.Exit(USAGE)

@@ -129,6 +129,8 @@ class BadTemplate(Refusal):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsupportedModel(Refusal):
     what: str
+    param: str | None = None
+    """The field that named the file, where somebody asked for it by one. The same below."""
 
     @property
     def sentence(self) -> str:
@@ -140,10 +142,16 @@ class BadFile(Refusal):
     """A file is not what it should be: hostile, truncated or of another kind."""
 
     what: str
+    param: str | None = None
 
     @property
     def sentence(self) -> str:
         return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdTaken(BadFile):
+    """Another model has the id under which a file was to be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ class Redactor:
         self._secrets: set[str] = set()
 
     def hide(self, secret: str) -> None:
-        """From now on this very text appears in no log line."""
+        """From now on this very text appears in no log line. Raises ValueError for one that is shorter than MIN_SECRET."""
         if len(secret) < MIN_SECRET:
             raise ValueError(f"a secret of fewer than {MIN_SECRET} characters cannot be hidden without hiding other text")
         self._secrets.add(secret)

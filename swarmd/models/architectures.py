@@ -128,16 +128,17 @@ def check_supported(header: GgufHeader) -> Architecture | UnsupportedModel:
 
 def _check(header: GgufHeader) -> Architecture | UnsupportedModel:
     name = header.text("general.architecture")
+    these = ", ".join(FAMILIES)
     if name is None:
-        return UnsupportedModel(what="the file does not say which architecture it has (key general.architecture)")
+        what = f"the file does not say which architecture it has (key general.architecture); these run: {these}"
+        return UnsupportedModel(what=what)
     family = FAMILIES.get(name)
     if family is None:
         shown = ascii(name[:64])
         if name in _CANNOT_BE_CUT:
-            return UnsupportedModel(what=f"architecture {shown} cannot be cut into shards: {_CANNOT_BE_CUT[name]}")
-        return UnsupportedModel(
-            what=f"architecture {shown} is not proven to run as shards; these are: {', '.join(FAMILIES)}"
-        )
+            what = f"architecture {shown} cannot be cut into shards: {_CANNOT_BE_CUT[name]}; these can: {these}"
+            return UnsupportedModel(what=what)
+        return UnsupportedModel(what=f"architecture {shown} is not proven to run as shards; these are: {these}")
     if (header.integer("split.count") or 1) > 1:
         return UnsupportedModel(what="this is one part of a model in several files: join them with llama-gguf-split --merge")
     architecture = _shape(header, name, family)

@@ -21,7 +21,7 @@ from swarmd.domain.events import ModelDiscovered, ModelRemoved
 from swarmd.domain.hub import HubSource
 from swarmd.domain.ids import MODEL_ID_MAX, ModelId, NodeId, parse_model_id, parse_node_id
 from swarmd.domain.models import Manifest, TrustLevel
-from swarmd.domain.refusals import BadFile, Refusal, UnsupportedModel
+from swarmd.domain.refusals import BadFile, IdTaken, Refusal, UnsupportedModel
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.models import manifest as manifests
@@ -192,7 +192,8 @@ class Catalog:
         if present is not None:
             if present.manifest.layout == known.manifest.layout:
                 return present
-            return BadFile(what=f"model {model} is already here in another layout: remove it first, or rename the file")
+            what = f"another model, or another cut of this one, is called {model} here: remove that one, or take another id"
+            return IdTaken(what=what)
         if len(self._models) >= MODELS_LIMIT:
             return BadFile(what=f"this node already knows {MODELS_LIMIT} models: remove one first")
         if model in self._removed:  # somebody wants it again

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swarmd.api import download_views as views
-from swarmd.domain.shards import Acquisition, Transfer, TransferState
-from tests.fakes.rim import PEER, SPREAD, TINY, acquisition, ranked
+from swarmd.api.views import acquisition_status
+from swarmd.domain.ids import NodeId
+from swarmd.domain.shards import Acquisition, ModelView, Transfer, TransferState
+from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, hub_source, model_view, ranked
 
 
 def transfer(index: int, state: TransferState, done: int, **changes: object) -> Transfer:
@@ -42,13 +44,47 @@ def test_logs_show_the_last_ten_lines_newest_first() -> None:
     assert row.log == [str(at) for at in range(49, 39, -1)]
 
 
+def of_the_hub(*holders: tuple[NodeId, ...]) -> ModelView:
+    view = model_view(SPREAD, *holders)
+    assert view.manifest is not None
+    return replace(view, manifest=replace(view.manifest, source=hub_source()))
+
+
+def test_a_queued_download_that_only_the_hub_can_bring_is_not_of_the_network() -> None:
+    waiting = tuple(transfer(index, TransferState.PENDING, 0) for index in (0, 1))
+    queued = replace(acquisition(SPREAD, state="queued"), transfers=waiting)
+
+    def source(one: Acquisition, view: ModelView | None) -> str:
+        return views.download_row(one, name="x", view=view).source
+
+    assert source(queued, of_the_hub((), ())) == "huggingface"
+    assert source(queued, of_the_hub((), (PEER,))) == "network", "a peer has a part"
+    assert source(queued, model_view(SPREAD, (), ())) == "network", "no hub is known"
+    assert source(queued, None) == "network"
+    from_peer = (replace(waiting[0], source=PEER), waiting[1])
+    assert source(replace(queued, transfers=from_peer), of_the_hub((), ())) == "network", "a peer sent some"
+    here = (replace(waiting[0], state=TransferState.COMPLETE), waiting[1])
+    assert source(replace(queued, transfers=here), of_the_hub((OWN,), ())) == "huggingface"
+
+
+def test_shards_of_a_cancelled_download_have_not_failed() -> None:
+    transfers = (transfer(0, TransferState.COMPLETE, 1000), transfer(1, TransferState.FAILED, 10))
+    cancelled = replace(acquisition(SPREAD, state="cancelled"), transfers=transfers)
+    row = views.download_row(cancelled, name="x")
+    assert (row.failed_shards, [one.state for one in row.shard_details]) == (0, ["complete", "pending"])
+    status = acquisition_status(cancelled)
+    assert (status.failed_shards, status.shard_progress["1"].state) == (0, "pending")
+    failed = replace(cancelled, state="failed")
+    assert (views.download_row(failed, name="x").failed_shards, acquisition_status(failed).failed_shards) == (1, 1)
+
+
 def test_names_come_from_the_acquisition_else_from_the_registry_else_from_the_id() -> None:
     rows = views.download_rows(
         [replace(acquisition(TINY), name="Tiny"), replace(acquisition(SPREAD), place=1)],
-        names={TINY: "no", SPREAD: "Spread"},
+        known={TINY: model_view(TINY), SPREAD: replace(model_view(SPREAD), name="Spread")},
     )
     assert [row.model_name for row in rows] == ["Tiny", "Spread"]
-    assert views.download_rows([acquisition(TINY)], names={})[0].model_name == TINY
+    assert views.download_rows([acquisition(TINY)], known={})[0].model_name == TINY
 
 
 def test_a_tick_has_what_runs_and_the_latest_of_what_is_over() -> None:

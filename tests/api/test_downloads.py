@@ -11,7 +11,17 @@ import pytest
 
 from swarmd.domain.hub import ModelOrigin
 from swarmd.domain.ids import ModelId
-from swarmd.domain.refusals import Busy, HubFailed, HubForbidden, NoSpace, NotFound, Refusal, UnsupportedModel
+from swarmd.domain.refusals import (
+    BadFile,
+    Busy,
+    HubFailed,
+    HubForbidden,
+    IdTaken,
+    NoSpace,
+    NotFound,
+    Refusal,
+    UnsupportedModel,
+)
 from tests.fakes.rim import LAN_CLIENT, PEER, REPO, SPREAD, TINY, Rim, acquisition, keyed, ranked
 
 FETCH = "/api/admin/hf/download-shards"
@@ -224,6 +234,29 @@ async def test_what_the_desk_refuses(rim: Rim, refusal: Refusal, status: int, co
     assert status in documented
 
 
+@pytest.mark.parametrize(
+    ("refusal", "param"),
+    [
+        (BadFile(what="tiny.Q4_K_M.gguf of owner/Tiny-GGUF is not a GGUF that can be used: magic"), "filename"),
+        (UnsupportedModel(what="architecture 'rwkv' is not proven to run as shards"), "filename"),
+        (NotFound(what="there is no file tiny.Q4_K_M.gguf in owner/Tiny-GGUF at the hub"), "filename"),
+        (IdTaken(what="model swarmd-builtin is already here in another layout"), "model_id"),
+    ],
+)
+async def test_a_file_that_is_no_model_is_a_bad_filename_and_not_null(rim: Rim, refusal: Refusal, param: str) -> None:
+    rim.hub.says = refusal
+    for wish in ({"shards": [0]}, {"all_shards": True}):
+        body = {"repo_id": REPO, "filename": FILE, "model_id": "swarmd-builtin"} | wish
+        assert await fault(rim, "POST", FETCH, json=body) == (400, param)
+    if param == "filename":
+        assert await fault(rim, "GET", f"/api/admin/hf/probe?repo_id={REPO}&filename={FILE}") == (400, "filename")
+
+
+async def test_a_taken_id_that_was_made_of_the_file_name_is_a_bad_filename(rim: Rim) -> None:
+    rim.hub.says = IdTaken(what="model tiny.q4-k-m is already here in another layout")
+    assert await fault(rim, "POST", FETCH, json=BODY) == (400, "filename")
+
+
 async def test_source(rim: Rim) -> None:
     path = f"/api/admin/hf/source/{TINY}"
     assert (await fetch(rim, "GET", path))[0] == 404
@@ -277,8 +310,7 @@ async def test_the_live_socket_has_the_same_rows(rim: Rim) -> None:
         while (message := await socket.receive_json(timeout=5))["type"] != "stats_update":
             pass
     row, live = found["downloads"][0], message["data"]["acquisitions"][0]
-    assert live.pop("model_name") == "SPREAD-Q8", "the registry knows the name where the acquisition does not"
-    assert row.pop("model_name") == SPREAD
+    assert live["model_name"] == "SPREAD-Q8", "the registry knows the name where the acquisition does not"
     assert row == live
     assert live["shard_details"][0]["source"] == PEER[:16]
 

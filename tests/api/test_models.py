@@ -11,7 +11,7 @@ import pytest
 
 from swarmd.domain.ids import ModelId
 from swarmd.domain.models import TrustLevel
-from swarmd.domain.refusals import BadFile, Busy, NoSpace
+from swarmd.domain.refusals import BadFile, Busy, NoSpace, Refusal, UnsupportedModel
 from swarmd.domain.shards import ModelView
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.rim import OWN, PEER, SPREAD, TINY, Rim, acquisition, keyed, no_coverage
@@ -135,3 +135,13 @@ async def test_acquisition_word(rim: Rim, state: str) -> None:
     row = (await fetch(rim, "GET", "/api/admin/models"))[1][1]
     assert row["acquisition"] == (None if state == "complete" else "failed")
     assert (row["acquisition_progress"] is None) == (state == "complete")
+
+
+@pytest.mark.parametrize("refusal", [BadFile(what="not a GGUF file"), UnsupportedModel(what="not proven: rwkv")])
+async def test_a_file_that_cannot_be_cut_is_a_bad_path_and_not_null(rim: Rim, refusal: Refusal) -> None:
+    rim.desk.says = refusal
+    async with (
+        rim.client(**keyed()) as client,
+        client.post("/api/admin/models", json={"path": "/models/x.gguf"}) as reply,
+    ):
+        assert (reply.status, (await reply.json())["error"]["param"]) == (400, "path")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import UNSET
 
+from swarmd.api import live_shapes
 from swarmd.api.relay import ROWS, SILENT, activity
 from swarmd.domain import events
 from swarmd.domain.events import FACTS, Fact
@@ -128,6 +131,53 @@ def test_a_download_speaks_at_its_start_and_murmurs_at_its_quarters() -> None:
     assert started is not None and quarter is not None
     assert ("2 shards" in started.message, started.toast_level) == (True, "info")
     assert (quarter.detail_num, quarter.toast_level) == (25, None)
+
+
+def said(fact: Fact, **known: Any) -> live_shapes.Activity:
+    found = activity(fact, now=0.0, **known)
+    assert found is not None
+    return found
+
+
+def test_a_download_that_came_from_peers_alone_does_not_end_as_one_of_the_hub() -> None:
+    ended = events.DownloadEnded(model=MODEL, state="complete", hub=True)  # the hub would have been asked
+    assert said(ended, from_hub=False).kind == "model_download_complete"
+    assert said(ended, from_hub=True).kind == said(ended).kind == "hf_download_complete"
+    failed = events.DownloadEnded(model=MODEL, state="failed", reason="no", hub=True)
+    assert said(failed, from_hub=False).kind == "hf_download_failed", "it should have come from there"
+
+
+def test_a_shard_that_left_the_memory_is_not_a_model_that_was_loaded() -> None:
+    now = events.WorkerReady(model=MODEL, shards=(0,))
+    unloaded = said(now, loaded_before=frozenset({0, 2}))
+    assert (unloaded.kind, unloaded.category, unloaded.shard_index) == ("shard_unloaded_memory", "model", 2)
+    assert unloaded.message == "shard 3 of tiny-q8 was unloaded, 1 shard stays loaded"
+    two = said(now, loaded_before=frozenset({0, 1, 2}))
+    assert two.kind == "shard_unloaded_memory"
+    assert two.message == "shards 2 and 3 of tiny-q8 were unloaded, 1 shard stays loaded"
+    loaded = said(now, loaded_before=frozenset({0}))
+    assert (loaded.kind, loaded.message) == ("model_loaded", "tiny-q8 is loaded (1 shard)")
+    assert said(events.WorkerReady(model=MODEL, shards=(0, 1))).message == "tiny-q8 is loaded (2 shards)"
+
+
+def test_a_file_that_was_put_here_by_hand_was_not_cut_here() -> None:
+    assert said(events.ShardStored(shard=REF, size_bytes=1, source=None)).message == (
+        "shard 3 of tiny-q8 came from a file of this machine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("chunk 0 of shard 2 of tiny-q8 has the wrong hash", "chunk 0 has the wrong hash"),
+        ("shard 2 of tiny-q8 has the wrong hash as a whole", "it has the wrong hash as a whole"),
+        ("the peer hung up", "the peer hung up"),
+    ],
+)
+def test_one_message_does_not_count_one_shard_in_two_ways(reason: str, shown: str) -> None:
+    rejected = said(events.ShardRejected(shard=REF, source=PEER, reason=reason))
+    assert rejected.message == f"shard 3 of tiny-q8 was refused: {shown}"
+    assert (rejected.detail_str, rejected.shard_index) == (shown, 2)
 
 
 def test_a_burnt_short_code_is_a_warning_and_a_cancelled_one_is_none() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from swarmd.domain.hub import ModelOrigin
+from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import Busy, HubFailed, NotFound
 from tests.fakes.rim import OWN, PEER, SPREAD, TINY, Rim, acquisition, hub_source, keyed, model_view, no_coverage
 
@@ -38,12 +41,43 @@ async def test_download_variants(rim: Rim) -> None:
         200,
         {"status": "downloading", "model_id": SPREAD, "shard_index": 1, "source": "p2p", "peer": PEER[:16]},
     )  # fmt: skip
-    assert (await fetch(rim, "POST", f"/api/admin/models/{SPREAD}/shards/2/download"))[0] == 404
-    assert (await fetch(rim, "POST", "/api/admin/models/unknown/shards/0/download"))[0] == 404
     rim.desk.says = no_coverage()
     status, found = await fetch(rim, "POST", f"/api/admin/models/{SPREAD}/shards/1/download")
     assert status == 400, "the seed: no peers and no source"
     assert "Hugging Face" in found["error"]["message"]
+
+
+OF_A_SHARD = [("POST", "/download"), ("POST", "/load"), ("POST", "/unload"), ("DELETE", ""), ("PUT", "/lock")]
+
+
+@pytest.mark.parametrize(("method", "verb"), [one for one in OF_A_SHARD if one[1] != "/lock"])
+async def test_an_index_that_the_model_does_not_have_is_a_bad_index_everywhere(rim: Rim, method: str, verb: str) -> None:
+    """As `/lock` has it, where the steward looks."""
+    rim.memory.says = rim.desk.says = NotFound(what="the floors below were asked")
+    status, found = await fetch(rim, method, f"/api/admin/models/{SPREAD}/shards/2{verb}")
+    assert (status, found["error"]["param"], found["error"]["code"]) == (400, "index", "invalid_value")
+    assert found["error"]["message"] == "model spread-q8 has no shard 2: it has 2, from 0 on"
+    row = next(row for row in rim.rows if row.method == method and row.path.endswith("/shards/{index}" + verb))
+    assert 400 in row.status
+
+
+@pytest.mark.parametrize(("method", "verb"), OF_A_SHARD)
+async def test_the_first_index_that_is_none_is_told_the_limit(rim: Rim, method: str, verb: str) -> None:
+    more = {"json": {"locked": True}} if method == "PUT" else {}
+    for index in ("4294967295", "9999999999", "-1", "x"):
+        status, found = await fetch(rim, method, f"/api/admin/models/{SPREAD}/shards/{index}{verb}", **more)
+        assert (status, found["error"]["param"]) == (400, "index")
+        assert found["error"]["message"] == f"a shard index is a whole number from 0 to 4294967294, not '{index}'"
+
+
+async def test_the_download_of_a_model_that_nobody_knows_is_400_as_in_the_seed(rim: Rim) -> None:
+    path = "/api/admin/models/nope/shards/0/download"
+    status, found = await fetch(rim, "POST", path)
+    assert (status, found["error"]["param"]) == (400, "model")
+    assert "Hugging Face" in found["error"]["message"]
+    rim.hub.origins[ModelId("nope")] = ModelOrigin(model=ModelId("nope"), repo_id="owner/Nope-GGUF", filename="nope.gguf")
+    status, found = await fetch(rim, "POST", path)
+    assert (status, found["status"], found["repo_id"]) == (200, "use_hf", "owner/Nope-GGUF")
 
 
 async def test_what_no_peer_has_may_be_on_the_hub(rim: Rim) -> None:
@@ -84,6 +118,7 @@ async def test_shard_storage(rim: Rim) -> None:
         "max_disk_mb", "pool_vram_mb", "local_vram_mb", "peer_count",
     }  # fmt: skip
     assert (found["total_local_bytes"], found["disk_usage_bytes"], found["peer_count"]) == (15_000_000, 1234, 1)
+    assert (found["pool_vram_mb"], found["local_vram_mb"]) == (0, 0), "a machine without a GPU has none, which is known"
     whole, spread = found["models"]
     assert (whole["ready"], whole["local_shards"], whole["local_bytes"]) == ("ready", 2, 10_000_000)
     assert (spread["ready"], spread["all_shards_available"]) == ("downloading", True)
@@ -98,3 +133,11 @@ async def test_rescan(rim: Rim) -> None:
             "found_files": [{"path": "/models/other.gguf", "size_bytes": 7, "model_id": "other", "problem": None}],
         },
     )  # fmt: skip
+
+
+async def test_the_vram_of_a_gpu_that_nobody_measured_is_not_zero(rim: Rim, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = rim.machine.snapshot()
+    reading.gpu_name = "abacus 9000"
+    monkeypatch.setattr(rim.machine, "snapshot", lambda: reading)
+    _, found = await fetch(rim, "GET", "/api/admin/shard-storage")
+    assert (found["pool_vram_mb"], found["local_vram_mb"]) == (None, None)

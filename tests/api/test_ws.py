@@ -11,7 +11,16 @@ import aiohttp
 import pytest
 
 from swarmd.api import ws as ws_module
-from swarmd.domain.events import ModelRemoved, PeerConnected, PeerDisconnected, ShardDropped, SummaryReceived, WorkerStopped
+from swarmd.domain.events import (
+    DownloadEnded,
+    ModelRemoved,
+    PeerConnected,
+    PeerDisconnected,
+    ShardDropped,
+    SummaryReceived,
+    WorkerReady,
+    WorkerStopped,
+)
 from swarmd.domain.ids import ShardRef
 from swarmd.domain.peers import PeerView
 from tests.fakes.rim import LAN_CLIENT, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
@@ -225,3 +234,15 @@ async def test_what_clients_say_is_not_read_but_bounded(rim: Rim) -> None:
             while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
                 pass
         assert message.data == 1009
+
+
+async def test_the_feed_knows_where_a_download_came_from_and_what_was_loaded_before(rim: Rim) -> None:
+    rim.desk.running[SPREAD] = acquisition(SPREAD, state="complete")
+    ended = DownloadEnded(model=SPREAD, state="complete", hub=True)
+    ready = [WorkerReady(model=TINY, shards=shards) for shards in ((0,), (0, 1), (1,))]
+    for fact in (ended, *ready, WorkerStopped(model=TINY), WorkerReady(model=TINY, shards=(0,))):
+        rim.bus.publish(fact)
+    await until(lambda: len(rim.feed._recent) == 6)
+    assert [json.loads(text)["data"]["kind"] for text in rim.feed._recent] == [
+        "model_download_complete", "model_loaded", "model_loaded", "shard_unloaded_memory", "model_unloaded", "model_loaded",
+    ]  # fmt: skip

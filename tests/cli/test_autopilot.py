@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from swarmd.domain.autopilot import Gate, NotFetched
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.refusals import Invalid
@@ -51,3 +53,10 @@ def test_lock_and_unlock(cli: Cli) -> None:
     cli.rim.autopilot.says = Invalid(what="model tiny-q8 has no shard 9: it has 2, from 0 on", param="index")
     result = cli("lock", TINY, "9")
     assert result.exit_code == 1 and "has no shard 9" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["lock", "unlock"])
+def test_a_name_that_no_model_can_have_is_wrong_usage(cli: Cli, verb: str) -> None:
+    result = cli(verb, "../x", "0")
+    assert (result.exit_code, "lower-case letters" in result.stderr) == (2, True)
+    assert not cli.rim.autopilot.locks

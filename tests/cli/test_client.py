@@ -116,7 +116,7 @@ async def test_refusals_are_their_sentences(tmp_path: Path) -> None:
             with pytest.raises(Failure, match="it is in use") as refused:
                 await node.delete_shard(TINY, 0)
             assert refused.value.status == 503
-            with pytest.raises(Failure, match=r"there is no shard 0"):
+            with pytest.raises(Failure, match=r"knows a model no-such-model"):
                 await node.fetch_shard("no-such-model", 0)
         async with NodeClient(place(rim.url, "wrong")) as node:
             with pytest.raises(Failure, match="not the key of this node"):

@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from swarmd.api.whereabouts import tell
 from swarmd.cli import speed
-from swarmd.cli.doctor import disk_line, is_free, memory_line, port_line, python_line
+from swarmd.cli.doctor import _port_lines, disk_line, is_free, memory_line, port_line, python_line
+from swarmd.cli.place import Chosen
 from swarmd.cli.program import program
+from swarmd.config.settings import Settings, with_values
+from swarmd.kit.disk import Disk
+from tests.cli.conftest import Cli
 
 
 def test_little_memory_and_a_full_disk_are_problems() -> None:
@@ -34,6 +39,19 @@ def test_a_port_is_free_taken_or_ours() -> None:
     assert is_free("127.0.0.1", port)
     assert "is free" in port_line("API port", "127.0.0.1", port, running=False).found
     assert not is_free("192.0.2.1", port), "not an address of this machine"
+
+
+async def test_the_port_of_a_node_that_runs_elsewhere_is_not_ours(cli: Cli) -> None:
+    """It was started with --port; what has the port of its settings is another program."""
+    await tell(cli.folder, cli.url, disk=Disk())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = with_values(Settings(), {"node.listen_port": taken.getsockname()[1]})
+        line = (await _port_lines(settings, Chosen(data_dir=cli.folder)))[0]
+        assert line.problem is not None and "another program has it" in line.problem
+    ours = with_values(Settings(), {"node.listen_port": int(cli.url.rpartition(":")[2])})
+    assert (await _port_lines(ours, Chosen(data_dir=cli.folder)))[0].problem is None
 
 
 def free_port() -> int:

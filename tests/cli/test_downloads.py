@@ -6,8 +6,11 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -83,6 +86,20 @@ def test_get_without_waiting(cli: Cli) -> None:
     assert cli.rim.desk.running[MODEL].state == "downloading"
 
 
+def test_get_of_some_shards_says_the_size_of_those_and_not_of_the_whole(cli: Cli) -> None:
+    def coming() -> tuple[Acquisition, ...]:
+        one = acquisition(MODEL)
+        return (replace(one, transfers=tuple(replace(one.transfers[0], index=at) for at in (0, 1))),)
+
+    cli.rim.desk.acquisitions = coming  # type: ignore[method-assign]
+    some = cli("get", REPO, "--shards", "1", "--no-wait").stdout
+    assert "fetching 1 shard of tiny.q4-k-m (1 of 2 shards, 5.0 MB of 668.0 MB)" in some
+    share = cli("get", REPO, "--fair-share", "--no-wait").stdout
+    assert "fetching this node's share of tiny.q4-k-m (2 of 2 shards, 10.0 MB of 668.0 MB)" in share
+    cli.rim.desk.acquisitions = tuple  # type: ignore[method-assign]
+    assert "fetching 1 shard of tiny.q4-k-m (2 shards in all)" in cli("get", REPO, "--shards", "1", "--no-wait").stdout
+
+
 def test_get_of_what_is_here(cli: Cli) -> None:
     ends(cli, "complete", looks=0)
     real = cli.rim.desk.acquisitions
@@ -133,7 +150,8 @@ def test_get_refuses_before_it_begins(cli: Cli) -> None:
     unknown = cli("get", REPO)
     assert (unknown.exit_code, "not rwkv" in unknown.stderr) == (1, True)
     assert cli("get", REPO, "--shards", "x").exit_code == 2
-    assert "one at a time" in cli("get", REPO, "--shards", "0", "--fair-share").stderr
+    both = cli("get", REPO, "--shards", "0", "--fair-share")
+    assert (both.exit_code, "one at a time" in both.stderr) == (2, True), "wrong usage"
     cli.rim.hub.says = HubForbidden(repo_id=REPO, has_token=False)
     assert "HF_TOKEN" in cli("get", f"{REPO}/x.gguf").stderr
     assert not fetched(cli)
@@ -176,7 +194,7 @@ def test_the_list_has_a_line_for_each_shard_that_moves(cli: Cli) -> None:
 
 def test_what_is_over_has_one_line_and_its_reason() -> None:
     failed = replace(rich_one(), state="failed", reason="[red]the hub[/red] hung up\x1b[2J")
-    lines = drawn(download_rows([failed], names={})[0])
+    lines = drawn(download_rows([failed], known={})[0])
     assert len(lines) == 2
     assert "failed: [red]the hub[/red] hung up" in lines[1], "what others wrote is no markup"
     assert "\x1b" not in lines[1]
@@ -185,7 +203,7 @@ def test_what_is_over_has_one_line_and_its_reason() -> None:
 def test_of_many_shards_the_first_are_shown() -> None:
     moving = replace(rich_one().transfers[1], state=TransferState.VERIFYING)
     many = replace(rich_one(), transfers=tuple(replace(moving, index=at) for at in range(100)))
-    assert len(drawn(download_rows([many], names={})[0])) == 2 + downloads.SHARDS_SHOWN
+    assert len(drawn(download_rows([many], known={})[0])) == 2 + downloads.SHARDS_SHOWN
 
 
 def test_for_programs_and_when_there_is_nothing(cli: Cli) -> None:
@@ -193,6 +211,18 @@ def test_for_programs_and_when_there_is_nothing(cli: Cli) -> None:
     cli.rim.desk.running[SPREAD] = rich_one()
     found = json.loads(cli("downloads", "--json").stdout)
     assert (found["total"], found["downloads"][0]["model_id"]) == (1, SPREAD)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_disk_behind_the_list_is_a_sentence(cli: Cli, options: tuple[str, ...]) -> None:
+    cli.rim.desk.running[SPREAD] = rich_one()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "swarmd", "downloads", *options, "--url", cli.url, "--data-dir", str(cli.folder)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "swarmd: the output cannot be written: No space left on device\n")
 
 
 def test_it_can_be_watched(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
@@ -207,7 +237,8 @@ def test_it_can_be_watched(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     cli.rim.desk.running[SPREAD] = rich_one()
     cli("downloads", "--watch")
     assert seen == [NOTHING, "3 rows every 2 s"]
-    assert "one at a time" in cli("downloads", "--watch", "--json").stderr
+    both = cli("downloads", "--watch", "--json")
+    assert (both.exit_code, "one at a time" in both.stderr) == (2, True)
 
 
 def test_pause_resume_cancel(cli: Cli) -> None:
@@ -217,14 +248,26 @@ def test_pause_resume_cancel(cli: Cli) -> None:
         assert (result.exit_code, result.stdout) == (0, f"the download of spread-q8 is {state}\n")
     refused = cli("downloads", "cancel", SPREAD)
     assert (refused.exit_code, "nothing is being fetched" in refused.stderr) == (1, True)
-    assert cli("downloads", "pause", "../etc").exit_code == 1
+    assert cli("downloads", "pause", "../etc").exit_code == 2
     assert cli("downloads", "no-such-verb", SPREAD).exit_code == 2
+
+
+def test_a_download_is_moved_to_another_place(cli: Cli) -> None:
+    for model in (ModelId("first"), SPREAD):
+        cli.rim.desk.running[model] = acquisition(model)
+    result = cli("downloads", "move", SPREAD, "0")
+    assert (result.exit_code, result.stdout) == (0, "the download of spread-q8 is at place 0 now; 0 is the first\n")
+    assert "at place 1 now" in cli("downloads", "move", SPREAD, "99").stdout, "the end of the queue"
+    unknown = cli("downloads", "move", "unknown", "0")
+    assert (unknown.exit_code, "nothing is being fetched" in unknown.stderr) == (1, True)
+    for wrong in (("move", SPREAD), ("move", SPREAD, "-1"), ("move", SPREAD, "256"), ("move", "../x", "0")):
+        assert cli("downloads", *wrong).exit_code == 2, wrong
 
 
 def test_options_before_the_verb_are_not_lost_in_silence(cli: Cli) -> None:
     cli.rim.desk.running[SPREAD] = acquisition(SPREAD)
     result = cli("downloads", "--json", "cancel", SPREAD)
-    assert (result.exit_code, "behind the verb" in result.stderr) == (1, True)
+    assert (result.exit_code, "behind the verb" in result.stderr) == (2, True)
     assert cli.rim.desk.running[SPREAD].state == "downloading"
 
 

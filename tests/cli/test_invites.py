@@ -89,7 +89,7 @@ def test_two_wishes_at_once_are_refused(cli: Cli) -> None:
     )  # fmt: skip
     for wishes in together:
         result = cli("invite", *wishes)
-        assert (result.exit_code, "one at a time" in result.stderr) == (1, True)
+        assert (result.exit_code, "one at a time" in result.stderr) == (2, True)
 
 
 def test_lengths_of_time() -> None:

@@ -42,14 +42,14 @@ def test_a_prefix_that_names_no_single_member_changes_nothing(cli: Cli, prefix: 
     row = cli.rim.members.rows[1]
     cli.rim.members.rows += [replace(row, node=NodeId("c" * 63 + digit)) for digit in "01"]
     result = cli("revoke", prefix, "--yes")
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if word.startswith("8 to 64") else 1)
     assert word in result.stderr.replace("\n", " ")
     assert all(row.revoked_at is None for row in cli.rim.members.rows)
 
 
 def test_it_asks_on_a_terminal_and_only_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     result = cli("revoke", PEER)
-    assert result.exit_code == 1 and "--yes" in result.stderr
+    assert result.exit_code == 2 and "--yes" in result.stderr
 
     monkeypatch.setattr(members, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     for answer, out in ((False, False), (True, True)):

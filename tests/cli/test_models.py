@@ -111,7 +111,7 @@ def test_fetch_gives_up_when_nobody_fetches(cli: Cli, monkeypatch: pytest.Monkey
 
 def test_remove_asks_or_is_told_not_to(cli: Cli) -> None:
     refused = cli("model", "remove", "tiny-q8")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--yes" in refused.stderr
     assert cli.rim.desk.deleted == []
     assert "5 files" in cli("model", "remove", "tiny-q8", "--yes").stdout

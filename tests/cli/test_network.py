@@ -95,7 +95,7 @@ def test_join_takes_a_short_code_and_where_to_look(cli: Cli) -> None:
     assert cli("join", " 7 Crossover clockwork", "--at", "10.0.0.5:99 ").exit_code == 0
     assert cli.rim.joiner.asked == ["7-crossover-clockwork", "7 Crossover clockwork@10.0.0.5:99"]
     refused = cli("join", "swarm://abc", "--at", "10.0.0.5")
-    assert (refused.exit_code, "--at says where to look" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "--at says where to look" in refused.stderr) == (2, True)
     assert len(cli.rim.joiner.asked) == 2
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.api.whereabouts import forget, tell
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Chosen, find, flags_of, settings_of, url_of
 from swarmd.config.settings import NodeSettings, Settings
+from swarmd.kit.disk import Disk
 
 
 def test_url_and_key_come_from_the_data_folder(tmp_path: Path) -> None:
@@ -17,6 +19,16 @@ def test_url_and_key_come_from_the_data_folder(tmp_path: Path) -> None:
     (tmp_path / "api_key").write_text("k" * 64 + "\n")
     place = find(Chosen(data_dir=tmp_path))
     assert (place.url, place.key, place.key_path) == ("http://127.0.0.1:9001", "k" * 64, tmp_path / "api_key")
+
+
+async def test_a_node_that_runs_on_another_port_is_found_by_its_data_folder(tmp_path: Path) -> None:
+    """`run --data-dir D --port P`, then `invite --data-dir D`."""
+    (tmp_path / "config.toml").write_text("[node]\nlisten_port = 9001\n")
+    await tell(tmp_path, "http://127.0.0.1:9234/", disk=Disk())
+    assert find(Chosen(data_dir=tmp_path)).url == "http://127.0.0.1:9234"
+    assert find(Chosen(data_dir=tmp_path, url="http://other:1")).url == "http://other:1"
+    await forget(tmp_path, disk=Disk())
+    assert find(Chosen(data_dir=tmp_path)).url == "http://127.0.0.1:9001"
 
 
 def test_without_a_key_file_there_is_no_key(tmp_path: Path) -> None:

@@ -102,3 +102,29 @@ def test_what_the_hub_does_not_have(cli: Cli, wanted: str, words: str) -> None:
     assert result.exit_code == 1
     assert words in result.stderr.replace("\n", " ")
     assert all(asked[0] == "search" for asked in cli.rim.hub.asked)
+
+
+SPLIT = "parts-00001-of-00004.gguf"
+
+
+@pytest.mark.parametrize("variant", [SPLIT, f"deep/{'x' * 60}.gguf", f"{'x' * 60}.gguf"])
+def test_a_variant_without_a_quantisation_is_named_by_its_file_as_search_shows_it(cli: Cli, variant: str) -> None:
+    hit = ranked()
+    unnamed = HubVariant(filename=f"deep/{'x' * 60}.gguf", size_bytes=2, quant="")
+    variants = (*hit.repo.variants, HubVariant(filename=SPLIT, size_bytes=1, quant=""), unnamed)
+    cli.rim.hub.found = [replace(hit, repo=replace(hit.repo, variants=variants))]
+    cli("get", f"{REPO}:{variant}", "--no-wait")
+    asked = next(asked for asked in cli.rim.hub.asked if asked[0] == "fetch")
+    assert asked[2] == (SPLIT if variant == SPLIT else unnamed.filename)
+
+
+@pytest.mark.parametrize("wanted", [REPO, f"{REPO}:Q4_K_M"])
+def test_a_repository_in_which_nothing_can_be_fetched_is_told_so(cli: Cli, wanted: str) -> None:
+    hit = ranked()
+    cli.rim.hub.found = [
+        replace(hit, repo=replace(hit.repo, variants=()), recommended="", recommended_filename="")
+    ]
+    result = cli("get", wanted)
+    assert result.exit_code == 1
+    assert "nothing in owner/Tiny-GGUF can be fetched: " in result.stderr
+    assert "parts" in result.stderr and "reading the header" not in result.stdout

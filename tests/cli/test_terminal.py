@@ -62,7 +62,7 @@ def test_ctrl_c_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sure_says_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sure("add --yes").exit_code == 1
+    assert sure("add --yes").exit_code == 2, "wrong usage"
     assert "add --yes" in capsys.readouterr().err
 
 

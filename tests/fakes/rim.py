@@ -634,7 +634,7 @@ class Rim:
             ),
             storage=StorageHandlers(
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
-                peers=self.peers, disk=Disk(), folder=self.folder, hub=self.hub,
+                peers=self.peers, disk=Disk(), folder=self.folder, machine=self.machine, hub=self.hub,
             ),
             network=NetworkHandlers(
                 peers=self.peers, codes=self.codes, joiner=self.joiner, census=FakeCensus(), trust=FakeTrust()
@@ -646,7 +646,7 @@ class Rim:
                 models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
             ),
             feed=self.feed,
-            downloads=DownloadHandlers(downloads=self.desk, hub=self.hub),
+            downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
         )  # fmt: skip
 
     def set(self, path: str, value: bool | int | str) -> None:

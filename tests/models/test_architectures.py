@@ -114,6 +114,15 @@ REFUSED: dict[str, tuple[dict[str, Value | None], str]] = {
 }
 
 
+@pytest.mark.parametrize("architecture", [None, "mamba", "bert", "clip", "gemma3n", "t5"])
+def test_who_is_refused_for_its_architecture_is_told_which_ones_run(tmp_path: Path, architecture: str | None) -> None:
+    """swarmllm.md 2.4.2."""
+    value = None if architecture is None else text_value(architecture)
+    refusal = check_supported(changed(header_of(tmp_path, TinyModel(layers=3)), {"general.architecture": value}))
+    assert isinstance(refusal, UnsupportedModel)
+    assert "llama, qwen2, qwen3, gemma3" in refusal.sentence
+
+
 @pytest.mark.parametrize(("values", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_cut_is_refused_with_the_reason(tmp_path: Path, values: dict[str, Value | None], words: str) -> None:
     refusal = check_supported(changed(header_of(tmp_path, TinyModel(layers=3)), values))

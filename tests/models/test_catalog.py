@@ -10,7 +10,7 @@ import pytest
 from swarmd.domain.events import ModelDiscovered, ModelRemoved
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.models import TrustLevel
-from swarmd.domain.refusals import BadFile, Busy, UnsupportedModel
+from swarmd.domain.refusals import BadFile, Busy, IdTaken, UnsupportedModel
 from swarmd.identity.keys import Signed
 from swarmd.models import catalog as catalogs
 from swarmd.models.catalog import KnownModel
@@ -77,7 +77,7 @@ async def test_a_peer_must_send_what_was_asked_for_and_signed(tmp_path: Path) ->
 async def test_another_layout_of_a_known_model_is_refused(tmp_path: Path) -> None:
     store = open_store(1, tmp_path)
     assert isinstance(await store.catalog.adopt(*parts(tmp_path, store)), KnownModel)
-    assert isinstance(await store.catalog.adopt(*parts(tmp_path, store, shard_size=200_000)), BadFile)
+    assert isinstance(await store.catalog.adopt(*parts(tmp_path, store, shard_size=200_000)), IdTaken)
 
 
 async def test_there_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
