@@ -116,13 +116,36 @@ class Fetcher:
 
         It takes its turn of `arriving` as long as its bytes come: the line is the next one's while this one is committed.
         """
+        found_out: set[NodeId] = set()
+        problem, before = None, -1
+        while before < len(found_out):
+            before = len(found_out)
+            problem = await self._try(job, ref, layout, arriving, found_out, patience_s=patience_s)
+        if problem is not None:
+            job.mark(ref.index, TransferState.FAILED)
+            job.say(problem)
+            return problem
+        return None
+
+    async def _try(
+        self,
+        job: Job,
+        ref: ShardRef,
+        layout: str,
+        arriving: asyncio.Semaphore,
+        found_out: set[NodeId],
+        *,
+        patience_s: float,
+    ) -> str | None:
+        """Once, as `fetch`. `found_out` gets whose seal of this shard was wrong as a whole: without them it may work."""
         landing: Landing | None = None
+        giver: NodeId | None = None
         try:
             async with arriving:
                 if self._is_held(ref):  # put there by hand while the job had other things to do
                     job.mark(ref.index, TransferState.COMPLETE)
                     return None
-                landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
+                landing, trouble, giver = await self._bring(job, ref, layout, patience_s=patience_s)
             problem = None if trouble is None else trouble.reason
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
@@ -135,9 +158,13 @@ class Fetcher:
                 self._arrived(job, ref)
             raise
         except ChunkMismatch as error:
-            # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
-            self._bus.publish(ShardRejected(shard=ref, source=None, reason=str(error)))
-            problem = str(error)
+            # Each chunk had its hash, the whole has not: whoever stated these hashes contradicts himself.
+            problem, signer = str(error), error.signer
+            self._bus.publish(ShardRejected(shard=ref, source=signer, reason=problem))
+            if signer is not None:
+                found_out |= {signer} if giver is None else {signer, giver}  # what the giver has is not the file, too
+                job.liars |= found_out
+                job.say(f"shard {ref.index}: {problem}, as {short(signer)} sealed it; it is brought anew", index=ref.index)
         except OSError as error:
             named = landing is not None and self._is_held(ref)
             problem = None if named else f"shard {ref.index} cannot be written: {error}"
@@ -145,12 +172,9 @@ class Fetcher:
             if landing is not None:
                 landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
             self._gauges.remove(f"shards.{ref.model}.{ref.index}.progress")
-        if problem is not None:
-            job.mark(ref.index, TransferState.FAILED)
-            job.say(problem)
-            return problem
-        self._arrived(job, ref)
-        return None
+        if problem is None:
+            self._arrived(job, ref)
+        return problem
 
     def _is_held(self, ref: ShardRef) -> bool:
         return ref.index in self._registry.held(ref.model)
@@ -162,13 +186,15 @@ class Fetcher:
 
     async def _bring(
         self, job: Job, ref: ShardRef, layout: str, *, patience_s: float
-    ) -> tuple[Landing, Trouble | None]:
-        """All chunks of it, with what is known of its hashes. None: there is no trouble, and none is missing."""
+    ) -> tuple[Landing, Trouble | None, NodeId | None]:
+        """All chunks of it, with what is known of its hashes, and who gave these in this job. None: there is no trouble, and
+        none is missing."""
         giver = await self._learn(job, ref, within_s=SEAL_S if job.hub else patience_s)
         landing = await self._storage.open_landing(ref)
         try:
             trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
             if trouble is not None and trouble.contradicts:
+                giver = None
                 await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
                 landing = await self._storage.open_landing(ref)
                 trouble = await self._land(job, landing, layout, None, patience_s=patience_s)
@@ -181,7 +207,7 @@ class Fetcher:
         except BaseException:
             landing.give_up()
             raise
-        return landing, trouble
+        return landing, trouble, giver
 
     async def _learn(self, job: Job, ref: ShardRef, *, within_s: float) -> NodeId | None:
         """Who gave the seal that the shard has from now on, if somebody did. Raises OSError."""

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -359,8 +360,9 @@ async def test_what_is_under_way_is_waited_for_and_not_for_ever(tmp_path: Path, 
     assert _nothing_comes(work, [peer], 60.0), "it will not"
 
 
-async def sealed_wrong(around: Around) -> Holder:
-    """A node with the right bytes of the hub's file and wrong seals of them, which it has signed."""
+async def sealed_wrong(around: Around, *, in_parts: bool = True) -> Holder:
+    """A node with the right bytes of the hub's file and wrong seals of them, which it has signed. `in_parts`: the hash of
+    each chunk is wrong, else that of the whole alone."""
     liar = await around.start(2)
     await asked(liar)
     assert (await over(liar)).state == "complete"
@@ -368,9 +370,10 @@ async def sealed_wrong(around: Around) -> Holder:
     for spec in known.manifest.shards:
         payload = await liar.store.storage.read_payload(ShardRef(HUB_MODEL, spec.index), 0, spec.size_bytes)
         hasher = PayloadHasher()
-        hasher.feed(bytes(byte ^ 1 for byte in payload))
+        hasher.feed(bytes(byte ^ 1 for byte in payload) if in_parts else payload)
+        stated = hasher.finish() if in_parts else replace(hasher.finish(), blake3="0" * 64)
         seal = seals.make(
-            known.manifest, spec.index, hasher.finish(), signer=liar.id,
+            known.manifest, spec.index, stated, signer=liar.id,
             sign=lambda data: liar.store.key.sign(Signed.MANIFEST, data),
         )  # fmt: skip
         liar.store.catalog.seal_path(HUB_MODEL, spec.index).write_bytes(seals.encode(seal))
@@ -389,6 +392,21 @@ async def test_a_wrong_seal_does_not_block_a_shard_that_the_hub_has(around: Arou
     assert done.state == "complete", done
     assert any("contradicts the hashes" in line for transfer in done.transfers for line in transfer.log), done
     assert await whole_file(node) == data
+
+
+async def test_a_seal_that_is_wrong_as_a_whole_fails_no_job_and_names_its_signer(around: Around, data: bytes) -> None:
+    """The shard was given up, nobody was named, and the signer was asked again for the next one."""
+    liar = await sealed_wrong(around, in_parts=False)
+    node = await around.start(1, patience_s=1.0)
+    await node.connect(liar)
+    with node.store.bus.spy() as spy:
+        await asked(node)
+        done = await over(node)
+        assert {fact.source for fact in spy.of(ShardRejected)} == {liar.id}
+        assert len(spy.of(ShardRejected)) <= ARRIVING + COMMITTING, "none that began after it was found out"
+    assert done.state == "complete", done
+    assert await whole_file(node) == data
+    assert known_by(node).manifest.shards[0].blake3 == (await true_hash(node, ShardRef(HUB_MODEL, 0)))
 
 
 async def test_a_wrong_seal_of_an_earlier_run_is_taken_back_as_well(around: Around, data: bytes) -> None:
