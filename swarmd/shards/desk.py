@@ -250,6 +250,8 @@ class ShardDesk:
             return Busy(what=f"model {model} is being paused at this moment: ask again")
         elif trigger == "user":
             job.trigger = trigger  # from now on somebody wants it, whoever began
+            job.urged += 1
+            self._fetcher.wake()
         if known is None or (joined and job.state == "awaiting_manifest"):
             job.ask(indices)
         else:

@@ -15,6 +15,7 @@ import pytest
 
 from swarmd.domain.events import ShardDownloadStarted, ShardRejected, ShardStored
 from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.peers import PeerRecord, PeerView
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
@@ -30,11 +31,12 @@ from swarmd.shards.sources import Places
 from swarmd.transport.rpc import Link
 from swarmd.wire.exchange import AskSeal
 from swarmd.wire.messages import CODES
-from tests.fakes.around import REPO, Around, asked, known_by, over, whole_file
+from tests.fakes.around import FILE, REPO, Around, asked, known_by, over, started, whole_file
 from tests.fakes.around import TINY as HUB_MODEL
 from tests.fakes.holders import HastyDisk, Holder, open_store, sealer_of
 from tests.fakes.landings import adopted
 from tests.fakes.storm import work_of
+from tests.hub.faults import Cut, Denied, Rule, Slow
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.shards.test_sources import Plain
 
@@ -451,3 +453,76 @@ async def test_a_hub_that_is_down_leaves_time_to_ask_slow_peers_for_their_seal(
     assert isinstance(await node.desk.acquire(HUB_MODEL, (0,), "user"), Acquisition)
     done = await over(node)
     assert done.state == "complete" and done.transfers[0].source == holder.id, done
+
+
+def refuse(around: Around, *, times: int | None = None) -> Rule:
+    """The hub does not give the file any more, nor does storage."""
+    return around.hub.faults.add(Denied(), path=FILE, times=times)
+
+
+def reason_of(node: Holder) -> str:
+    job = node.desk.acquisition(HUB_MODEL)
+    return "" if job is None or job.reason is None or job.state != "downloading" else job.reason
+
+
+async def test_a_hub_that_refused_for_a_moment_is_asked_again(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One 403 in mid-download: it was never asked again, nothing was said, and minutes later the job failed."""
+    monkeypatch.setattr(fetching, "REFUSED_FIRST_S", 0.3)
+    node = await around.start(1, patience_s=5.0)
+    around.hub.faults.add(Slow(200_000), path=FILE, origin="cdn")
+    await asked(node, shards=(0, 1))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    around.hub.faults.clear()
+    rule = refuse(around, times=6)
+    around.hub.faults.add(Cut(), path=FILE, origin="cdn", times=4)
+    await until(lambda: "behind terms" in reason_of(node) or started(node, HUB_MODEL).state != "downloading")
+    done = await over(node)
+    assert rule.hits and done.state == "complete" and done.reason is None, done
+    assert any("behind terms" in line for line in done.log), done.log
+
+
+async def test_a_persons_wish_asks_the_hub_at_once_that_refused(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered `started` and did nothing; only a pause and its end helped."""
+    monkeypatch.setattr(fetching, "REFUSED_FIRST_S", 1000.0)
+    monkeypatch.setattr(fetching, "REFUSED_LIMIT_S", 1000.0)
+    node = await around.start(1, patience_s=1000.0)
+    around.hub.faults.add(Slow(200_000), path=FILE, origin="cdn")
+    await asked(node, shards=(0,))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    around.hub.faults.clear()
+    around.hub.faults.add(Cut(), path=FILE, origin="cdn", times=4)
+    refuse(around)
+    await until(lambda: "behind terms" in reason_of(node))
+    around.hub.faults.clear()
+    assert isinstance(await asked(node, shards=(0,)), Acquisition)
+    assert (await over(node)).state == "complete"
+
+
+def near(node: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is linked with it is in the same house."""
+    record = PeerRecord(node=NodeId("ab" * 8), endpoints=(), last_seen=None)  # whoever it is
+    view = PeerView(record=record, connected=True, rtt_ms=0.5)
+    monkeypatch.setattr(node.store.wire, "view", lambda _: view)
+
+
+async def test_a_shard_that_began_at_the_hub_changes_to_a_near_node_that_has_it(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came from a slow hub to its end, though a node beside it had come back that held all of it with its seal."""
+    holder = await around.start(2)
+    await asked(holder)
+    assert (await over(holder)).state == "complete"
+    node, ref = await around.start(1), ShardRef(HUB_MODEL, 0)
+    near(node, monkeypatch)
+    around.hub.faults.add(Slow(2000), path=FILE, origin="cdn", skip=1)
+    await asked(node, shards=(0,))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    assert not known_by(node).manifest.shards[0].sealed
+    await node.connect(holder)
+    done = await over(node)
+    assert done.state == "complete" and done.transfers[0].source == holder.id, done
+    assert known_by(node).manifest.shards[0].blake3 == (await true_hash(node, ref))
