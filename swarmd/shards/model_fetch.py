@@ -163,11 +163,11 @@ class ModelFetch:
         )  # fmt: skip
         try:
             await hub.files.fetch(file, self._storage.vision_path(job.model))
+            unusable = await self._storage.vision_landed(job.model)
         except (OSError, SourceFailed, SourceRefused) as error:
             job.say(f"the vision encoder did not come: {error}")
             return
-        self._storage.vision_landed(job.model)
-        job.say("the vision encoder is here")
+        job.say("the vision encoder is here" if unusable is None else f"the vision encoder is left out: {unusable}")
 
     async def _check_whole(self, job: Job, hub: HubLine) -> str | None:
         """With all shards here, whoever sent them, the hash of the file is known. A sentence when it is another than the hub

@@ -250,16 +250,16 @@ async def open_holder(
     store = open_store(seed, home, disk=disk)
     settings = [Settings()]
     dispatcher, gauges = Dispatcher(), Gauges()
+    holder: Holder
     ShardServer(
         catalog=store.catalog, storage=store.storage, disk=store.disk, world=world, upload_limit=lambda: None,
-        observed_host=lambda peer: "127.0.0.1",
+        observed_host=lambda peer: "127.0.0.1", damaged=lambda ref: holder.desk.doubt(ref),
     ).register(dispatcher)  # fmt: skip
     async with (
         aclosing_parts(endpoint, store, world) as parts,
         await Database.open(home / "node.db") as db,
         Supervisor(f"holder {seed}", world=world) as supervisor,
     ):
-        holder: Holder
         authority = FakeAuthority("0")
         authority.node = store.key.node
 
