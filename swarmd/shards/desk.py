@@ -319,6 +319,7 @@ class ShardDesk:
         await self.write(job)
         if self._running(model) is job:  # else it came to its end meanwhile, and what runs now is another
             await self._stop(model)
+            job.stand_still()
             job.say("paused")
         return None
 
@@ -476,9 +477,10 @@ class ShardDesk:
             return NoCoverage(model=manifest.model, missing=uncovered, shard_count=count)
         refusal = self._no_space(known, wanted)
         if refusal is not None and indices is None:
+            whole = refusal
             share = fair_share(self._node, manifest.model, count, len(self._lines.connected()))
             wanted = tuple(index for index in share if index not in held)
-            refusal = self._no_space(known, wanted)
+            refusal = None if self._no_space(known, wanted) is None else whole  # what was asked for, not what would do
         return wanted if refusal is None else refusal
 
     def _no_space(self, known: KnownModel, indices: tuple[int, ...]) -> Refusal | None:
@@ -501,6 +503,8 @@ class ShardDesk:
         else:
             held = self._registry.held(row.model)
             want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
+            for index in job.open:
+                job.kept(index, self._storage.kept_bytes(ShardRef(row.model, index)))
         self.dress(job, known)
         self._queue.enter(job.model)
         if row.paused:

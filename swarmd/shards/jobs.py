@@ -101,6 +101,16 @@ class Job:
         shard = self._shards[index]
         shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
 
+    def kept(self, index: int, done_bytes: int) -> None:
+        """So much of it lies here from before."""
+        self._shards[index].done_bytes = done_bytes
+
+    def stand_still(self) -> None:
+        """Nothing comes from here on, until it goes on: what came before says nothing of the speed then."""
+        self._samples.clear()
+        for shard in self._shards.values():
+            shard.samples.clear()
+
     def gained(
         self,
         index: int,

@@ -205,11 +205,7 @@ class ShardStorage:
         known = self._need(ref.model)
         file, spec = known.files[ref.index], known.manifest.shards[ref.index]
         partial = self._partial(ref)
-        journal = BlockJournal(
-            self._disk, self._journal(ref), tag=_tag(known, file), size_bytes=spec.size_bytes,
-            block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
-        )  # fmt: skip
-
+        journal = self._blocks(ref, known)
         landing = Landing(self, self._disk, ref, spec, file, partial, journal)
 
         def work() -> None:
@@ -222,6 +218,16 @@ class ShardStorage:
 
         await asyncio.to_thread(work)
         return landing
+
+    def _blocks(self, ref: ShardRef, known: KnownModel) -> BlockJournal:
+        return BlockJournal(
+            self._disk, self._journal(ref), tag=_tag(known, known.files[ref.index]),
+            size_bytes=known.manifest.shards[ref.index].size_bytes, block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
+        )  # fmt: skip
+
+    def kept_bytes(self, ref: ShardRef) -> int:
+        """Of a shard that is not being landed: what an earlier landing left, as far as is written down."""
+        return self._blocks(ref, self._need(ref.model)).stated_now() if self.state(ref) is ShardState.PARTIAL else 0
 
     def arriving(self, model: ModelId) -> tuple[int, ...]:
         """Sorted indices of shards with hashes that are landing now: verified chunks of them can be read."""

@@ -199,6 +199,16 @@ class Holder:
         resources = ResourcesSettings(max_disk_mb=megabytes)
         self.settings[0] = replace(self.settings[0], resources=resources)
 
+    def lie(self) -> None:
+        """From now on it sends wrong bytes, on purpose: a damaged disk it would notice."""
+        read = self.store.storage.read_chunk
+
+        async def read_chunk(ref: ShardRef, number: int) -> list[bytes]:
+            first, *rest = await read(ref, number)
+            return [bytes([first[0] ^ 1]) + first[1:], *rest]
+
+        self.store.storage.read_chunk = read_chunk  # type: ignore[method-assign]
+
     def hear(self, other: Holder) -> None:
         """What the other holds now."""
         self.store.wire.summaries[other.id] = other.summary()

@@ -33,7 +33,7 @@ from swarmd.wire.exchange import AskSeal
 from swarmd.wire.messages import CODES
 from tests.fakes.around import FILE, REPO, Around, asked, known_by, over, started, whole_file
 from tests.fakes.around import TINY as HUB_MODEL
-from tests.fakes.holders import HastyDisk, Holder, open_store, sealer_of
+from tests.fakes.holders import Holder, open_store, sealer_of
 from tests.fakes.landings import adopted
 from tests.fakes.storm import work_of
 from tests.hub.faults import Cut, Denied, Rule, Slow
@@ -268,22 +268,11 @@ async def test_two_halves_become_two_wholes_when_the_original_holder_is_gone(fol
         assert [(holding.shards, holding.partial) for holding in holdings] == [((0,), ())]
 
 
-class FlippingDisk(HastyDisk):
-    """A bit is wrong in what is read, once that is wanted."""
-
-    lies = False
-
-    def read_range_now(self, path: Path, offset: int, size: int) -> bytes:
-        data = super().read_range_now(path, offset, size)
-        return bytes([data[0] ^ 1]) + data[1:] if self.lies and path.suffix == ".gguf" and data else data
-
-
 async def test_a_liar_among_holders_is_left_out_and_the_others_finish(folks: Folks, tiny: Path) -> None:
-    disk = FlippingDisk()
-    liar = await folks.start(1, disk=disk)
+    liar = await folks.start(1)
     assert await liar.desk.add_file(tiny, WHOLE) == TINY
     honest, two = await with_one_shard(folks, tiny, 3), await folks.start(2)
-    disk.lies = True
+    liar.lie()
     throttle(folks, 2, 3, 2 * SLOW)  # the liar is the quicker one
     await two.connect(liar)
     await two.connect(honest)
