@@ -300,7 +300,7 @@ class _Built:
         )  # fmt: skip
         ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
-            observed_host=self._observed_host,
+            observed_host=self._observed_host, damaged=lambda ref: self._desk.doubt(ref),
         ).register(dispatcher)  # fmt: skip
         self._desk = ShardDesk(
             node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, lines=self._links,

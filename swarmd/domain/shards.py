@@ -44,7 +44,7 @@ class Acquisition:
     state: str
     """`awaiting_manifest`, `queued`, `downloading`, `paused`, `complete`, `failed` or `cancelled`."""
     reason: str | None
-    """Why it failed; None otherwise."""
+    """Why it failed, or what hinders it at the moment; None otherwise."""
     transfers: tuple[Transfer, ...]
     bytes_per_second: float
     started_at: float

@@ -254,6 +254,18 @@ class Catalog:
             sealed = self._models[model] = _with_hashes(known, index, seal.blake3, seal.chunk_blake3)
             return sealed
 
+    async def take_seals(self) -> None:
+        """Seals that somebody put beside shards that have no hashes; one that is no good is left alone. Raises OSError."""
+        for known in self.all():
+            for spec in known.manifest.shards:
+                path = self.seal_path(known.manifest.model, spec.index)
+                if spec.sealed or not await self._disk.exists(path):
+                    continue
+                data = await self._disk.read_bytes(path, limit=seals.SEAL_LIMIT)
+                sealed = await self.seal(known.manifest.model, spec.index, data)
+                if isinstance(sealed, BadFile):
+                    logger.warning("%s of %s does not count: %s", path.name, known.manifest.model, sealed.sentence)
+
     async def unseal(self, model: ModelId, index: int) -> None:
         """The hashes turned out to be of wrong bytes. Raises OSError."""
         async with self._folders:

@@ -45,10 +45,10 @@ class LocalFile:
 
 
 async def open_local(path: Path, disk: Disk) -> LocalFile | BadFile:
-    return await asyncio.to_thread(_open, path, disk)
+    return await asyncio.to_thread(open_local_now, path, disk)
 
 
-def _open(path: Path, disk: Disk) -> LocalFile | BadFile:
+def open_local_now(path: Path, disk: Disk) -> LocalFile | BadFile:
     try:
         status = path.stat()
         # Before anything is opened: a pipe or a device would block for ever.

@@ -38,7 +38,6 @@ from swarmd.shards.adding import Adder
 from swarmd.shards.cutting import open_local
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import PATIENCE_S, Fetcher, Lines
-from swarmd.shards.found_files import found_files
 from swarmd.shards.hub_source import HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import Landing
@@ -46,6 +45,7 @@ from swarmd.shards.learning import Learner, Summaries
 from swarmd.shards.model_fetch import ModelFetch, fits, want
 from swarmd.shards.queue import Queue
 from swarmd.shards.registry import Registry
+from swarmd.shards.rescanning import Rescanner
 from swarmd.shards.sealing import Sealer
 from swarmd.shards.sources import ChunkSource
 from swarmd.shards.storage import ShardStorage
@@ -133,6 +133,10 @@ class ShardDesk:
             node=node, catalog=catalog, discovered=self._discovered, storage=storage, registry=registry, disk=disk,
             gauges=gauges, world=world, sign=sign, seals=self._sealer,
         )  # fmt: skip
+        self._rescanner = Rescanner(
+            catalog=catalog, storage=storage, registry=registry, seals=self._sealer, disk=disk, bus=bus, gauges=gauges,
+            world=world, owner=self,
+        )  # fmt: skip
         self._jobs: dict[ModelId, Job] = {}
         self._tasks: dict[ModelId, asyncio.Task[None]] = {}
         self._supervisor: Supervisor | None = None
@@ -183,14 +187,13 @@ class ShardDesk:
         # No await between this look and the entry of the job.
         if self._running(model) is not None:
             return Busy(what=f"model {model} is already being added or fetched: wait until that is done")
-        settings = self._settings()
         promised = self._promised()
         job = self._enter(Job(model, trigger="user", started_at=self._world.clock.now(), local=True))
         try:
             refusal = await self._adder.add(
                 local,
                 job,
-                shard_size_bytes=shard_size_bytes or settings.model.shard_size_mb * MEGABYTE,
+                shard_size_bytes=shard_size_bytes or self.shard_bytes(),
                 limit_bytes=self._limit_bytes(),
                 promised=promised,
             )
@@ -258,6 +261,8 @@ class ShardDesk:
             return Busy(what=f"model {model} is being paused at this moment: ask again")
         elif trigger == "user":
             job.trigger = trigger  # from now on somebody wants it, whoever began
+            job.urged += 1
+            self._fetcher.wake()
         if known is None or (joined and job.state == "awaiting_manifest"):
             job.ask(indices)
         else:
@@ -322,6 +327,7 @@ class ShardDesk:
         await self.write(job)
         if self._running(model) is job:  # else it came to its end meanwhile, and what runs now is another
             await self._stop(model)
+            job.stand_still()
             job.say("paused")
         return None
 
@@ -398,15 +404,21 @@ class ShardDesk:
 
     async def rescan(self) -> Rescan:
         """Look at the disk again: shards that were put there by hand are held if their bytes are right, those that were
-        taken away are not any more. Whole files are named, not cut: that takes their size of the disk once more."""
-        lost = await self._storage.find_lost()
-        for ref in lost:
-            self._bus.publish(ShardDropped(shard=ref))
-        found = [ref for ref, matches in await self._storage.find_new() if matches]
-        for ref in found:
-            self._registry.hold(ref, source=None)
-        models = tuple(sorted({ref.model for ref in (*lost, *found)}))
-        return Rescan(models=models, files=await found_files(self._catalog, self._storage, self._disk))
+        taken away are not any more, and damaged ones are fetched anew. Reads all that is held. Whole files are named, not
+        cut: that takes their size of the disk once more."""
+        return await self._rescanner.run()
+
+    def doubt(self, ref: ShardRef) -> None:
+        """A part of a held shard was not what it should be: nobody is told of it any more until all of it was looked at."""
+        if self._supervisor is None or ref.index not in self._registry.held(ref.model):
+            return
+        self._storage.doubt(ref)
+        self._bus.publish(ShardDropped(shard=ref))
+        self._supervisor.spawn(self._rescanner.check(ref), name=f"looking at shard {ref.index} of {ref.model}")
+
+    def shard_bytes(self) -> int:
+        """As the settings say that models are cut."""
+        return self._settings().model.shard_size_mb * MEGABYTE
 
     # ---- jobs
 
@@ -473,9 +485,10 @@ class ShardDesk:
             return NoCoverage(model=manifest.model, missing=uncovered, shard_count=count)
         refusal = self._no_space(known, wanted)
         if refusal is not None and indices is None:
+            whole = refusal
             share = fair_share(self._node, manifest.model, count, len(self._lines.connected()))
             wanted = tuple(index for index in share if index not in held)
-            refusal = self._no_space(known, wanted)
+            refusal = None if self._no_space(known, wanted) is None else whole  # what was asked for, not what would do
         return wanted if refusal is None else refusal
 
     def _no_space(self, known: KnownModel, indices: tuple[int, ...]) -> Refusal | None:
@@ -498,6 +511,8 @@ class ShardDesk:
         else:
             held = self._registry.held(row.model)
             want(job, known, (index for index in row.shards if index < len(known.manifest.shards) and index not in held))
+            for index in job.open:
+                job.kept(index, self._storage.kept_bytes(ShardRef(row.model, index)))
         self.dress(job, known)
         self._queue.enter(job.model)
         if row.paused:

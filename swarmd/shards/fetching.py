@@ -3,6 +3,9 @@
 Sources come and go while it is fetched. One that is lost, refuses or breaks off leaves its chunks to the others and is asked
 again after a pause. One that sends wrong bytes is not asked again in the same job. What has arrived is never lost, unless
 the hashes it was checked with were a lie: a shard whose seal the hub contradicts is fetched from the hub, without a seal.
+
+Without hashes no peer can bring anything. So while a shard that had none comes from the hub, near nodes that have got all of
+it are asked for its seal, and with that the rest comes from them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from swarmd.domain.events import ShardDownloadStarted, ShardRejected
@@ -35,6 +38,10 @@ PATIENCE_S: Final = 60.0  # a node that is restarted with its machine is back by
 FIRST_S: Final = 0.2
 LOOK_S: Final = 0.2  # for holders that failed and may be asked again
 SEAL_S: Final = 5.0  # for some kB, while the hub could be read: a slow uplink behind somebody's chunk is not waited for
+NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
+RELEARN_S: Final = 10.0  # between two looks for a seal, while the hub brings the shard without
+REFUSED_FIRST_S: Final = 5.0  # a hub that is repaired or overloaded says 403 or 404 for some seconds
+REFUSED_LIMIT_S: Final = 60.0
 LIMIT_S: Final = 5.0  # news of a holder end the pause at once; this is for holders that refused or failed
 
 logger = logging.getLogger(__name__)
@@ -62,10 +69,20 @@ class Seals(Protocol):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Resting:
-    """A holder that failed: not asked before `until` (monotonic seconds)."""
+    """A source that failed: not asked before `until` (monotonic seconds)."""
 
     backoff: Backoff
     until: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _LateSeal:
+    """Looked for while a shard comes without hashes, not again before `again_at` (monotonic seconds)."""
+
+    again_at: float
+    giver: NodeId | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    """The look that is under way, if one is."""
 
 
 class Fetcher:
@@ -116,13 +133,36 @@ class Fetcher:
 
         It takes its turn of `arriving` as long as its bytes come: the line is the next one's while this one is committed.
         """
+        found_out: set[NodeId] = set()
+        problem, before = None, -1
+        while before < len(found_out):
+            before = len(found_out)
+            problem = await self._try(job, ref, layout, arriving, found_out, patience_s=patience_s)
+        if problem is not None:
+            job.mark(ref.index, TransferState.FAILED)
+            job.say(problem)
+            return problem
+        return None
+
+    async def _try(
+        self,
+        job: Job,
+        ref: ShardRef,
+        layout: str,
+        arriving: asyncio.Semaphore,
+        found_out: set[NodeId],
+        *,
+        patience_s: float,
+    ) -> str | None:
+        """Once, as `fetch`. `found_out` gets whose seal of this shard was wrong as a whole: without them it may work."""
         landing: Landing | None = None
+        giver: NodeId | None = None
         try:
             async with arriving:
                 if self._is_held(ref):  # put there by hand while the job had other things to do
                     job.mark(ref.index, TransferState.COMPLETE)
                     return None
-                landing, trouble = await self._bring(job, ref, layout, patience_s=patience_s)
+                landing, trouble, giver = await self._bring(job, ref, layout, patience_s=patience_s)
             problem = None if trouble is None else trouble.reason
             if problem is None:
                 job.mark(ref.index, TransferState.VERIFYING)
@@ -135,9 +175,13 @@ class Fetcher:
                 self._arrived(job, ref)
             raise
         except ChunkMismatch as error:
-            # Each chunk had the hash of the manifest, the whole has not: the manifest contradicts itself.
-            self._bus.publish(ShardRejected(shard=ref, source=None, reason=str(error)))
-            problem = str(error)
+            # Each chunk had its hash, the whole has not: whoever stated these hashes contradicts himself.
+            problem, signer = str(error), error.signer
+            self._bus.publish(ShardRejected(shard=ref, source=signer, reason=problem))
+            if signer is not None:
+                found_out |= {signer} if giver is None else {signer, giver}  # what the giver has is not the file, too
+                job.liars |= found_out
+                job.say(f"shard {ref.index}: {problem}, as {short(signer)} sealed it; it is brought anew", index=ref.index)
         except OSError as error:
             named = landing is not None and self._is_held(ref)
             problem = None if named else f"shard {ref.index} cannot be written: {error}"
@@ -145,12 +189,9 @@ class Fetcher:
             if landing is not None:
                 landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
             self._gauges.remove(f"shards.{ref.model}.{ref.index}.progress")
-        if problem is not None:
-            job.mark(ref.index, TransferState.FAILED)
-            job.say(problem)
-            return problem
-        self._arrived(job, ref)
-        return None
+        if problem is None:
+            self._arrived(job, ref)
+        return problem
 
     def _is_held(self, ref: ShardRef) -> bool:
         return ref.index in self._registry.held(ref.model)
@@ -162,26 +203,31 @@ class Fetcher:
 
     async def _bring(
         self, job: Job, ref: ShardRef, layout: str, *, patience_s: float
-    ) -> tuple[Landing, Trouble | None]:
-        """All chunks of it, with what is known of its hashes. None: there is no trouble, and none is missing."""
+    ) -> tuple[Landing, Trouble | None, NodeId | None]:
+        """All chunks of it, with what is known of its hashes, and who gave these in this job. None: there is no trouble, and
+        none is missing."""
         giver = await self._learn(job, ref, within_s=SEAL_S if job.hub else patience_s)
         landing = await self._storage.open_landing(ref)
         try:
-            trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
-            if trouble is not None and trouble.contradicts:
-                await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
+            # Each further round has one liar less, or one seal more; the last of them waited for peers.
+            while (trouble := await self._land(job, landing, layout, giver, patience_s=patience_s)) is not None:
+                if trouble.contradicts:
+                    giver = None
+                    await self._storage.drop(ref)  # whoever lied about the hashes may have sent any of it
+                elif trouble.sealed_by is not None:
+                    giver = trouble.sealed_by
+                elif job.hub and not (landing.spec.sealed or trouble.ours):
+                    # The hub fails. Peers could bring it, with a seal that was not waited for.
+                    giver = await self._learn(job, ref, within_s=patience_s)
+                    if giver is None:
+                        break
+                else:
+                    break
                 landing = await self._storage.open_landing(ref)
-                trouble = await self._land(job, landing, layout, None, patience_s=patience_s)
-            elif trouble is not None and job.hub and not (landing.spec.sealed or trouble.ours):
-                # The hub fails. Peers could bring it, with a seal that was not waited for.
-                giver = await self._learn(job, ref, within_s=patience_s)
-                if giver is not None:
-                    landing = await self._storage.open_landing(ref)
-                    trouble = await self._land(job, landing, layout, giver, patience_s=patience_s)
         except BaseException:
             landing.give_up()
             raise
-        return landing, trouble
+        return landing, trouble, giver
 
     async def _learn(self, job: Job, ref: ShardRef, *, within_s: float) -> NodeId | None:
         """Who gave the seal that the shard has from now on, if somebody did. Raises OSError."""
@@ -190,8 +236,9 @@ class Fetcher:
     async def _land(
         self, job: Job, landing: Landing, layout: str, giver: NodeId | None, *, patience_s: float
     ) -> Trouble | None:
-        """Until no chunk is missing. Trouble when there was no progress for `patience_s`, when the disk failed, or when the
-        hub contradicts the seal, which is taken back then. `giver`: of that seal."""
+        """Until no chunk is missing. Trouble when there was no progress for `patience_s`, when the disk failed, when the
+        hub contradicts the seal, which is taken back then, or when a seal came for a shard that had none. `giver`: of the
+        seal it has."""
         ref, count = landing.ref, landing.spec.chunk_count
         board = Board(landing.missing(), count=count, start=int(self._world.entropy.uniform(0, count)))
         work = Work(job=job, landing=landing, layout=layout, board=board, clock=self._world.clock, gauges=self._gauges)
@@ -201,12 +248,18 @@ class Fetcher:
         running: dict[asyncio.Task[Trouble | None], ChunkSource] = {}
         last = ""
         resting: dict[NodeId, _Resting] = {}
+        refused: dict[str, _Resting] = {}
+        urged, late = job.urged, _LateSeal(again_at=work.now())
         fresh: list[ChunkSource] = list(self._others(job, landing)) if self._others is not None else []
         with self._listening() as news:
             async with asyncio.TaskGroup() as group:
                 try:
                     while work.wanted:
                         news.clear()
+                        if job.urged != urged:  # a person wants it now, with all the patience there is
+                            urged, work.progress_at = job.urged, work.now()
+                            refused = {name: replace(rest, until=0.0) for name, rest in refused.items()}
+                        fresh += self._asked_again(work, running.values(), refused)
                         fresh += self._holders(work, {source.name: source for source in running.values()}, resting)
                         for source in fresh:
                             work.join(source)
@@ -224,7 +277,11 @@ class Fetcher:
                                 reason=f"shard {ref.index}: {what} for {patience_s:.0f} s{liars}"
                                 + (f"; {last}" if last else "")
                             )
+                        if not late.tasks and work.now() >= late.again_at and self._may_learn(work, running.values()):
+                            late.tasks.add(group.create_task(self._learn_late(job, ref, late, news)))
                         await _heard(news, LOOK_S)
+                        if late.giver is not None:
+                            return Trouble(reason=f"sealed by {short(late.giver)}", sealed_by=late.giver)
                         for task in [task for task in running if task.done()]:
                             source = running.pop(task)
                             work.leave(source)
@@ -233,13 +290,37 @@ class Fetcher:
                                 last = f"{source.name}: {trouble.reason}"
                             if trouble is not None and trouble.contradicts and await self._taken_back(work, trouble, giver):
                                 return trouble
+                            if trouble is not None and trouble.refused:
+                                self._refused(work, source, trouble, refused)
                             problem = self._left(work, source, trouble, resting)
                             if problem is not None:
                                 return Trouble(reason=problem, ours=True)
                 finally:
-                    for task in running:
+                    for task in (*running, *late.tasks):
                         task.cancel()
         return None
+
+    def _may_learn(self, work: Work, running: Iterable[ChunkSource]) -> bool:
+        """It comes without hashes, and a node has all of it that is near, or better than nothing."""
+        if self._seals is None or work.landing.spec.sealed:
+            return False
+        alone = not any(not isinstance(source, Holder) for source in running)
+        return any(
+            work.ref.index in holding.shards
+            and node not in work.job.liars
+            and self._lines.link(node, Purpose.BULK) is not None
+            and (alone or self.distance(node) <= NEAR_MS)
+            for node, holding in self._registry.remote(work.ref.model, work.layout).items()
+        )
+
+    async def _learn_late(self, job: Job, ref: ShardRef, late: _LateSeal, news: asyncio.Event) -> None:
+        try:
+            late.giver = await self._learn(job, ref, within_s=SEAL_S)
+        except OSError as error:
+            logger.warning("a seal of shard %d of %s cannot be kept: %s", ref.index, ref.model, error)
+        late.again_at = self._world.clock.monotonic() + RELEARN_S
+        late.tasks.clear()
+        news.set()
 
     def _holders(
         self, work: Work, asked: Mapping[str, ChunkSource], resting: Mapping[NodeId, _Resting]
@@ -262,11 +343,32 @@ class Fetcher:
             if link is None or (node in resting and now < resting[node].until):
                 continue
             found.append(
-                Holder(node=node, link=link, partial=not whole, distance=self._distance(node), places=self._places)
+                Holder(node=node, link=link, partial=not whole, distance=self.distance(node), places=self._places)
             )
         return sorted(found, key=lambda holder: (holder.distance, holder.node))
 
-    def _distance(self, node: NodeId) -> float:
+    def _asked_again(
+        self, work: Work, running: Collection[ChunkSource], refused: Mapping[str, _Resting]
+    ) -> list[ChunkSource]:
+        """Sources that are no peers, refused, and may say something else by now."""
+        names = {source.name for source in running}
+        due = {name for name, rest in refused.items() if name not in names and rest.until <= work.now()}
+        if not due or self._others is None:
+            return []
+        return [source for source in self._others(work.job, work.landing) if source.name in due]
+
+    def _refused(
+        self, work: Work, source: ChunkSource, trouble: Trouble, refused: dict[str, _Resting]
+    ) -> None:
+        work.job.hindrance = f"{source.name}: {trouble.reason}"
+        rest = refused.get(source.name)
+        if rest is None or work.progress_at > rest.until:  # it has brought something since, or somebody else has
+            backoff = Backoff(REFUSED_FIRST_S, 2.0, REFUSED_LIMIT_S, entropy=self._world.entropy)
+            rest = refused[source.name] = _Resting(backoff=backoff)
+        rest.until = work.now() + rest.backoff.delay()
+
+    def distance(self, node: NodeId) -> float:
+        """Milliseconds of round trip; inf: not known."""
         view = self._lines.view(node)
         return float("inf") if view is None or view.rtt_ms is None else view.rtt_ms
 

@@ -18,7 +18,7 @@ FILES_SHOWN: Final = 100  # of a folder that somebody emptied his disk into
 _SHARD_FILE: Final = re.compile(r"shard_\d{3,}\.gguf")
 
 
-async def found_files(catalog: Catalog, storage: ShardStorage, disk: Disk) -> tuple[FoundFile, ...]:
+async def found_files(catalog: Catalog, storage: ShardStorage, disk: Disk, shard_size_bytes: int) -> tuple[FoundFile, ...]:
     """At most FILES_SHOWN, in the folder of models and in those of single models."""
     found: list[FoundFile] = []
     for path in await disk.list_folder(catalog.root):

@@ -136,16 +136,28 @@ class HubDesk:
 
         Answers when the wish is on the disk. Refuses as `probe`, and UnsupportedModel, NoSpace, Busy.
         """
+        before = {known.manifest.model for known in self._catalog.all()}
         known = await self._known(repo_id, filename, model)
         if isinstance(known, Refusal):
             return known
+        outcome = await self._ask(known, shards, fair_share=fair_share)
+        model = known.manifest.model
+        if isinstance(outcome, Refusal) and model not in before and self._desk.acquisition(model) is None:
+            await self._catalog.evict((model,))  # whoever was refused has not asked for it
+        return outcome
+
+    async def _ask(
+        self, known: KnownModel, shards: tuple[int, ...] | None, *, fair_share: bool
+    ) -> Acquisition | Refusal:
         wanted = self._wanted(known, shards, fair_share=fair_share)
         if isinstance(wanted, Refusal):
             return wanted
-        await self._catalog.pin(known.manifest.model)
-        if fair_share:
-            await self._catalog.share(known.manifest.model)
-        return await self._desk.acquire(known.manifest.model, wanted, "user")
+        begun = await self._desk.acquire(known.manifest.model, wanted, "user")
+        if not isinstance(begun, Refusal):
+            await self._catalog.pin(known.manifest.model)
+            if fair_share:
+                await self._catalog.share(known.manifest.model)
+        return begun
 
     async def origin(self, model: ModelId) -> ModelOrigin | Refusal:
         """The hub source of a model: as its manifest says, as probed or found before, or by a search. NotFound: none."""

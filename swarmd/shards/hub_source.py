@@ -21,7 +21,7 @@ import blake3
 
 from swarmd.domain.hub import HubSource
 from swarmd.domain.models import BLOCKS_PER_CHUNK, ShardSpec
-from swarmd.domain.refusals import HubFailed, Refusal
+from swarmd.domain.refusals import HubFailed, HubForbidden, NotFound, Refusal
 from swarmd.downloads.engine import Engine, Piece, SourceFailed, Span, WrongBytes, requests_of
 from swarmd.downloads.files import Files
 from swarmd.downloads.ranges import RangeClient, RemoteFile, SourceRefused
@@ -84,7 +84,7 @@ class HubChunks:
     async def run(self, work: Work) -> Trouble | None:
         refusal = await self._confirmed(work)
         if refusal is not None:
-            return Trouble(reason=refusal.sentence)
+            return Trouble(reason=refusal.sentence, refused=isinstance(refusal, HubForbidden | NotFound))
         while work.wanted:
             if self._near() and work.now() - work.progress_at < NEAR_STALL_S:
                 await work.changed(LOOK_S)
@@ -96,7 +96,8 @@ class HubChunks:
                 )
             except (SourceFailed, SourceRefused) as error:
                 wrong = isinstance(error.__cause__, WrongBytes)
-                return Trouble(reason=str(error), contradicts=wrong and self._spec.sealed)
+                refused = isinstance(error, SourceRefused)
+                return Trouble(reason=str(error), contradicts=wrong and self._spec.sealed, refused=refused)
             except OSError as error:
                 return Trouble(reason=str(error), ours=True)
             finally:

@@ -47,6 +47,10 @@ class Job:
         self.asked: tuple[int, ...] | None = ()
         """What was asked for before the shards were known, sorted; None: all, or this node's share."""
         self.reason: str | None = None
+        self.hindrance: str | None = None
+        """What a source said that gives nothing at the moment; None when something comes."""
+        self.urged = 0
+        """How often a person has asked for more, or for the same again: who waits to ask again asks now."""
         self.identity = ""
         """`KnownModel.identity` of the cut that the shards are of; empty as long as none is chosen, and for a local file."""
         self.liars: set[NodeId] = set()
@@ -97,6 +101,16 @@ class Job:
         shard = self._shards[index]
         shard.state, shard.done_bytes, shard.source = TransferState.DOWNLOADING, done_bytes, source
 
+    def kept(self, index: int, done_bytes: int) -> None:
+        """So much of it lies here from before."""
+        self._shards[index].done_bytes = done_bytes
+
+    def stand_still(self) -> None:
+        """Nothing comes from here on, until it goes on: what came before says nothing of the speed then."""
+        self._samples.clear()
+        for shard in self._shards.values():
+            shard.samples.clear()
+
     def gained(
         self,
         index: int,
@@ -112,6 +126,7 @@ class Job:
         shard = self._shards[index]
         shard.done_bytes = shard.done_bytes + size if done_bytes is None else done_bytes
         shard.hub = hub
+        self.hindrance = None
         if source is not None:
             shard.source = source
         shard.samples.append((at, size))
@@ -167,7 +182,7 @@ class Job:
         return Acquisition(
             model=self.model,
             state=self.state if self.over else self.waiting or self.state,
-            reason=self.reason,
+            reason=self.reason if self.over or self.waiting else self.reason or self.hindrance,
             transfers=tuple(
                 Transfer(
                     index=index,

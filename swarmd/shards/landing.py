@@ -182,7 +182,8 @@ class Landing:
         """All chunks are there: put the header in front, check the whole, give the final name.
 
         A shard that was not sealed when this landing was opened has to be now, see `hash`. Raises ChunkMismatch, and a seal
-        that made it wrong is gone; OSError of the disk. Cancelled, it is done, or can be done again.
+        that made it wrong is gone; OSError of the disk, also when it lost what was written. Cancelled, it is done, or can be
+        done again.
         """
         named = False
         expected = self._home.expected_hash(self.ref)
@@ -199,6 +200,7 @@ class Landing:
                 hashed = hasher.hexdigest()
             if hashed != expected:
                 if self.spec.sealed:  # else it was read at the source, and whoever sealed it meanwhile is wrong
+                    self._refuse_damage_now()
                     self._journal.remove_now()
                     self._disk.remove_now(self._partial)
                 raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
@@ -222,6 +224,14 @@ class Landing:
         finally:
             if named:  # also when the caller was cancelled too late
                 self._home.committed(self.ref)
+
+    def _refuse_damage_now(self) -> None:
+        """Raises OSError when chunks are not any more what they were when they came: this disk is to blame, and no seal."""
+        damaged = [chunk for chunk in range(self.spec.chunk_count) if not self._matches_now(chunk)]
+        for chunk in damaged:
+            self._journal.forget_now(self._blocks(chunk))
+        if damaged:
+            raise OSError(f"{len(damaged)} chunks have changed on this disk since they came: is it well?")
 
     def _read_all(self, take: Callable[[bytes], object]) -> None:
         """The payload, piece by piece, in its order."""

@@ -19,7 +19,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
-from swarmd.shards.fetching import FIRST_S, LIMIT_S, Fetcher, Lines
+from swarmd.shards.fetching import FIRST_S, LIMIT_S, NEAR_MS, Fetcher, Lines
 from swarmd.shards.hub_source import HubChunks, HubLine
 from swarmd.shards.jobs import Job
 from swarmd.shards.landing import Landing
@@ -30,7 +30,6 @@ from swarmd.shards.storage import ShardStorage
 
 ARRIVING: Final = 2  # shards at a time: the end of one leaves holders idle; more would only share the same downlink
 COMMITTING: Final = 2  # beside them: hashed as a whole and synced, the work of the disk alone
-NEAR_MS: Final = 5.0  # of round trip: the same house or campus, where bytes cost nothing
 
 
 class Owner(Protocol):
@@ -164,11 +163,11 @@ class ModelFetch:
         )  # fmt: skip
         try:
             await hub.files.fetch(file, self._storage.vision_path(job.model))
+            unusable = await self._storage.vision_landed(job.model)
         except (OSError, SourceFailed, SourceRefused) as error:
             job.say(f"the vision encoder did not come: {error}")
             return
-        self._storage.vision_landed(job.model)
-        job.say("the vision encoder is here")
+        job.say("the vision encoder is here" if unusable is None else f"the vision encoder is left out: {unusable}")
 
     async def _check_whole(self, job: Job, hub: HubLine) -> str | None:
         """With all shards here, whoever sent them, the hash of the file is known. A sentence when it is another than the hub
@@ -222,8 +221,7 @@ class ModelFetch:
         return (HubChunks(line=self._hub, known=known, source=source, spec=landing.spec, near=near),)
 
     def _is_near(self, node: NodeId) -> bool:
-        view = self._lines.view(node)
-        return view is not None and view.rtt_ms is not None and view.rtt_ms <= NEAR_MS
+        return self._fetcher.distance(node) <= NEAR_MS
 
 
 def want(job: Job, known: KnownModel, indices: Iterable[int]) -> None:

@@ -1,4 +1,5 @@
-"""Answers members who ask for models and shards: from the disk, what is verified here and nothing else.
+"""Answers members who ask for models and shards: from the disk, what is verified here and nothing else. Each chunk is
+compared with its hash as it is read: a disk may lose what it was given, and whoever sends wrong bytes passes for a liar.
 
 The upload limit protects the way to the internet. A peer that is seen coming from a loopback, private or link-local address
 is on the same machine or the same LAN, where there is nothing to protect, and is served as fast as it takes.
@@ -22,7 +23,7 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import World
 from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, Catalog, KnownModel
-from swarmd.shards.storage import ShardStorage
+from swarmd.shards.storage import Damaged, ShardStorage
 from swarmd.transport.rpc import Dispatcher, Stream, WithPayload
 from swarmd.wire.exchange import (
     PART_BYTES,
@@ -82,7 +83,10 @@ class ShardServer:
         world: World,
         upload_limit: UploadLimit,
         observed_host: ObservedHost,
+        damaged: Callable[[ShardRef], None] = lambda _ref: None,
     ) -> None:
+        """`damaged`: told of a shard whose bytes are not any more what they were."""
+        self._damaged = damaged
         self._catalog, self._storage, self._disk, self._world = catalog, storage, disk, world
         self._upload_limit, self._observed_host = upload_limit, observed_host
         self._uplink: TokenBucket | None = None
@@ -153,6 +157,8 @@ class ShardServer:
             try:
                 data = await self._storage.read_chunk(ref, ask.chunk)
             except OSError as error:
+                if isinstance(error, Damaged):
+                    self._damaged(ref)
                 await self._refuse(stream, _unreadable(f"shard {ask.shard}", ask.model, error))
                 return
             await stream.send(ShardChunk(), data, last=True)

@@ -38,6 +38,10 @@ class Trouble:
     """Our own disk failed: another source would not help."""
     contradicts: bool = False
     """It is the origin of the bytes, and they do not have the hashes that the shard is said to have."""
+    refused: bool = False
+    """It said that this is not for us, or not there. Asked later it may say something else."""
+    sealed_by: NodeId | None = None
+    """None of that: this node gave a seal of the shard, and the rest can come by its hashes."""
 
 
 class ChunkSource(Protocol):

@@ -10,6 +10,7 @@ moment, the next start continues where the journal ends.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,19 +18,25 @@ from weakref import WeakValueDictionary
 
 import blake3
 
+from swarmd.domain.hub import HubCompanion
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.models import BLOCKS_PER_CHUNK, CHUNK_BYTES, ShardState
-from swarmd.domain.refusals import NoSpace, Refusal
+from swarmd.domain.refusals import BadFile, NoSpace, Refusal
 from swarmd.kit.disk import Disk
 from swarmd.kit.journal import BlockJournal
 from swarmd.models import seals
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.shard_file import ShardFile
+from swarmd.shards.cutting import open_local, open_local_now
 from swarmd.shards.landing import Landing, pieces, read_payload_now
 
 VISION_NAME = "mmproj.gguf"  # contract: swarmllm.md 4.1
 
 logger = logging.getLogger(__name__)
+
+
+class Damaged(OSError):
+    """What is read is not what was written."""
 
 
 class ShardStorage:
@@ -48,7 +55,13 @@ class ShardStorage:
         """Start-up: final names are verified shards; one of the wrong size was damaged from outside and is set aside."""
         self._held = {}
         models = [known.manifest.model for known in self._catalog.all()]
-        self._vision = {model for model in models if self._disk.exists_now(self.vision_path(model))}
+        self._vision = set()
+        for model in models:
+            path = self.vision_path(model)
+            if self._disk.exists_now(path) and isinstance(unusable := open_local_now(path, self._disk), BadFile):
+                logger.warning("the vision encoder of %s is left alone: %s", model, unusable.sentence)
+            elif self._disk.exists_now(path):
+                self._vision.add(model)
         for known in self._catalog.all():
             model = known.manifest.model
             for spec in known.manifest.shards:
@@ -61,10 +74,18 @@ class ShardStorage:
                         self._disk.remove_now(left)  # killed when the final name was just given
                 else:
                     logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index, model)
-                    self._disk.rename_now(path, path.with_suffix(".gguf.quarantine"))
+                    self._disk.rename_now(path, self.quarantine_path(ShardRef(model, spec.index)))
 
     def path(self, ref: ShardRef) -> Path:
         return self._catalog.folder(ref.model) / f"shard_{ref.index:03d}.gguf"
+
+    def quarantine_path(self, ref: ShardRef) -> Path:
+        """Of what turned out to be wrong."""
+        return self.path(ref).with_suffix(".gguf.quarantine")
+
+    def unverified_path(self, ref: ShardRef) -> Path:
+        """Of what was put here while nobody knew its hash."""
+        return self.path(ref).with_suffix(".gguf.unverified")
 
     def vision_path(self, model: ModelId) -> Path:
         return self._catalog.folder(model) / VISION_NAME
@@ -73,9 +94,43 @@ class ShardStorage:
         """The model's vision encoder is on the disk, whole."""
         return model in self._vision
 
-    def vision_landed(self, model: ModelId) -> None:
-        """It got its final name."""
+    async def vision_landed(self, model: ModelId) -> str | None:
+        """It got its final name. A sentence when it is no encoder, and is deleted. Raises OSError."""
+        unusable = await open_local(self.vision_path(model), self._disk)
+        if isinstance(unusable, BadFile):
+            await self._disk.remove(self.vision_path(model))
+            return unusable.sentence
         self._vision.add(model)
+        return None
+
+    async def find_vision(self) -> list[tuple[ModelId, str | None]]:
+        """Models whose encoder somebody put there or took away, and those with one that cannot be used: why."""
+        found: list[tuple[ModelId, str | None]] = []
+        for known in self._catalog.all():
+            model = known.manifest.model
+            path = self.vision_path(model)
+            there = await self._disk.exists(path)
+            if there == self.has_vision(model):
+                continue
+            source = known.manifest.source
+            problem = await asyncio.to_thread(self._vision_fault, path, source and source.vision) if there else None
+            if self._catalog.get(model) is not None and problem is None:
+                (self._vision.add if there else self._vision.discard)(model)
+            found.append((model, problem))
+        return found
+
+    def _vision_fault(self, path: Path, stated: HubCompanion | None) -> str | None:
+        local = open_local_now(path, self._disk)
+        if isinstance(local, BadFile):
+            return local.sentence
+        if stated is None or stated.sha256 is None:
+            return None  # nobody says which one it should be
+        hasher = hashlib.sha256()
+        for offset in range(0, local.size_bytes, CHUNK_BYTES):
+            hasher.update(self._disk.read_range_now(path, offset, CHUNK_BYTES))
+        if hasher.hexdigest() == stated.sha256:
+            return None
+        return f"{path.name} is another file than {stated.filename} at the hub, which goes with this model"
 
     def held(self, model: ModelId) -> tuple[int, ...]:
         """Sorted indices of verified shards."""
@@ -86,7 +141,7 @@ class ShardStorage:
             return ShardState.HELD
         if self._disk.exists_now(self._partial(ref)):
             return ShardState.PARTIAL
-        if self._disk.exists_now(self.path(ref).with_suffix(".gguf.quarantine")):
+        if self._disk.exists_now(self.quarantine_path(ref)):
             return ShardState.QUARANTINED
         return ShardState.ABSENT
 
@@ -150,11 +205,7 @@ class ShardStorage:
         known = self._need(ref.model)
         file, spec = known.files[ref.index], known.manifest.shards[ref.index]
         partial = self._partial(ref)
-        journal = BlockJournal(
-            self._disk, self._journal(ref), tag=_tag(known, file), size_bytes=spec.size_bytes,
-            block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
-        )  # fmt: skip
-
+        journal = self._blocks(ref, known)
         landing = Landing(self, self._disk, ref, spec, file, partial, journal)
 
         def work() -> None:
@@ -167,6 +218,16 @@ class ShardStorage:
 
         await asyncio.to_thread(work)
         return landing
+
+    def _blocks(self, ref: ShardRef, known: KnownModel) -> BlockJournal:
+        return BlockJournal(
+            self._disk, self._journal(ref), tag=_tag(known, known.files[ref.index]),
+            size_bytes=known.manifest.shards[ref.index].size_bytes, block_bytes=CHUNK_BYTES // BLOCKS_PER_CHUNK,
+        )  # fmt: skip
+
+    def kept_bytes(self, ref: ShardRef) -> int:
+        """Of a shard that is not being landed: what an earlier landing left, as far as is written down."""
+        return self._blocks(ref, self._need(ref.model)).stated_now() if self.state(ref) is ShardState.PARTIAL else 0
 
     def arriving(self, model: ModelId) -> tuple[int, ...]:
         """Sorted indices of shards with hashes that are landing now: verified chunks of them can be read."""
@@ -191,9 +252,10 @@ class ShardStorage:
         return landing is not None and landing.open and landing.spec.sealed and landing.has(number)
 
     async def read_chunk(self, ref: ShardRef, number: int) -> list[bytes]:
-        """A chunk that is `present`, in pieces that follow each other. Raises OSError."""
+        """A chunk that is `present`, in pieces that follow each other, with its hash if that is known. Raises OSError;
+        Damaged."""
         known = self._need(ref.model)
-        offset = number * CHUNK_BYTES
+        offset, spec = number * CHUNK_BYTES, known.manifest.shards[ref.index]
         size = min(CHUNK_BYTES, known.manifest.shards[ref.index].size_bytes - offset)
 
         def work() -> list[bytes]:
@@ -203,6 +265,12 @@ class ShardStorage:
                 found = [self._disk.read_range_now(path, at, count) for at, _, count in places]
                 if sum(map(len, found)) != size:
                     raise OSError(f"{path.name} ends within chunk {number}")
+                if spec.sealed:
+                    hasher = blake3.blake3()
+                    for data in found:
+                        hasher.update(data)
+                    if hasher.hexdigest() != spec.chunk_blake3[number]:
+                        raise Damaged(f"chunk {number} of {path.name} is not any more what it was")
                 return found
 
             if ref.index in self._held.get(ref.model, ()):
@@ -221,6 +289,31 @@ class ShardStorage:
         if known is None or ref.index >= len(known.files):
             raise FileNotFoundError(f"shard {ref.index} of model {ref.model} is not on this node any more")
         return await asyncio.to_thread(read_payload_now, self._disk, self.path(ref), known.files[ref.index], offset, size)
+
+    async def is_damaged(self, ref: ShardRef) -> bool:
+        """A held shard is not any more what it was: then it is set aside. Reads all of it. False where its hash is lost."""
+        if not self._held_and_sealed(ref):
+            return False
+        try:
+            if await self.verify(ref):
+                return False
+        except OSError as error:
+            logger.warning("shard %d of %s cannot be read: %s", ref.index, ref.model, error)
+            return False  # whoever took it away; or the disk fails, and moving it would help nobody
+        async with self._opening:
+            if not self._held_and_sealed(ref):
+                return False
+            self.doubt(ref)
+            await self._disk.rename(self.path(ref), self.quarantine_path(ref))
+            return True
+
+    def _held_and_sealed(self, ref: ShardRef) -> bool:
+        known = self._catalog.get(ref.model)
+        return known is not None and ref.index in self.held(ref.model) and known.manifest.shards[ref.index].sealed
+
+    def doubt(self, ref: ShardRef) -> None:
+        """A part of it was wrong: not held until `claim` has looked at all of it."""
+        self._held.get(ref.model, set()).discard(ref.index)
 
     async def verify(self, ref: ShardRef) -> bool:
         """Hash the payload of a file that lies at the final name."""
@@ -248,14 +341,43 @@ class ShardStorage:
                     found.append((ref, matches))
         return found
 
+    async def unsealed(self) -> list[ShardRef]:
+        """Shards whose file somebody put here, and nobody knows their hash."""
+        found: list[ShardRef] = []
+        for known in self._catalog.all():
+            for spec in known.manifest.shards:
+                ref = ShardRef(known.manifest.model, spec.index)
+                if spec.sealed or not self._is_unclaimed(ref, known):
+                    continue
+                if await self._disk.exists(self.path(ref)) or await self._disk.exists(self.unverified_path(ref)):
+                    found.append(ref)
+        return found
+
+    async def unverified(self) -> list[ShardRef]:
+        """Those of them that are kept aside."""
+        return [ref for ref in await self.unsealed() if await self._disk.exists(self.unverified_path(ref))]
+
+    async def claim(self, ref: ShardRef) -> bool | None:
+        """As `find_new`, of one. None: it is held, or there is nothing."""
+        known = self._catalog.get(ref.model)
+        return None if known is None or not self._is_unclaimed(ref, known) else await self._claim(ref, known)
+
     async def _claim(self, ref: ShardRef, known: KnownModel) -> bool | None:
         """Hold or set aside what lies at a final name. None: nothing does, its hash is not known, or it is not ours to tell
         any more. Hashing takes minutes: meanwhile the shard may have been fetched, or its model removed."""
-        path = self.path(ref)
-        if not await self._disk.exists(path) or not self._is_unclaimed(ref, known):
-            return None
-        if not self.expected_hash(ref):  # unknown is not a mismatch: fetched, it is compared with what a source says
-            logger.warning("shard %d of %s lies there and nobody knows its hash", ref.index, ref.model)
+        path, aside = self.path(ref), self.unverified_path(ref)
+        async with self._opening:
+            if not self._is_unclaimed(ref, known):
+                return None
+            if not self.expected_hash(ref):
+                # Unknown is no mismatch. But the next start takes what has a final name for verified.
+                if ref not in self._landings and await self._disk.exists(path):
+                    logger.warning("shard %d of %s lies there and nobody knows its hash: kept aside", ref.index, ref.model)
+                    await self._disk.rename(path, aside)
+                return None
+            if not await self._disk.exists(path) and await self._disk.exists(aside):
+                await self._disk.rename(aside, path)
+        if not await self._disk.exists(path):
             return None
         try:
             matches = await self.verify(ref)
@@ -269,7 +391,7 @@ class ShardStorage:
                 return True
             if ref in self._landings:  # what lies there now may be what it has just put there
                 return None
-            await self._disk.rename(path, path.with_suffix(".gguf.quarantine"))
+            await self._disk.rename(path, self.quarantine_path(ref))
             return False
 
     def _is_unclaimed(self, ref: ShardRef, known: KnownModel) -> bool:

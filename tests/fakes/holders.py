@@ -199,6 +199,16 @@ class Holder:
         resources = ResourcesSettings(max_disk_mb=megabytes)
         self.settings[0] = replace(self.settings[0], resources=resources)
 
+    def lie(self) -> None:
+        """From now on it sends wrong bytes, on purpose: a damaged disk it would notice."""
+        read = self.store.storage.read_chunk
+
+        async def read_chunk(ref: ShardRef, number: int) -> list[bytes]:
+            first, *rest = await read(ref, number)
+            return [bytes([first[0] ^ 1]) + first[1:], *rest]
+
+        self.store.storage.read_chunk = read_chunk  # type: ignore[method-assign]
+
     def hear(self, other: Holder) -> None:
         """What the other holds now."""
         self.store.wire.summaries[other.id] = other.summary()
@@ -250,16 +260,16 @@ async def open_holder(
     store = open_store(seed, home, disk=disk)
     settings = [Settings()]
     dispatcher, gauges = Dispatcher(), Gauges()
+    holder: Holder
     ShardServer(
         catalog=store.catalog, storage=store.storage, disk=store.disk, world=world, upload_limit=lambda: None,
-        observed_host=lambda peer: "127.0.0.1",
+        observed_host=lambda peer: "127.0.0.1", damaged=lambda ref: holder.desk.doubt(ref),
     ).register(dispatcher)  # fmt: skip
     async with (
         aclosing_parts(endpoint, store, world) as parts,
         await Database.open(home / "node.db") as db,
         Supervisor(f"holder {seed}", world=world) as supervisor,
     ):
-        holder: Holder
         authority = FakeAuthority("0")
         authority.node = store.key.node
 

@@ -211,6 +211,19 @@ async def test_a_node_with_little_space_takes_its_share(folks: Folks, tiny: Path
     assert two.store.registry.held(TINY) == fair_share(two.id, TINY, count, 1)
 
 
+async def test_a_refusal_for_want_of_space_says_the_whole_need(folks: Folks, tiny: Path) -> None:
+    """It told the need of this node's share alone, of a few shards of many."""
+    one, two = await with_model(folks, tiny), await folks.start(2)
+    await two.connect(one)
+    await until(lambda: two.store.catalog.get(TINY) is not None)
+    known = two.store.catalog.get(TINY)
+    assert known is not None
+    two.limit_disk(0)
+    refusal = await two.desk.acquire(TINY, None)
+    assert isinstance(refusal, NoSpace)
+    assert refusal.needed_bytes == sum(spec.size_bytes for spec in known.manifest.shards)
+
+
 async def test_one_shard_can_be_asked_for(folks: Folks, tiny: Path) -> None:
     one, two = await with_model(folks, tiny), await folks.start(2)
     await two.connect(one)
@@ -233,13 +246,7 @@ async def test_what_nobody_has_is_refused(folks: Folks, tiny: Path) -> None:
 
 async def test_a_liar_is_left_and_another_holder_used(folks: Folks, tiny: Path) -> None:
     liar, honest, two = await with_model(folks, tiny, 1), await with_model(folks, tiny, 3), await folks.start(2)
-    known = liar.store.catalog.get(TINY)
-    assert known is not None
-    for spec in known.manifest.shards:
-        path = liar.store.storage.path(ShardRef(TINY, spec.index))
-        data = bytearray(path.read_bytes())
-        data[known.files[spec.index].runs[-1].file_offset] ^= 1
-        path.write_bytes(data)
+    liar.lie()
     with two.store.bus.spy() as spy:
         await two.connect(liar)
         await until(lambda: two.store.catalog.get(TINY) is not None)

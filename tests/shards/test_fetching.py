@@ -6,6 +6,7 @@ import asyncio
 import errno
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ import pytest
 
 from swarmd.domain.events import ShardDownloadStarted, ShardRejected, ShardStored
 from swarmd.domain.ids import NodeId, ShardRef
+from swarmd.domain.peers import PeerRecord, PeerView
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
@@ -29,11 +31,12 @@ from swarmd.shards.sources import Places
 from swarmd.transport.rpc import Link
 from swarmd.wire.exchange import AskSeal
 from swarmd.wire.messages import CODES
-from tests.fakes.around import REPO, Around, asked, known_by, over, whole_file
+from tests.fakes.around import FILE, REPO, Around, asked, known_by, over, started, whole_file
 from tests.fakes.around import TINY as HUB_MODEL
-from tests.fakes.holders import HastyDisk, Holder, open_store, sealer_of
+from tests.fakes.holders import Holder, open_store, sealer_of
 from tests.fakes.landings import adopted
 from tests.fakes.storm import work_of
+from tests.hub.faults import Cut, Denied, Rule, Slow
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.shards.test_sources import Plain
 
@@ -265,22 +268,11 @@ async def test_two_halves_become_two_wholes_when_the_original_holder_is_gone(fol
         assert [(holding.shards, holding.partial) for holding in holdings] == [((0,), ())]
 
 
-class FlippingDisk(HastyDisk):
-    """A bit is wrong in what is read, once that is wanted."""
-
-    lies = False
-
-    def read_range_now(self, path: Path, offset: int, size: int) -> bytes:
-        data = super().read_range_now(path, offset, size)
-        return bytes([data[0] ^ 1]) + data[1:] if self.lies and path.suffix == ".gguf" and data else data
-
-
 async def test_a_liar_among_holders_is_left_out_and_the_others_finish(folks: Folks, tiny: Path) -> None:
-    disk = FlippingDisk()
-    liar = await folks.start(1, disk=disk)
+    liar = await folks.start(1)
     assert await liar.desk.add_file(tiny, WHOLE) == TINY
     honest, two = await with_one_shard(folks, tiny, 3), await folks.start(2)
-    disk.lies = True
+    liar.lie()
     throttle(folks, 2, 3, 2 * SLOW)  # the liar is the quicker one
     await two.connect(liar)
     await two.connect(honest)
@@ -359,8 +351,9 @@ async def test_what_is_under_way_is_waited_for_and_not_for_ever(tmp_path: Path, 
     assert _nothing_comes(work, [peer], 60.0), "it will not"
 
 
-async def sealed_wrong(around: Around) -> Holder:
-    """A node with the right bytes of the hub's file and wrong seals of them, which it has signed."""
+async def sealed_wrong(around: Around, *, in_parts: bool = True) -> Holder:
+    """A node with the right bytes of the hub's file and wrong seals of them, which it has signed. `in_parts`: the hash of
+    each chunk is wrong, else that of the whole alone."""
     liar = await around.start(2)
     await asked(liar)
     assert (await over(liar)).state == "complete"
@@ -368,9 +361,10 @@ async def sealed_wrong(around: Around) -> Holder:
     for spec in known.manifest.shards:
         payload = await liar.store.storage.read_payload(ShardRef(HUB_MODEL, spec.index), 0, spec.size_bytes)
         hasher = PayloadHasher()
-        hasher.feed(bytes(byte ^ 1 for byte in payload))
+        hasher.feed(bytes(byte ^ 1 for byte in payload) if in_parts else payload)
+        stated = hasher.finish() if in_parts else replace(hasher.finish(), blake3="0" * 64)
         seal = seals.make(
-            known.manifest, spec.index, hasher.finish(), signer=liar.id,
+            known.manifest, spec.index, stated, signer=liar.id,
             sign=lambda data: liar.store.key.sign(Signed.MANIFEST, data),
         )  # fmt: skip
         liar.store.catalog.seal_path(HUB_MODEL, spec.index).write_bytes(seals.encode(seal))
@@ -389,6 +383,21 @@ async def test_a_wrong_seal_does_not_block_a_shard_that_the_hub_has(around: Arou
     assert done.state == "complete", done
     assert any("contradicts the hashes" in line for transfer in done.transfers for line in transfer.log), done
     assert await whole_file(node) == data
+
+
+async def test_a_seal_that_is_wrong_as_a_whole_fails_no_job_and_names_its_signer(around: Around, data: bytes) -> None:
+    """The shard was given up, nobody was named, and the signer was asked again for the next one."""
+    liar = await sealed_wrong(around, in_parts=False)
+    node = await around.start(1, patience_s=1.0)
+    await node.connect(liar)
+    with node.store.bus.spy() as spy:
+        await asked(node)
+        done = await over(node)
+        assert {fact.source for fact in spy.of(ShardRejected)} == {liar.id}
+        assert len(spy.of(ShardRejected)) <= ARRIVING + COMMITTING, "none that began after it was found out"
+    assert done.state == "complete", done
+    assert await whole_file(node) == data
+    assert known_by(node).manifest.shards[0].blake3 == (await true_hash(node, ShardRef(HUB_MODEL, 0)))
 
 
 async def test_a_wrong_seal_of_an_earlier_run_is_taken_back_as_well(around: Around, data: bytes) -> None:
@@ -433,3 +442,76 @@ async def test_a_hub_that_is_down_leaves_time_to_ask_slow_peers_for_their_seal(
     assert isinstance(await node.desk.acquire(HUB_MODEL, (0,), "user"), Acquisition)
     done = await over(node)
     assert done.state == "complete" and done.transfers[0].source == holder.id, done
+
+
+def refuse(around: Around, *, times: int | None = None) -> Rule:
+    """The hub does not give the file any more, nor does storage."""
+    return around.hub.faults.add(Denied(), path=FILE, times=times)
+
+
+def reason_of(node: Holder) -> str:
+    job = node.desk.acquisition(HUB_MODEL)
+    return "" if job is None or job.reason is None or job.state != "downloading" else job.reason
+
+
+async def test_a_hub_that_refused_for_a_moment_is_asked_again(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One 403 in mid-download: it was never asked again, nothing was said, and minutes later the job failed."""
+    monkeypatch.setattr(fetching, "REFUSED_FIRST_S", 0.3)
+    node = await around.start(1, patience_s=5.0)
+    around.hub.faults.add(Slow(200_000), path=FILE, origin="cdn")
+    await asked(node, shards=(0, 1))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    around.hub.faults.clear()
+    rule = refuse(around, times=6)
+    around.hub.faults.add(Cut(), path=FILE, origin="cdn", times=4)
+    await until(lambda: "behind terms" in reason_of(node) or started(node, HUB_MODEL).state != "downloading")
+    done = await over(node)
+    assert rule.hits and done.state == "complete" and done.reason is None, done
+    assert any("behind terms" in line for line in done.log), done.log
+
+
+async def test_a_persons_wish_asks_the_hub_at_once_that_refused(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered `started` and did nothing; only a pause and its end helped."""
+    monkeypatch.setattr(fetching, "REFUSED_FIRST_S", 1000.0)
+    monkeypatch.setattr(fetching, "REFUSED_LIMIT_S", 1000.0)
+    node = await around.start(1, patience_s=1000.0)
+    around.hub.faults.add(Slow(200_000), path=FILE, origin="cdn")
+    await asked(node, shards=(0,))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    around.hub.faults.clear()
+    around.hub.faults.add(Cut(), path=FILE, origin="cdn", times=4)
+    refuse(around)
+    await until(lambda: "behind terms" in reason_of(node))
+    around.hub.faults.clear()
+    assert isinstance(await asked(node, shards=(0,)), Acquisition)
+    assert (await over(node)).state == "complete"
+
+
+def near(node: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is linked with it is in the same house."""
+    record = PeerRecord(node=NodeId("ab" * 8), endpoints=(), last_seen=None)  # whoever it is
+    view = PeerView(record=record, connected=True, rtt_ms=0.5)
+    monkeypatch.setattr(node.store.wire, "view", lambda _: view)
+
+
+async def test_a_shard_that_began_at_the_hub_changes_to_a_near_node_that_has_it(
+    around: Around, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came from a slow hub to its end, though a node beside it had come back that held all of it with its seal."""
+    holder = await around.start(2)
+    await asked(holder)
+    assert (await over(holder)).state == "complete"
+    node, ref = await around.start(1), ShardRef(HUB_MODEL, 0)
+    near(node, monkeypatch)
+    around.hub.faults.add(Slow(2000), path=FILE, origin="cdn", skip=1)
+    await asked(node, shards=(0,))
+    await until(lambda: any(one.done_bytes for one in started(node, HUB_MODEL).transfers))
+    assert not known_by(node).manifest.shards[0].sealed
+    await node.connect(holder)
+    done = await over(node)
+    assert done.state == "complete" and done.transfers[0].source == holder.id, done
+    assert known_by(node).manifest.shards[0].blake3 == (await true_hash(node, ref))

@@ -10,8 +10,8 @@ from swarmd.domain.events import DownloadEnded, DownloadStarted
 from swarmd.domain.hub import HubSource, ModelOrigin
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import ShardState
-from swarmd.domain.refusals import BadFile, Invalid, NotFound, Refusal, UnsupportedModel
-from swarmd.domain.shards import Acquisition
+from swarmd.domain.refusals import BadFile, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
+from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
 from swarmd.models.catalog import KnownModel
 from swarmd.models.manifest import encode, signed
@@ -94,6 +94,21 @@ async def test_a_node_that_is_stopped_goes_on_where_it_was(around: Around, data:
     done = await over(holder)
     assert done.state == "complete" and await whole_file(holder) == data
     assert any("after a restart" in line for line in done.log)
+
+
+async def test_a_paused_download_shows_after_a_restart_what_is_kept_of_it(around: Around, data: bytes) -> None:
+    """It showed 0 bytes and 0 %."""
+    holder = await around.start(1)
+    around.hub.faults.add(Slow(150_000), path=FILE, origin="cdn", skip=1)
+    assert isinstance(await asked(holder), Acquisition)
+    await until(lambda: sum(one.done_bytes for one in started(holder).transfers) > 60_000)
+    assert await holder.desk.pause(TINY) is None
+    before = [one.done_bytes for one in started(holder).transfers if one.state is not TransferState.COMPLETE]
+    await around.stop(1)
+    holder = await around.start(1)
+    job = started(holder)
+    assert job.state == "paused" and job.bytes_per_second == 0.0
+    assert sum(one.done_bytes for one in job.transfers) >= sum(before) > 0
 
 
 async def test_pause_resume_order_and_cancel(around: Around, data: bytes) -> None:
@@ -195,6 +210,12 @@ async def test_what_cannot_be_fetched_is_refused_with_the_reason(around: Around,
     ):  # fmt: skip
         assert isinstance(await asked(holder, filename=filename), kind), filename
     assert isinstance(await asked(holder, shards=(0, 99)), Invalid)
+    assert holder.store.catalog.all() == () and holder.store.registry.models() == (), "a refused wish leaves no model"
+    assert not holder.store.catalog.folder(TINY).exists()
+    holder.limit_disk(0)
+    assert isinstance(await asked(holder), NoSpace)
+    assert holder.store.catalog.all() == () and not holder.store.catalog.folder(TINY).exists()
+    holder.limit_disk(10_000)
     assert isinstance(await asked(holder), Acquisition)
     await over(holder)
     other = write_model(tmp_path / "other.gguf", TinyModel(layers=4)).read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,15 @@ from swarmd.domain.ids import ShardRef
 from swarmd.domain.models import ShardSpec, ShardState
 from swarmd.models import shard_file
 from swarmd.models.architectures import Architecture
+from swarmd.models.catalog import KnownModel
 from swarmd.models.gguf import GgufHeader
 from swarmd.models.gguf_values import Value, text_value
+from swarmd.models.manifest import encode
 from swarmd.models.shard_file import Run
 from swarmd.shards.landing import ChunkMismatch, Superseded, pieces
 from tests.fakes.holders import HastyDisk, Store, open_store
 from tests.fakes.landings import MODEL, GatedDisk, adopted, chunk, files, whole
-from tests.fakes.shards import CutModel, assemble, hash_of
+from tests.fakes.shards import CutModel, assemble, cut_model, hash_of
 from tests.models.test_seals import known_in, seal_of
 
 
@@ -229,6 +232,25 @@ async def test_a_seal_that_is_right_in_parts_and_wrong_as_a_whole_goes(tmp_path:
     assert store.storage.held(MODEL) == (1,)
 
 
+async def test_a_seal_is_not_to_blame_for_what_changed_on_the_disk(tmp_path: Path) -> None:
+    store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
+    cut, known = await known_in(store, tmp_path)
+    await store.catalog.seal(MODEL, 1, seal_of(store, cut, 1))
+    landing = await whole(store, cut, ref)
+    partial = store.storage.path(ref).with_suffix(".gguf.partial")
+    data = bytearray(partial.read_bytes())
+    data[known.files[1].runs[0].file_offset] ^= 1
+    partial.write_bytes(data)
+    with pytest.raises(OSError, match="1 chunks have changed"):
+        await landing.commit()
+    assert store.storage.expected_hash(ref), "the seal stays"
+    again = await store.storage.open_landing(ref)
+    assert again.missing() == [0]
+    await again.write_chunk(0, chunk(cut.payloads[1], 0))
+    await again.commit()
+    assert store.storage.held(MODEL) == (1,)
+
+
 async def test_a_false_seal_that_comes_in_between_costs_no_byte_that_was_read_at_the_source(tmp_path: Path) -> None:
     store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
     cut, _ = await known_in(store, tmp_path)
@@ -247,16 +269,16 @@ async def test_a_false_seal_that_comes_in_between_costs_no_byte_that_was_read_at
 
 async def test_hashes_of_the_manifest_itself_stay_whatever_lands(tmp_path: Path, tiny: Path) -> None:
     store, ref = open_store(1, tmp_path), ShardRef(MODEL, 1)
-    cut, known = await adopted(store, tiny)
+    data = tiny.read_bytes()
+    cut = cut_model(data, shard_size_bytes=100_000)
+    shards = [replace(spec, blake3="0" * 64) if spec.index == 1 else spec for spec in cut.manifest.shards]
+    manifest = replace(cut.manifest, model=MODEL, shards=tuple(shards))
+    assert isinstance(await store.catalog.adopt(encode(manifest), data[: cut.header.data_offset]), KnownModel)
     landing = await whole(store, cut, ref)
-    partial = store.storage.path(ref).with_suffix(".gguf.partial")
-    with partial.open("r+b") as file:
-        file.seek(known.files[1].runs[0].file_offset)
-        file.write(bytes(100))
     with pytest.raises(ChunkMismatch) as caught:
         await landing.commit()
     assert caught.value.signer is None
-    assert files(store, ref) == set() and store.storage.expected_hash(ref) == known.manifest.shards[1].blake3
+    assert files(store, ref) == set() and store.storage.expected_hash(ref) == "0" * 64
 
 
 async def test_a_second_landing_waits_for_the_first_ones_thread_and_is_alone_then(tmp_path: Path, tiny: Path) -> None:

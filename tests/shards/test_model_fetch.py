@@ -11,6 +11,7 @@ from swarmd.domain.events import ShardRejected
 from swarmd.domain.shards import Acquisition
 from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
 from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, whole_file
+from tests.fakes.gguf import TinyModel, write_model
 from tests.hub.contents import Altered, Held
 from tests.hub.faults import Cut
 from tests.shards import test_desk as desks
@@ -64,8 +65,22 @@ async def test_a_hub_that_serves_another_file_than_it_states_is_found_out(around
     assert holder.store.registry.held(TINY) == () and not any(shard.sealed for shard in known_by(holder).manifest.shards)
 
 
+async def test_what_is_no_gguf_is_not_told_of_as_a_vision_encoder(around: Around, data: bytes) -> None:
+    """2,004 bytes of nothing were stored and announced."""
+    around.hub.repo(REPO).file("mmproj-tiny-f16.gguf", b"GGUF" + bytes(2000))
+    holder = await around.start(1)
+    assert isinstance(await asked(holder), Acquisition)
+    done = await over(holder)
+    assert done.state == "complete" and any("left out" in line for line in done.log), done.log
+    path = holder.store.storage.vision_path(TINY)
+    assert not path.exists() and not holder.store.storage.has_vision(TINY)
+    path.write_bytes(b"GGUF" + bytes(2000))
+    await around.stop(1)
+    assert not (await around.start(1)).store.storage.has_vision(TINY)
+
+
 async def test_the_vision_encoder_comes_along(around: Around, data: bytes) -> None:
-    encoder = bytes(range(256)) * 300
+    encoder = write_model(around.folder / "eyes.gguf", TinyModel(seed=7)).read_bytes()
     around.hub.repo(REPO).file("mmproj-tiny-f16.gguf", encoder).file("mmproj-tiny-f32.gguf", encoder * 2)
     holder = await around.start(1)
     assert isinstance(await asked(holder), Acquisition)
