@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from swarmd.api import views
@@ -20,6 +21,8 @@ from swarmd.domain.shards import ModelView
 from swarmd.kit.world import Entropy
 
 SEED_BYTES = 4  # llama.cpp seeds its generators with 32 bits
+
+USER_LENGTH = 64  # of the name by which a client tells its users apart; they take turns in the queue
 
 Printer = ChatPrinter | CompletionPrinter
 
@@ -66,7 +69,8 @@ class OpenAiHandlers:
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
             return request
-        generation = await self._generations.open(request)
+        client = f"{call.caller.address} {(body.user or '')[:USER_LENGTH]}"  # many people may sit behind one address
+        generation = await self._generations.open(replace(request, client=client))
         if isinstance(generation, Refusal):
             return generation
         async with generation:  # leaving it, cancelled or not, frees every stage

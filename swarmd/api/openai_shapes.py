@@ -31,7 +31,8 @@ class StreamOptions(Struct, frozen=True, kw_only=True):
 
 
 class SamplingIn(Struct, frozen=True, kw_only=True):
-    """What chat and completions have in common. The last three are extensions that other local servers have too."""
+    """What chat and completions have in common. `top_k`, `min_p` and `repeat_penalty` are extensions that other local
+    servers have too."""
 
     model: ModelName
     stream: bool | None = False
@@ -48,6 +49,8 @@ class SamplingIn(Struct, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     min_p: Share | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    user: str | None = None
+    """Whom the client asks for: where requests wait, users take turns."""
 
 
 class ChatRequest(SamplingIn, frozen=True, kw_only=True):

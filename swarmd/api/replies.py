@@ -22,7 +22,7 @@ from swarmd.domain.ids import RequestId
 from swarmd.domain.refusals import NotFound, Refusal
 
 JSON: Final = "application/json"
-RETRY_BUSY_S: Final = 1  # a generation slot frees within seconds; the openai client waits this long before its next try
+RETRY_BUSY_S: Final = 1  # where nothing better is known; the openai client waits this long before its next try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +195,8 @@ def reply_to(refusal: Refusal) -> Reply:
             headers["retry-after"] = str(max(1, math.ceil(wait)))
         case refusals.HubFailed(retry_after_s=wait) if wait > 0:
             headers["retry-after"] = str(math.ceil(wait))
-        case refusals.Busy():
-            headers["retry-after"] = str(RETRY_BUSY_S)
+        case refusals.Busy(retry_after_s=wait):
+            headers["retry-after"] = str(max(RETRY_BUSY_S, math.ceil(wait or 0)))
         case NoKey():
             headers["www-authenticate"] = "Bearer"
         case WrongMethod(allowed=allowed):

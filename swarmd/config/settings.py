@@ -197,8 +197,16 @@ class InferenceSettings:
         live=True, form=MODEL,
     )
     max_concurrent_requests: int = setting(
-        10, "Generations that run at the same time; further requests wait or are refused.",
+        10, "Generations that run at the same time; further requests wait.",
         live=True, low=1, high=256,
+    )
+    queue_requests: int = setting(
+        64, "Requests that may wait for a place; further ones are refused with 503 and told when to come back.",
+        live=True, low=0, high=512,
+    )
+    queue_seconds: int = setting(
+        120, "Seconds that a request waits for a place until it is refused with 503.",
+        live=True, low=1, high=3600,
     )
     session_timeout_seconds: int = setting(
         600, "Seconds without a step until a node ends its stage of a generation; also of one whose client reads nothing.",

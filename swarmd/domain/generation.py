@@ -41,6 +41,8 @@ class GenerationRequest:
 
     request: RequestId
     model: ModelId
+    client: str = ""
+    """Who asks, as far as is known: clients take turns where requests wait."""
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
     max_tokens: int = 2048

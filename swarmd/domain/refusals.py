@@ -95,6 +95,8 @@ class NoSpace(Refusal):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy(Refusal):
     what: str
+    retry_after_s: float | None = None
+    """When it is worth to ask again, where that is known."""
 
     @property
     def sentence(self) -> str:

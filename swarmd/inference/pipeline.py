@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
@@ -19,6 +20,7 @@ from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.admission import Admission
 from swarmd.inference.encrypted import EncryptedPipelines
 from swarmd.inference.forwarding import Stages, samples_at_once
 from swarmd.inference.generation import Generation
@@ -67,8 +69,13 @@ class Pipeline:
         self._node, self._catalog, self._registry = node, catalog, registry
         self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
-        self._active = 0
         self._made = 0
+        self._admission = Admission(
+            places=lambda: settings().inference.max_concurrent_requests,
+            queue=lambda: settings().inference.queue_requests,
+            patience_s=lambda: settings().inference.queue_seconds,
+            clock=world.clock,
+        )
         self._last_tokens_per_second: float | None = None
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
 
@@ -77,7 +84,12 @@ class Pipeline:
     @property
     def active(self) -> int:
         """Generations of this head that run now."""
-        return self._active
+        return self._admission.active
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place."""
+        return self._admission.waiting
 
     @property
     def requests_made(self) -> int:
@@ -156,18 +168,31 @@ class Pipeline:
 
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
         """Tokenises, plans and opens every stage. The generation runs once its `async with` block is entered."""
-        limit = self._settings().inference.max_concurrent_requests
-        if self._active >= limit:
-            return Busy(what=f"this node already runs {limit} requests: try again soon, or raise max_concurrent_requests")
-        self._active += 1  # no await since the check
+        busy = await self._admission.enter(request.client)
+        if busy is not None:
+            return busy
         opened = False
         try:
-            result = await self._open(request)
+            result = await self._open_patiently(request)
             opened = isinstance(result, Generation)
             return result
         finally:
             if not opened:
-                self._active -= 1
+                self._admission.leave()
+
+    async def _open_patiently(self, request: GenerationRequest) -> Generation | Refusal:
+        """Waits while the workers' seats are taken, here or elsewhere: only our own tell us when one is free again."""
+        clock = self._world.clock
+        until = clock.ticks() + self._settings().inference.queue_seconds
+        backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
+        while True:
+            result = await self._open(request)
+            if not isinstance(result, Busy):
+                return result
+            delay_s = backoff.delay()
+            if clock.ticks() + delay_s > until:
+                return replace(result, retry_after_s=self._admission.retry_after_s())
+            await self._admission.somebody_left(delay_s)
 
     async def _open(self, request: GenerationRequest) -> Generation | Refusal:
         known = self._catalog.get(request.model)
@@ -287,11 +312,12 @@ class Pipeline:
         return tokens
 
     def _finished(self, head: Head, outcome: str) -> None:
-        self._active -= 1
+        self._admission.leave()
         now = self._world.clock.ticks()
         duration_ms = (now - head.began) * 1e3
         if outcome in ("stop", "length"):
             self._samples.append((now, duration_ms))
+            self._admission.taken(duration_ms / 1e3)
             # Also of a reply that a stop string ended: every token that was decoded counts here.
             self._last_tokens_per_second = head.usage(head.generated).tokens_per_second or self._last_tokens_per_second
         self._bus.publish(

@@ -67,13 +67,38 @@ def now() -> float:
 async def test_a_refusal_does_not_wait_for_the_slowest_stage(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", (0,))
     slow = parts.meet("a", 1)
-    parts.meet("b", 2, 3, says=Refused(kind="Busy", sentence="all sequences are in use"))
+    parts.meet("b", 2, 3, says=Refused(kind="Invalid", sentence="the layout is another one"))
     began = now()
     refused = await parts.pipeline.open(ask(model))
-    assert isinstance(refused, Busy) and "all sequences are in use" in refused.sentence
+    assert isinstance(refused, Invalid) and "the layout is another one" in refused.sentence
     assert now() - began < 1
     assert [stream.closed for _, stream in slow.opened] == [True]
     assert not parts.stages._sessions and not any(parts.registry._leases.values())
+    assert parts.pipeline.active == 0
+
+
+async def test_a_request_waits_while_all_seats_of_a_stage_are_taken(parts: NodeParts, known: KnownModel) -> None:
+    model = parts.add(known, "tiny", ())
+    peer = parts.meet("a", *WHOLE, says=Refused(kind="Busy", sentence="all sequences are in use"))
+    asking = asyncio.create_task(parts.pipeline.open(ask(model)))
+    await asyncio.sleep(SETTINGS.inference.queue_seconds / 2)
+    assert not asking.done() and len(peer.opened) > 1 and parts.pipeline.active == 1
+    peer.says = StageReady()
+    generation = await asking
+    assert isinstance(generation, Generation)
+    async with generation:
+        pass
+    assert parts.pipeline.active == 0
+
+
+async def test_a_request_that_found_no_seat_is_told_when_to_come_back(parts: NodeParts, known: KnownModel) -> None:
+    model = parts.add(known, "tiny", ())
+    parts.meet("a", *WHOLE, says=Refused(kind="Busy", sentence="all sequences are in use"))
+    began = now()
+    refused = await parts.pipeline.open(ask(model))
+    assert isinstance(refused, Busy) and "all sequences are in use" in refused.sentence
+    assert refused.retry_after_s is not None and refused.retry_after_s >= 1
+    assert now() - began <= SETTINGS.inference.queue_seconds
     assert parts.pipeline.active == 0
 
 

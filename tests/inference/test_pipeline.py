@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished
 from swarmd.inference.pipeline import SAMPLE_AGE_S, Pipeline
 from swarmd.kit.bus import EventBus
@@ -18,7 +19,7 @@ async def test_counters_latencies_and_the_last_speed(world: World) -> None:
     bus = EventBus()
     pipeline = Pipeline(
         node=NODES[0], catalog=None, registry=None, workers=None, stages=None, links=None, spawn=None, world=world, bus=bus,
-        settings=None, encrypted=None,
+        settings=Settings, encrypted=None,
     )  # fmt: skip
     assert (pipeline.last_tokens_per_second, pipeline.latencies_ms(), pipeline.active) == (None, [], 0)
 
@@ -27,7 +28,7 @@ async def test_counters_latencies_and_the_last_speed(world: World) -> None:
         for _ in range(tokens):
             await asyncio.sleep(0.5)
             tail.answer(0)
-        pipeline._active += 1
+        assert await pipeline._admission.enter("") is None
         pipeline._finished(head, outcome)
 
     with bus.spy() as spy:
