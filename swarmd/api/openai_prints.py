@@ -17,6 +17,7 @@ from swarmd.api.openai_shapes import (
     Delta,
     LegacyLogprobs,
     MessageOut,
+    PromptDetails,
     Swarm,
     SwarmStage,
     TextChoice,
@@ -185,6 +186,7 @@ def usage_out(usage: Usage) -> UsageOut:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
     )
 
 

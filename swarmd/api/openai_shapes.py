@@ -97,10 +97,16 @@ class Swarm(Struct, frozen=True, kw_only=True):
     """Times that lost nodes were replaced within the reply."""
 
 
+class PromptDetails(Struct, frozen=True, kw_only=True):
+    cached_tokens: int
+    """Of the prompt, that were computed for an earlier one."""
+
+
 class UsageOut(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class TopLogprob(Struct, frozen=True, kw_only=True):

@@ -228,6 +228,10 @@ class InferenceSettings:
         False, "Whether generations begin and end on this node where it has a model's first and last shard.",
         live=True,
     )
+    prefix_cache_mb: int = setting(
+        256, "Memory for what a model computed of the beginnings of prompts, in MB for each loaded model; 0: keep nothing.",
+        live=True, low=0, high=1_048_576,
+    )
     speculation: bool = setting(
         True, "Whether to guess tokens from the text so far and compute several in a step: another speed, the same replies.",
         live=True,

@@ -95,6 +95,9 @@ class Usage:
     resumes: int = 0
     """Times that lost stages were replaced within the reply."""
 
+    cached_tokens: int = 0
+    """Of the prompt, taken from what was computed for an earlier one."""
+
     @property
     def tokens_per_second(self) -> float:
         """Of decoding, the first token (which ends the prefill) not counted; 0 when there was no further one."""

@@ -33,6 +33,7 @@ from swarmd.inference.native import (
     ToFloat,
     open_library,
 )
+from swarmd.inference.prefixes import State
 from swarmd.inference.worker_frames import Run
 
 Hidden = npt.NDArray[np.float32]
@@ -215,6 +216,7 @@ class LoadedShard:
             raise _load_failure(engine, f"llama.cpp cannot load {path.name}")
         self.width: int = self._call.llama_model_n_embd(self._model)
         self.layers: int = self._call.llama_model_n_layer(self._model)
+        self._window: int = self._call.llama_model_n_swa(self._model)
         self.vocabulary_size: int = self._call.llama_vocab_n_tokens(self._call.llama_model_get_vocab(self._model))
         self._tap = None if last else Tap(engine.library, f"l_out-{self.layers - 1}", self.width)
         self.context: int = self._call.llama_init_from_model(self._model, self._context_parameters())
@@ -289,6 +291,20 @@ class LoadedShard:
     def copy_sequence(self, source: int, target: int, *, start: int = -1, end: int = -1) -> None:
         """Gives `target` the cache of positions [start, end) of `source`, without computing it; -1: from or to its end."""
         self._call.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def save(self, sequence: int) -> State | None:
+        """A copy of a sequence's cache; None where it may not be whole: what lies behind a sliding window is overwritten
+        whenever somebody needs the room."""
+        if self._window and self._call.llama_memory_seq_pos_max(self._memory, sequence) >= self._window:
+            return None
+        state = np.empty(self._call.llama_state_seq_get_size(self.context, sequence), np.uint8)
+        written = self._call.llama_state_seq_get_data(self.context, state.ctypes.data, state.nbytes, sequence)
+        return state if written == state.nbytes else None
+
+    def restore(self, sequence: int, state: State) -> bool:
+        """The cache as it was saved, in cells that are free now. False: there are not enough, and nothing is changed."""
+        read = self._call.llama_state_seq_set_data(self.context, state.ctypes.data, state.nbytes, sequence)
+        return bool(read == state.nbytes)
 
     def close(self) -> None:
         self._call.llama_free(self.context)

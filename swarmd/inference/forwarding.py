@@ -24,6 +24,7 @@ from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal,
 from swarmd.inference import batching
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import SHARED_ROWS
+from swarmd.inference.prefixes import KEY_BYTES
 from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -76,8 +77,17 @@ class StageSession:
     """One generation's caches on this node, and the way steps take through it."""
 
     def __init__(
-        self, *, owner: Stages, known: KnownModel, seat: Seat, request: OpenStage, outlet: Outlet, failed: Failed
+        self,
+        *,
+        owner: Stages,
+        known: KnownModel,
+        seat: Seat,
+        request: OpenStage,
+        positions: int,
+        outlet: Outlet,
+        failed: Failed,
     ) -> None:
+        """`positions`: in the caches already."""
         self._owner, self._seat, self._request = owner, seat, request
         self._outlet, self._failed = outlet, failed
         manifest = known.manifest
@@ -86,7 +96,7 @@ class StageSession:
         self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
         self._most_samples = samples_at_once(request.sampling) if self._tail and request.sampling else SHARED_ROWS
         self._layers = manifest.shards[request.last_shard].layer_end - manifest.shards[request.first_shard].layer_start
-        self._next = 0
+        self.positions = self._next = positions
         self._unanswered = 0
         self._touched = owner.ticks()
         self._over = self._left = False
@@ -127,7 +137,7 @@ class StageSession:
     def end_if_silent(self, now: float, timeout_s: float) -> None:
         """Ends a session that nobody feeds, and frees its caches at once, whoever still holds it."""
         # Before the first step the other stages may still be loading.
-        patience_s = timeout_s if self._next else timeout_s + LOAD_DEADLINE_S
+        patience_s = timeout_s if self.rows else timeout_s + LOAD_DEADLINE_S
         if not self._over and not self._unanswered and now - self._touched >= patience_s:
             self.fail(f"no step came for {patience_s:.0f} s (inference.session_timeout_seconds)")
             self.close()
@@ -270,15 +280,18 @@ class Stages:
             key = (request.session, request.stage)
             lane = _LaneOutlet(self, request, failed)
             outlet = lane.push if request.successor is not None else _answer(head)
-            session = StageSession(owner=self, known=known, seat=seat, request=request, outlet=outlet, failed=failed)
+            session: StageSession | None = None
             try:
-                refusal = await self._start(seat, request, produced)
-                if refusal is not None:
-                    yield refusal
+                positions = await self._start(seat, request, produced, prefill_rows(known.manifest.width))
+                if isinstance(positions, Refusal):
+                    yield positions
                     return
                 if key in self._sessions:
                     yield Invalid(what=f"stage {request.stage} of this session is already open")
                     return
+                session = StageSession(
+                    owner=self, known=known, seat=seat, request=request, positions=positions, outlet=outlet, failed=failed
+                )
                 self._sessions[key] = (request, session)
                 self._watch()
                 try:
@@ -286,7 +299,9 @@ class Stages:
                 finally:
                     del self._sessions[key]
             finally:
-                session.close()
+                if session is not None:
+                    session.close()
+                seat.release()
                 lane.close()
 
     def next_session(self, session: SessionId, stage: int) -> StageSession | None:
@@ -347,24 +362,35 @@ class Stages:
             return Invalid(what=f"{len(produced)} bytes are no reply of at most {request.cells} tokens")
         if any(not 0 <= token < known.manifest.vocab_size for token in produced.cast("i")):
             return Invalid(what=f"a token of the reply so far is none of the {known.manifest.vocab_size} there are")
+        chunks = (request.cells - 1) // prefill_rows(known.manifest.width)
+        if len(request.prefixes) > chunks or any(len(key) != KEY_BYTES for key in request.prefixes):
+            return Invalid(what=f"{len(request.prefixes)} keys of {chunks} chunks at most, {KEY_BYTES} bytes each")
         if len(self._sessions) >= SESSIONS_LIMIT:
             return Busy(what=f"this node already serves {SESSIONS_LIMIT} stages: try again soon")
         return known
 
-    async def _start(self, seat: Seat, request: OpenStage, produced: memoryview) -> Refusal | None:
+    async def _start(self, seat: Seat, request: OpenStage, produced: memoryview, rows: int) -> int | Refusal:
+        """Positions of the sequence that are in the caches already."""
         sampling = request.sampling
         shape = None if sampling is None or request.successor is not None else frames.SamplingAs(
             sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.frequency_penalty,
             sampling.presence_penalty, sampling.repeat_penalty, sampling.seed, sampling.top_logprobs,
         )  # fmt: skip
-        command = frames.StartSequence(seat.sequence, shape)
+        budget = self._workers.prefix_budget_bytes()
+        prefix = (
+            frames.Prefix(request.first_shard, request.last_shard, rows, list(request.prefixes), budget)
+            if request.prefixes and budget
+            else None
+        )
+        command = frames.StartSequence(seat.sequence, shape, prefix)
         try:
-            await seat.process.call(command, NOTHING if shape is None else produced, deadline_s=START_DEADLINE_S)
+            answer, _ = await seat.process.call(command, NOTHING if shape is None else produced, deadline_s=START_DEADLINE_S)
         except WorkerGone as gone:
             return WorkerFailed(model=request.model, how=str(gone))
         except CommandFailed as failed:
             return WorkerFailed(model=request.model, how=f"refused: {failed}")
-        return None
+        assert isinstance(answer, frames.Started)
+        return answer.positions
 
     # -- stages for other heads
 
@@ -398,7 +424,7 @@ class Stages:
                 else:
                     session.fail(f"the head sent {type(message).__name__}")
 
-            await stream.send(StageReady())
+            await stream.send(StageReady(positions=session.positions))
             stream.on_message(arrived, lambda failure: finish(None))
             try:
                 broken = await over

@@ -12,7 +12,7 @@ import asyncio
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
@@ -61,12 +61,16 @@ class Head:
         limit: int,
         proposals: int,
         ticks: Callable[[], float],
+        prefixes: Sequence[bytes] = (),
     ) -> None:
         """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss; `proposals`: most tokens to
-        guess in one step."""
+        guess in one step; `prefixes`: keys of the prompt's whole chunks of `rows` (`inference.prefixes`)."""
         self.request, self.plan, self.texts, self.limit = request, plan, texts, limit
         self.rows, self._replay_rows = rows, replay_rows
         self._proposals = proposals
+        self.prefixes = prefixes
+        self.cached_tokens = 0
+        """Of the prompt, that no stage had to compute."""
         self._drafter = Drafter(tokens) if proposals else None
         self._draft: list[int] = []
         """Behind the last token of the history in the step under way."""
@@ -104,8 +108,12 @@ class Head:
 
     # -- steps out
 
-    def connect(self, feed: Feed, *, window: int) -> None:
+    def connect(self, feed: Feed, *, window: int, positions: int = 0) -> None:
+        """`positions`: that all stages have in their caches already."""
         self._feed, self._window = feed, window
+        self._sent = positions
+        if not self.resumes:
+            self.cached_tokens = positions
 
     def start(self) -> None:
         self.began = self._ticks()
@@ -307,4 +315,5 @@ class Head:
             proposed_tokens=self._drafter.proposed if self._drafter is not None else 0,
             accepted_tokens=self._drafter.accepted if self._drafter is not None else 0,
             resumes=self.resumes,
+            cached_tokens=self.cached_tokens,
         )

@@ -32,6 +32,8 @@ class Opening:
     def __init__(self, node: NodeId, stages: Stages, links: Links, spawn: Spawn, head: Head, *, width: int) -> None:
         self._node, self._stages, self._links, self._spawn, self._head = node, stages, links, spawn, head
         self._window = min(len(head.plan.stages) + 1, steps_in_flight(width))
+        self._positions: list[int] = []
+        """That each stage has in its caches already."""
         self._closed = False
         """What these stages still say is of no interest: others have taken over."""
 
@@ -53,7 +55,7 @@ class Opening:
                     return refusal
         entry = tasks[0].result()
         assert not isinstance(entry, Refusal), "the first refusal was returned"
-        self._head.connect(entry, window=self._window)
+        self._head.connect(entry, window=self._window, positions=min(self._positions))
         stack.callback(self._close)
         return None
 
@@ -76,6 +78,7 @@ class Opening:
             predecessor=stages[number - 1].node if number else None,
             successor=None if tail else stages[number + 1].node,
             sampling=self._head.request.sampling if tail else None,
+            prefixes=tuple(self._head.prefixes),
         )
 
     async def _open_stage(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
@@ -90,7 +93,10 @@ class Opening:
             session = await stack.enter_async_context(
                 self._stages.session(request, produced, head=self._answered, failed=failed)
             )
-            return session.feed if isinstance(session, StageSession) else session
+            if not isinstance(session, StageSession):
+                return session
+            self._positions.append(session.positions)
+            return session.feed
         link = self._links.link(stage.node)
         if link is None:
             return StageFailed(node=stage.node, reason="the link to it is gone: try again")
@@ -112,8 +118,12 @@ class Opening:
 
     async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
         match await self._first_words(stream):
-            case StageReady():
-                pass
+            case StageReady(positions=positions) if positions % self._head.rows == 0 and (
+                0 <= positions <= len(self._head.prefixes) * self._head.rows
+            ):
+                self._positions.append(positions)
+            case StageReady(positions=positions):
+                return StageFailed(node=stage.node, reason=f"it says that it has {positions} positions in its caches")
             case Refused(kind=kind, sentence=sentence):
                 known = _kind_of(kind)
                 return known(what=f"node {short(stage.node)}: {sentence}") if known else StageFailed(

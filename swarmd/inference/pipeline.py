@@ -26,6 +26,7 @@ from swarmd.inference.forwarding import Stages, samples_at_once
 from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
+from swarmd.inference.prefixes import SECRET_BYTES, prefix_keys
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -70,6 +71,8 @@ class Pipeline:
         self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
         self._made = 0
+        self._secret = world.entropy.token(SECRET_BYTES)
+        """Without it nobody can guess a prompt from the keys of its beginnings."""
         self._admission = Admission(
             places=lambda: settings().inference.max_concurrent_requests,
             queue=lambda: settings().inference.queue_requests,
@@ -214,9 +217,12 @@ class Pipeline:
         if isinstance(plan, Refusal):
             return plan
 
+        rows = prefill_rows(known.manifest.width)
+        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode(), tokens, rows)
+
         def head(plan: PipelinePlan) -> Head:
             return Head(
-                request=request, plan=plan, tokens=tokens, texts=texts, rows=prefill_rows(known.manifest.width),
+                request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
                 replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
                 ticks=self._world.clock.ticks,

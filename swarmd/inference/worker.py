@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from swarmd.inference.engine import (
     Vocabulary,
 )
 from swarmd.inference.native import EngineMismatch
+from swarmd.inference.prefixes import Prefixes, State
 from swarmd.inference.slots import KEPT, Slots
 
 OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
@@ -55,6 +56,9 @@ class Worker:
         self._shards: dict[int, LoadedShard] = {}
         self._slots = Slots(0, self)
         self._samplers: dict[int, Sampler] = {}
+        self._prefixes = Prefixes(self)
+        self._coming: dict[int, frames.Prefix] = {}
+        """Of sequences: to be kept once it is computed."""
         self._vocabulary: Vocabulary | None = None
 
     def answer(self, command: frames.Command, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
@@ -79,6 +83,8 @@ class Worker:
                 loaded = self._shards.pop(shard, None)
                 if loaded:
                     loaded.close()
+                    self._prefixes = Prefixes(self)
+                    self._coming.clear()
             case frames.OpenVocabulary(path):
                 return self._open_vocabulary(path)
             case frames.RenderChat(template, messages):
@@ -86,12 +92,13 @@ class Worker:
             case frames.Tokenize(text):
                 vocabulary = self._need_vocabulary()
                 return frames.Tokenized(), _ids(vocabulary.tokenize(text, special=False, add_bos=vocabulary.adds_bos))
-            case frames.StartSequence(sequence, sampling):
+            case frames.StartSequence(sequence, sampling, prefix):
                 self._end(sequence)
                 if sampling:
                     sampler = self._samplers[sequence] = self._sampler(sampling)
                     for token in np.frombuffer(payload, np.int32).tolist():
                         sampler.accept(token)
+                return frames.Started(self._take_up(sequence, prefix) if prefix else 0), b""
             case frames.EndSequence(sequence):
                 self._end(sequence)
             case frames.Rollback(sequence, position):
@@ -193,7 +200,51 @@ class Worker:
         add_bos = vocabulary.adds_bos and not (bos and text.startswith(bos))
         return _ids(vocabulary.tokenize(text, special=True, add_bos=add_bos))
 
+    def tidy(self) -> None:
+        """Keeps prefixes that have just become whole: behind the answer, for which the next stage waits."""
+        for sequence in [sequence for sequence, prefix in self._coming.items() if self._is_whole(sequence, prefix)]:
+            prefix = self._coming.pop(sequence)
+            shards = range(prefix.first, prefix.last + 1)
+            number = self._slots.slot(sequence).number
+            with contextlib.suppress(MemoryError):  # then it is computed again the next time
+                self._prefixes.keep(number, prefix.keys, shards, prefix.rows, prefix.budget_bytes)
+
+    def _is_whole(self, sequence: int, prefix: frames.Prefix) -> bool:
+        return self._slots.slot(sequence).end == len(prefix.keys) * prefix.rows
+
+    def _take_up(self, sequence: int, prefix: frames.Prefix) -> int:
+        """Positions of a new sequence that are in the cache already."""
+        self._prefixes.shrink(prefix.budget_bytes)
+        shards = range(prefix.first, prefix.last + 1)
+        if not prefix.keys or not prefix.budget_bytes or any(index not in self._shards for index in shards):
+            return 0
+        slot = self._slots.slot(sequence)
+        slot.end = self._prefixes.restore(slot.number, prefix.keys, shards, prefix.rows)
+        if not self._prefixes.knows(prefix.keys, shards):
+            self._coming[sequence] = prefix
+        return slot.end
+
+    def save(self, number: int, shards: Sequence[int]) -> dict[int, State] | None:
+        """For prefixes."""
+        states: dict[int, State] = {}
+        for index in shards:
+            state = self._need_shard(index).save(number)
+            if state is None:
+                return None
+            states[index] = state
+        return states
+
+    def restore(self, number: int, states: Mapping[int, State], positions: int) -> bool:
+        """For prefixes."""
+        for index, state in states.items():
+            if not self._need_shard(index).restore(number, state):
+                self.forget(number, 0)
+                return False
+        self.forget(number, positions)
+        return True
+
     def _end(self, sequence: int) -> None:
+        self._coming.pop(sequence, None)
         sampler = self._samplers.pop(sequence, None)
         if sampler:
             sampler.close()
@@ -321,6 +372,7 @@ def serve(connection: socket.socket) -> None:
     worker = Worker(engine)
     for command, payload in _commands(connection):
         send(*worker.answer(command, payload))
+        worker.tidy()
 
 
 def main(arguments: Sequence[str]) -> int:

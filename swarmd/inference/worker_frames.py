@@ -75,13 +75,27 @@ class Tokenize(_Message, frozen=True):
 
 
 class StartSequence(_Message, frozen=True):
-    """Begin a sequence; `sampling` only where this worker is the tail. Answer: `Done`.
+    """Begin a sequence; `sampling` only where this worker is the tail. Answer: `Started`.
 
     Payload: int32 tokens that the sampler is to count, of a reply that began elsewhere.
     """
 
     sequence: int
     sampling: SamplingAs | None
+    prefix: Prefix | None = None
+
+
+class Prefix(msgspec.Struct, array_like=True, frozen=True):
+    """What a sequence has in common with earlier ones, and later ones with it (`prefixes`)."""
+
+    first: int
+    last: int
+    """Shards that it runs through."""
+    rows: int
+    """Positions between two keys."""
+    keys: list[bytes]
+    budget_bytes: int
+    """For all that this worker keeps."""
 
 
 class SamplingAs(msgspec.Struct, array_like=True, frozen=True):
@@ -151,6 +165,11 @@ class Done(_Message, frozen=True):
     pass
 
 
+class Started(_Message, frozen=True):
+    positions: int
+    """In the cache already: a prefix that was kept."""
+
+
 class VocabularyOpen(_Message, frozen=True):
     bos: int
     eos: int
@@ -198,7 +217,7 @@ class Unusable(_Message, frozen=True):
 Command: TypeAlias = (
     Load | Unload | OpenVocabulary | RenderChat | Tokenize | StartSequence | EndSequence | Rollback | CopySequence | Step
 )
-Answer: TypeAlias = Loaded | Done | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
+Answer: TypeAlias = Loaded | Done | Started | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -225,6 +225,10 @@ class Workers:
         host = self._hosts.get(model)
         return frozenset(host.loading) if host else frozenset()
 
+    def prefix_budget_bytes(self) -> int:
+        """That a worker may keep of the beginnings of prompts."""
+        return self._settings().inference.prefix_cache_mb * 1_000_000
+
     def session_timeout_s(self) -> int:
         """After so long without a step a session of this node is over."""
         return self._settings().inference.session_timeout_seconds

@@ -44,12 +44,17 @@ class OpenStage:
     """Whom to push to; None for the tail, which answers the head."""
     sampling: Sampling | None
     """For the tail alone."""
+    prefixes: tuple[bytes, ...] = ()
+    """Keys of the prompt's beginnings (`inference.prefixes`), one for each whole prefill chunk."""
 
 
 @message(121)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageReady:
     """The shards are loaded and a sequence is reserved."""
+
+    positions: int = 0
+    """In its caches already: a prefix that it had kept. Steps may begin there or before."""
 
 
 @message(122)

@@ -97,6 +97,8 @@ class FakeWorker:
                 return frames.Tokenized(), memoryview(np.zeros(3, np.int32)).cast("B")
             case frames.Step(outputs=outputs):
                 return frames.Stepped(1, [(0, []) for _ in outputs]), NOTHING
+            case frames.StartSequence():
+                return frames.Started(0), NOTHING
             case frames.Load(shard=shard):
                 return frames.Loaded(shard, 1, 64), NOTHING
             case _:

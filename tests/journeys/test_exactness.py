@@ -14,6 +14,7 @@ from swarmd.domain.refusals import Refusal
 from swarmd.inference.drafting import Lookup, Payoff
 from swarmd.inference.forwarding import StageSession
 from swarmd.inference.generation import Generation
+from swarmd.inference.workers import PREFILL_ROWS
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.nodes import chat, generated, holding, running, spread, swarm, text_of
 
@@ -56,9 +57,25 @@ async def test_a_reply_over_encrypted_links_has_the_bits_of_the_whole_model(coun
         plan = nodes[0].pipeline.plan(model)
         assert [stage.node for stage in plan.stages] == [node.node for node in nodes]
         assert bits(await reply(nodes[0], model)) == whole
+        again = await reply(nodes[0], model)
+        assert bits(again) == whole and again[-1].usage.cached_tokens == 2 * PREFILL_ROWS, "known from before"
         if count == 3:  # and whoever asks: a head in the middle, and one that holds the tail
             assert bits(await reply(nodes[1], model)) == whole
             assert bits(await reply(nodes[2], model)) == whole
+
+
+async def test_a_stage_that_has_kept_less_than_the_others_sets_where_a_reply_begins(tmp_path, whole):
+    async with swarm(tmp_path, 3) as nodes:
+        model = ModelId(await nodes[0].desk.add_file(tmp_path / "tiny.gguf", 1))
+        await spread(nodes, model)
+        assert bits(await reply(nodes[0], model)) == whole
+        middle = nodes[0].pipeline.plan(model).stages[1].node
+        worker = next(node for node in nodes if node.node == middle).workers
+        while isinstance(await worker.unload_model(model), Refusal):  # its session ends just behind the reply
+            await asyncio.sleep(0.01)
+        again = await reply(nodes[0], model)
+        assert bits(again) == whole and again[-1].usage.cached_tokens == 0
+        assert (await reply(nodes[0], model))[-1].usage.cached_tokens == 2 * PREFILL_ROWS
 
 
 async def test_users_at_once_have_the_bits_that_each_has_alone(tmp_path):
