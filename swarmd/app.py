@@ -360,7 +360,7 @@ class _Built:
         self._demand = Demand(bus=bus, clock=world.clock)
         self._herald = Herald(
             node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
-            software=f"swarmd/{__version__}", region=self._region, free_ram=self._free_ram,
+            software=f"swarmd/{__version__}", region=self._region, free_ram=self._workers.available_bytes,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
             demand=self._demand.told, nameplates=self._short_codes.nameplates,
         )  # fmt: skip

@@ -212,6 +212,10 @@ class InferenceSettings:
         600, "Seconds without a step until a node ends its stage of a generation; also of one whose client reads nothing.",
         live=True, low=10, high=86_400,
     )
+    idle_unload_minutes: int = setting(
+        30, "Minutes without a request after which a model leaves the memory; 0: it stays until the memory is needed.",
+        live=True, low=0, high=10_080,
+    )
     context_tokens: int = setting(
         8192, "Tokens of prompt and reply together that a generation may have; a model's own limit may be lower.",
         live=False, low=256, high=1_048_576,

@@ -135,7 +135,7 @@ class Pipeline:
                 node=self._node,
                 shards=frozenset(self._registry.held(model)),
                 loaded=self._registry.loaded(model) | self._workers.loading(model),
-                free_bytes=self._workers.free_bytes(),
+                free_bytes=self._workers.available_bytes(model),
                 layer_ms=self._stages.layer_ms(model),
             )
         ]

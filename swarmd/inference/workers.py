@@ -45,6 +45,7 @@ LOAD_DEADLINE_S = 600.0  # 40 GB from a spinning disk at 100 MB/s take 400 s
 COMMAND_DEADLINE_S = 60.0  # bookkeeping and tokenising; a prompt of 4 MB tokenises in seconds
 FIRST_RESTART_S, LIMIT_RESTART_S = 0.5, 60.0
 QUIET_S = 60.0  # a worker that lived this long is well: the next restart waits the short delay again
+IDLE_LOOK_S = 15.0  # between looks for models that nobody uses: a quarter of the shortest time that can be set
 LOADS_WAITING = 32  # requests that wait for one model to load: three heads with the usual ten each
 STOPPING = "cannot be started: the node is stopping"
 
@@ -91,8 +92,10 @@ class Seat:
 class _Host:
     """One model's worker: the process, its shards, its free sequences."""
 
-    def __init__(self, known: KnownModel, settings: Settings, backoff: Backoff) -> None:
+    def __init__(self, known: KnownModel, settings: Settings, backoff: Backoff, now: Callable[[], float]) -> None:
+        """`now`: monotonic seconds."""
         manifest = known.manifest
+        self._now = now
         self.known = known
         self.lock = asyncio.Lock()
         self.backoff = backoff
@@ -108,6 +111,8 @@ class _Host:
         self.flights: dict[frozenset[int], asyncio.Task[Refusal | None]] = {}
         """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
         self.waiting = 0
+        self.used_at = now()
+        """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
         self.not_before = 0.0
         self.started_at = 0.0
         self.sequences = settings.inference.max_batch_size
@@ -128,9 +133,15 @@ class _Host:
             buffers += rows * manifest.vocab_size * 4
         return spec.size_bytes + caches + buffers
 
+    def loaded_bytes(self) -> int:
+        return sum(self.memory_bytes(index) for index in self.shards)
+
     def serves(self, wanted: frozenset[int]) -> bool:
         """These shards are loaded, and nobody is about to change that."""
         return self.process is not None and self.process.alive and wanted <= self.shards and not self.lock.locked()
+
+    def used(self) -> None:
+        self.used_at = self._now()
 
     def idle(self) -> bool:
         """Nothing is loaded, on its way, or waited for."""
@@ -148,6 +159,7 @@ class _Host:
                 f"wants {cells}: try again soon, or ask for fewer tokens"
             )
         self._free_cells -= cells
+        self.used()
         return Seat(self, self.process, self.batcher, self._free.pop(0), cells)
 
     def give_back(self, process: WorkerProcess, sequence: int, cells: int) -> None:
@@ -156,6 +168,7 @@ class _Host:
         self._free.append(sequence)
         self._free.sort()  # low numbers first, so that a lone user always runs as sequence 0
         self._free_cells += cells
+        self.used()
         process.ask(frames.EndSequence(sequence), b"", _ignore, deadline_s=COMMAND_DEADLINE_S)
 
     def reset_seats(self) -> None:
@@ -191,7 +204,9 @@ class Workers:
             self._supervisor = supervisor
             ready()
             try:
-                await asyncio.get_running_loop().create_future()  # until cancelled
+                while True:
+                    await asyncio.sleep(IDLE_LOOK_S)
+                    await self._unload_idle()
             finally:
                 self._supervisor = None
                 hosts, self._hosts = list(self._hosts.values()), {}
@@ -219,6 +234,10 @@ class Workers:
         Too little rather than too much while a shard loads: a part of it is gone from the machine's free memory already.
         """
         return max(0, self._memory_limit() - sum(sum(host.loading.values()) for host in self._hosts.values()))
+
+    def available_bytes(self, model: ModelId | None = None) -> int:
+        """What shards of this model may use, or of any: with what idle models would give back."""
+        return self.free_bytes() + sum(host.loaded_bytes() for other, host in self._idle() if other != model)
 
     def loading(self, model: ModelId) -> frozenset[int]:
         """Shards on their way into memory: `free_bytes` counts them as there already."""
@@ -275,7 +294,9 @@ class Workers:
                 return NotFound(what=f"model {model} is not known on this node")
             try:
                 process = await self._running(host)
-                needed = self._room_for(host, sorted(wanted - host.shards))
+                missing = sorted(wanted - host.shards)
+                await self._make_room(host, missing)
+                needed = self._room_for(host, missing)
                 if isinstance(needed, Refusal):
                     return needed
                 host.loading = needed  # no await since it was compared with what is free
@@ -424,7 +445,7 @@ class Workers:
             host = None
         if host is None and known is not None:
             backoff = Backoff(FIRST_RESTART_S, 2.0, LIMIT_RESTART_S, entropy=self._world.entropy)
-            host = self._hosts[model] = _Host(known, self._settings(), backoff)
+            host = self._hosts[model] = _Host(known, self._settings(), backoff, self._world.clock.monotonic)
         return host
 
     async def _apart(self, model: ModelId, work: Coroutine[Any, Any, T]) -> T | WorkerFailed:
@@ -470,6 +491,7 @@ class Workers:
             await process.stop()
             raise WorkerGone(STOPPING)
         host.process, host.batcher, host.started_at = process, Batcher(process), clock.monotonic()
+        host.used()
         supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
         try:
             answer, payload = await process.call(
@@ -494,8 +516,38 @@ class Workers:
         needed = {index: host.memory_bytes(index) for index in missing}
         total, free = sum(needed.values()), self.free_bytes()
         if total > free:
-            return NoCapacity(node=self._node, needed_bytes=total, free_bytes=free)
+            return NoCapacity(node=self._node, needed_bytes=total, free_bytes=self.available_bytes(model))
         return needed
+
+    async def _make_room(self, host: _Host, missing: Sequence[int]) -> None:
+        """Unloads models that nobody uses, the least recently used first, if that makes enough room."""
+        model = host.known.manifest.model
+        total = sum(host.memory_bytes(index) for index in missing)
+        if not self.free_bytes() < total <= self.available_bytes(model):
+            return
+        for other, idle in sorted(self._idle(), key=lambda one: one[1].used_at):
+            if self.free_bytes() >= total:
+                return
+            if other == model or not self._is_idle(idle):  # looked at again: we awaited since
+                continue
+            logger.info("model %s leaves the memory: %s needs the room", other, model)
+            await self._unload_model(other)
+
+    def _idle(self) -> list[tuple[ModelId, _Host]]:
+        return [(model, host) for model, host in self._hosts.items() if self._is_idle(host)]
+
+    def _is_idle(self, host: _Host) -> bool:
+        """In memory, and nobody uses it or is about to."""
+        busy = host.lock.locked() or host.flights or host.waiting or host.process is None
+        return not busy and not self._in_use(host)
+
+    async def _unload_idle(self) -> None:
+        minutes = self._settings().inference.idle_unload_minutes
+        latest = self._world.clock.monotonic() - 60.0 * minutes
+        for model, host in self._idle():
+            if minutes and host.used_at <= latest and self._is_idle(host):
+                logger.info("model %s leaves the memory: nobody has used it for %d minutes", model, minutes)
+                await self._unload_model(model)
 
     async def _load(self, host: _Host, process: WorkerProcess, index: int) -> None:
         known = host.known
@@ -524,6 +576,7 @@ class Workers:
         await process.call(command, deadline_s=LOAD_DEADLINE_S)
         host.shards.add(index)
         host.wanted.add(index)
+        host.used()
         self._registry.set_loaded(model, host.shards)
         self._bus.publish(WorkerReady(model=model, shards=tuple(sorted(host.shards))))
 

@@ -438,3 +438,74 @@ async def test_one_timer_looks_after_all_sessions(parts: NodeParts, known: Known
             for number in range(50):
                 one.feed(StepOn(number, number, 1, 0, []), TOKEN)
             assert parts.stages._timer is timer
+
+
+# -- models that nobody uses
+
+
+async def loaded(parts: NodeParts, model: ModelId, *shards: int) -> None:
+    for index in shards:
+        assert not isinstance(await parts.workers.load_shard(ShardRef(model, index)), Refusal)
+
+
+async def test_the_least_recently_used_model_makes_room_and_no_other(parts: NodeParts, known: KnownModel) -> None:
+    one, two, three = (parts.add(known, name, WHOLE) for name in ("one", "two", "three"))
+    for model in (one, two):
+        await loaded(parts, model, *WHOLE)
+        await asyncio.sleep(1)
+    async with parts.stages.session(stage(one, known), head=lambda _: None, failed=telling([].append)) as session:
+        assert isinstance(session, StageSession)  # and over: now `two` is the one that was used longest ago
+    await asyncio.sleep(1)
+    parts.free = memory(parts, three, *WHOLE) - 1  # what is free beside them
+    size = memory(parts, one, *WHOLE)
+    assert parts.workers.available_bytes() == parts.free + 2 * size
+    assert parts.workers.available_bytes(one) == parts.free + size
+    unload = parts.workers._unload_model
+
+    async def freeing(model: ModelId) -> object:
+        parts.free += size
+        return await unload(model)
+
+    parts.workers._unload_model = freeing
+    await loaded(parts, three, *WHOLE[:1])
+    assert [parts.workers.loaded(model) for model in (one, two)] == [WHOLE, WHOLE], "one shard fits beside them"
+    parts.free = memory(parts, three, *WHOLE[1:]) - 1
+    assert await parts.workers.ensure(three, WHOLE) is None
+    assert [parts.workers.loaded(model) for model in (one, two, three)] == [WHOLE, (), WHOLE]
+
+
+async def test_what_is_in_use_or_not_enough_is_not_unloaded(parts: NodeParts, known: KnownModel) -> None:
+    one, two, three = (parts.add(known, name, WHOLE) for name in ("one", "two", "three"))
+    await loaded(parts, one, *WHOLE)
+    await loaded(parts, two, 0)
+    parts.free = 0
+    with parts.registry.lease(one, WHOLE):
+        assert parts.workers.available_bytes() == memory(parts, two, 0)
+        refused = await parts.workers.ensure(three, WHOLE)
+        assert isinstance(refused, NoCapacity) and refused.free_bytes == memory(parts, two, 0)
+    assert (parts.workers.loaded(one), parts.workers.loaded(two)) == (WHOLE, (0,)), "nobody was put out for nothing"
+
+
+async def test_a_model_that_nobody_uses_leaves_the_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch, known: KnownModel
+) -> None:
+    settings = replace(SETTINGS, inference=replace(SETTINGS.inference, idle_unload_minutes=2))
+    async with open_parts(world, monkeypatch, settings=lambda: settings) as parts:
+        used, idle = parts.add(known, "used", WHOLE), parts.add(known, "idle", WHOLE)
+        await loaded(parts, idle, 0, 1)
+        await loaded(parts, used, *WHOLE)
+        async with parts.stages.session(stage(used, known), head=lambda _: None, failed=telling([].append)) as session:
+            assert isinstance(session, StageSession)
+            await asyncio.sleep(100)
+            assert parts.workers.loaded(idle) == (0, 1)
+            await asyncio.sleep(50)
+            assert (parts.workers.loaded(idle), parts.workers.loaded(used)) == ((), WHOLE)
+            await asyncio.sleep(500)
+        await asyncio.sleep(60)
+        assert parts.workers.loaded(used) == WHOLE, "it was in use until a minute ago"
+        await asyncio.sleep(100)
+        assert parts.workers.loaded(used) == ()
+        settings = replace(SETTINGS, inference=replace(SETTINGS.inference, idle_unload_minutes=0))
+        await loaded(parts, used, *WHOLE)
+        await asyncio.sleep(100_000)
+        assert parts.workers.loaded(used) == WHOLE
