@@ -9,7 +9,7 @@ import sys
 
 from bench import decode
 
-ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume", "users", "loss")
+ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume", "users", "loss", "predict")
 """Programs of their own, with options of their own."""
 WHAT = f"decode, {', '.join(ALONE)}"
 

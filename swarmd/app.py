@@ -362,7 +362,8 @@ class _Built:
             node=key.node, holdings=self._registry, announce=self._links.announce, world=world, bus=bus,
             software=f"swarmd/{__version__}", region=self._region, free_ram=self._workers.available_bytes,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
-            demand=self._demand.told, nameplates=self._short_codes.nameplates,
+            demand=self._demand.told, nameplates=self._short_codes.nameplates, peers=self._links.views,
+            sessions=lambda: stages.sessions,
         )  # fmt: skip
 
         # floor 7: what the swarm needs

@@ -395,6 +395,10 @@ class StageRow(Struct, frozen=True, kw_only=True):
     last_shard: int
     layers: tuple[int, int]
     """From, to; the end is not included."""
+    standbys: list[str]
+    """Who could take over, the best first."""
+    memory_mb: int
+    """Forecast of what its shards take when loaded."""
 
 
 class PlanView(Struct, frozen=True, kw_only=True):

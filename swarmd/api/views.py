@@ -444,8 +444,10 @@ def pipeline_plan(plan: PipelinePlan) -> shapes.PlanView:
                 first_shard=stage.first_shard,
                 last_shard=stage.last_shard,
                 layers=(stage.layer_start, stage.layer_end),
+                standbys=[short(node) for node in standbys],
+                memory_mb=megabytes(stage.memory_bytes),
             )
-            for stage in plan.stages
+            for stage, standbys in zip(plan.stages, plan.standbys or ((),) * len(plan.stages), strict=True)
         ],
         predicted_token_ms=predicted,
         predicted_tokens_per_second=round(1e3 / predicted, 2) if predicted else None,

@@ -15,6 +15,9 @@ MAX_DEMANDS: Final = 64
 MAX_REQUESTS: Final = 1_000_000
 """Told of one model: 1600 a second for ten minutes, beyond any machine. A liar's sum stays a number that can be printed."""
 MAX_NAMEPLATE: Final = 999  # three digits: easy to say, and enough for everybody who could be confused
+MAX_NEAR: Final = 8  # as many stages as pipelines of sense have
+MAX_RTT_TENTHS: Final = 600_000  # a minute: a link that is slower is lost
+MAX_SESSIONS: Final = 4096  # far above what a node serves at once
 MAX_NAMEPLATES: Final = 4
 """Of short codes a node tells its neighbours. Today one lives at a time."""
 
@@ -82,7 +85,7 @@ class Holding:
     shards: tuple[int, ...]
     """Sorted, distinct indices."""
     layer_ms: float | None = None
-    """Measured decode time of one layer on that node, milliseconds; None before its first step."""
+    """Measured decode time of one layer (`inference.effort`) on that node, milliseconds; None before its first step."""
     loaded: tuple[int, ...] = ()
     """Those of `shards` that are in that node's memory: running them takes no more of it."""
     partial: tuple[int, ...] = ()
@@ -91,6 +94,15 @@ class Holding:
     """The model's vision encoder is there."""
     shared: bool = False
     """Its user wants the swarm to hold the model: each node that manages its shards takes its fair share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTrip:
+    """From the node that tells it to one with which it could share a pipeline."""
+
+    node: str
+    """Its short id (`ids.short`): a record goes to every node of the swarm, so its bytes count."""
+    tenths_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +135,10 @@ class NodeSummary:
     """Sorted by model, at most MAX_DEMANDS. What nobody asked for is left out."""
     nameplates: tuple[int, ...] = ()
     """The numbers of its live short codes, 1 to MAX_NAMEPLATE, sorted, at most MAX_NAMEPLATES."""
+    near: tuple[RoundTrip, ...] = ()
+    """To connected nodes that hold shards of a model of which it holds some too: the MAX_NEAR nearest, sorted by node."""
+    sessions: int = 0
+    """Stages of generations that run on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

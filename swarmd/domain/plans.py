@@ -17,6 +17,8 @@ class Stage:
     """Inclusive."""
     layer_start: int
     layer_end: int
+    memory_bytes: int = 0
+    """Forecast of what its shards take when loaded."""
 
     @property
     def shards(self) -> tuple[int, ...]:
@@ -32,6 +34,8 @@ class PipelinePlan:
     stages: tuple[Stage, ...]
     predicted_token_ms: float | None
     """Predicted time of one decode step; None while a stage's speed has not been measured."""
+    standbys: tuple[tuple[NodeId, ...], ...] = ()
+    """For each stage, who else holds all of it and has the room, the best first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from swarmd.domain.generation import Sampling
 from swarmd.inference.native import (
     FLASH_ATTENTION_AUTO,
     GGML_TYPE_F32,
+    LOAD_BY_READING,
     Batch,
     EvalCallback,
     LayoutCheck,
@@ -211,6 +212,9 @@ class LoadedShard:
         self._engine, self._call, self.shape, self.last = engine, engine.library.call, shape, last
         parameters = self._call.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        # Most quantised weights are packed anew for the processor's vector instructions. A mapping of the file would stay in
+        # memory beside them: twice the size.
+        parameters.load_mode = LOAD_BY_READING
         self._model: int = self._call.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise _load_failure(engine, f"llama.cpp cannot load {path.name}")

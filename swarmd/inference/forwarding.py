@@ -24,6 +24,7 @@ from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal,
 from swarmd.inference import batching
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import SHARED_ROWS
+from swarmd.inference.effort import decode_effort
 from swarmd.inference.prefixes import KEY_BYTES
 from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
@@ -95,7 +96,7 @@ class StageSession:
         self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
         self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
         self._most_samples = samples_at_once(request.sampling) if self._tail and request.sampling else SHARED_ROWS
-        self._layers = manifest.shards[request.last_shard].layer_end - manifest.shards[request.first_shard].layer_start
+        self._layers = owner.effort(known, request.first_shard, request.last_shard)
         self.positions = self._next = positions
         self._unanswered = 0
         self._touched = owner.ticks()
@@ -240,6 +241,8 @@ class Stages:
         self._links, self._spawn, self._world, self._bus = links, spawn, world, bus
         self._sessions: dict[tuple[SessionId, int], tuple[OpenStage, StageSession]] = {}
         self._layer_ms: dict[ModelId, float] = {}
+        self._efforts: dict[ModelId, tuple[str, tuple[float, ...]]] = {}
+        """By layout; one for each model of the catalogue at most that ever ran here."""
         self._timer: asyncio.TimerHandle | None = None
         self.served = 0
         """Steps run for other nodes' generations since the start."""
@@ -253,6 +256,19 @@ class Stages:
         """For sessions: one decode step's time per layer."""
         known = self._layer_ms.get(model, layer_ms)
         self._layer_ms[model] = known + SPEED_WEIGHT * (layer_ms - known)
+
+    @property
+    def sessions(self) -> int:
+        """Stages that run here now, of whoever's generations."""
+        return len(self._sessions)
+
+    def effort(self, known: KnownModel, first: int, last: int) -> float:
+        """Of a decode step through these shards, in layers."""
+        model, layout = known.manifest.model, known.manifest.layout
+        found = self._efforts.get(model)
+        if found is None or found[0] != layout:
+            found = self._efforts[model] = (layout, decode_effort(known))
+        return sum(found[1][first : last + 1])
 
     def layer_ms(self, model: ModelId) -> float | None:
         """Smoothed decode time of one layer here, milliseconds; None before the first step."""

@@ -9,7 +9,8 @@ HEARTBEAT_S what is so is told anew as a sign of life, for nodes that have no li
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -24,8 +25,18 @@ from swarmd.domain.events import (
     WorkerReady,
     WorkerStopped,
 )
-from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary
+from swarmd.domain.ids import ModelId, NodeId, short
+from swarmd.domain.peers import (
+    MAX_NEAR,
+    MAX_RTT_TENTHS,
+    MAX_SESSIONS,
+    Endpoint,
+    Holding,
+    ModelDemand,
+    NodeSummary,
+    PeerView,
+    RoundTrip,
+)
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.service import Ready
@@ -46,6 +57,9 @@ RAM_STEP: Final = 16 * 1024 * 1024  # free memory in steps of 16 MiB: its flicke
 RAM_DRIFT: Final = 1 / 32  # of all memory: 512 MiB of 16 GiB, about a shard
 SPEED_DRIFT: Final = 0.1  # of the measured time of a layer: measurements scatter by half as much
 DEMAND_DRIFT: Final = 0.25
+RTT_DRIFT: Final = 0.3  # of a round trip: those over the air scatter by nearly as much
+RTT_DRIFT_TENTHS: Final = 20  # 2 ms: less than a layer takes
+SESSIONS_DRIFT: Final = 2  # one more or less is over before everybody has heard of it
 DEMAND_STEP: Final = 2  # requests: one more or less within ten minutes changes no plan
 
 
@@ -76,13 +90,16 @@ class Herald:
         endpoints: Callable[[], tuple[Endpoint, ...]],
         demand: Callable[[], tuple[ModelDemand, ...]],
         nameplates: Callable[[], tuple[int, ...]],
+        peers: Callable[[], Sequence[PeerView]],
+        sessions: Callable[[], int],
     ) -> None:
-        """`announce`: of the links. `free_ram`: bytes workers may still take. `layer_ms`: measured on this node."""
+        """`announce`: of the links. `free_ram`: bytes workers may still take. `layer_ms`: measured on this node. `peers`:
+        with their round trips; `sessions`: stages that run here."""
         self._node, self._holdings, self._announce = node, holdings, announce
         self._world, self._bus, self._software, self._region = world, bus, software, region
         self._free_ram, self._total_ram_bytes = free_ram, total_ram_bytes
         self._layer_ms, self._endpoints, self._demand = layer_ms, endpoints, demand
-        self._nameplates = nameplates
+        self._nameplates, self._peers, self._sessions = nameplates, peers, sessions
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
         self._pace = TokenBucket(TELLS_PER_S, TELLS_BURST, clock=world.clock)
@@ -128,6 +145,7 @@ class Herald:
         if self._told is not None and self._told.version <= version + BELIEVED_AHEAD_MS:
             version = max(version, self._told.version + 1)
         free = max(0, min(self._free_ram(), self._total_ram_bytes))
+        holdings = self._holdings.holdings()
         return NodeSummary(
             node=self._node,
             version=version,
@@ -141,12 +159,27 @@ class Herald:
             nameplates=self._nameplates(),
             holdings=tuple(
                 replace(holding, layer_ms=None if (speed := self._layer_ms(holding.model)) is None else round(speed, 3))
-                for holding in self._holdings.holdings()
+                for holding in holdings
             ),
+            near=nearest(holdings, self._peers()),
+            sessions=min(MAX_SESSIONS, self._sessions()),
         )
 
     def _heartbeat_s(self) -> float:
         return HEARTBEAT_S * self._world.entropy.uniform(1 - JITTER, 1 + JITTER)
+
+
+def nearest(holdings: Sequence[Holding], peers: Sequence[PeerView]) -> tuple[RoundTrip, ...]:
+    """Round trips to those with whom this node could share a pipeline, the MAX_NEAR shortest, sorted by node."""
+    ours = {(holding.model, holding.layout) for holding in holdings if holding.shards}
+    found = [
+        RoundTrip(node=short(peer.record.node), tenths_ms=min(MAX_RTT_TENTHS, round(peer.rtt_ms * 10)))
+        for peer in peers
+        if peer.connected and peer.rtt_ms is not None and peer.summary is not None
+        if any(holding.shards and (holding.model, holding.layout) in ours for holding in peer.summary.holdings)
+    ]
+    shortest = heapq.nsmallest(MAX_NEAR, found, key=lambda one: (one.tenths_ms, one.node))
+    return tuple(sorted(shortest, key=lambda one: one.node))
 
 
 def drifted(now: NodeSummary, told: NodeSummary) -> bool:
@@ -158,8 +191,17 @@ def drifted(now: NodeSummary, told: NodeSummary) -> bool:
         return True
     if any(abs(one.requests - asked[one.model]) > max(DEMAND_STEP, asked[one.model] * DEMAND_DRIFT) for one in now.demand):
         return True
+    if abs(now.sessions - told.sessions) > SESSIONS_DRIFT:
+        return True
+    trips = {one.node: one.tenths_ms for one in told.near}
+    if any(_is_other_trip(one.tenths_ms, trips.get(one.node)) for one in now.near):
+        return True
     speeds = {holding.model: holding.layer_ms for holding in told.holdings}
     return any(_is_other_speed(holding.layer_ms, speeds.get(holding.model)) for holding in now.holdings)
+
+
+def _is_other_trip(now: int, told: int | None) -> bool:
+    return told is None or abs(now - told) > max(RTT_DRIFT_TENTHS, told * RTT_DRIFT)
 
 
 def _is_other_speed(now: float | None, told: float | None) -> bool:
@@ -171,4 +213,4 @@ def _is_other_speed(now: float | None, told: float | None) -> bool:
 def _steady(summary: NodeSummary) -> NodeSummary:
     """Without the numbers that drift."""
     holdings = tuple(replace(holding, layer_ms=None) for holding in summary.holdings)
-    return replace(summary, version=0, ram_free_bytes=0, demand=(), holdings=holdings)
+    return replace(summary, version=0, ram_free_bytes=0, demand=(), holdings=holdings, near=(), sessions=0)

@@ -17,6 +17,7 @@ WHEEL_VERSION = "2026.10.11549"  # pyproject.toml pins the same one; a test comp
 _i32, _u32, _i64, _f32, _ptr, _flag, _size = c.c_int32, c.c_uint32, c.c_int64, c.c_float, c.c_void_p, c.c_bool, c.c_size_t
 
 FLASH_ATTENTION_AUTO = -1
+LOAD_BY_READING = 0  # in place of a mapping of the file
 GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_Q8_0 = 0, 1, 8
 
 

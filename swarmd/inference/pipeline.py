@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
-from swarmd.domain.ids import ModelId, NodeId, SessionId
+from swarmd.domain.ids import ModelId, NodeId, SessionId, short
+from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
@@ -71,6 +72,8 @@ class Pipeline:
         self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
         self._made = 0
+        self._placed: Counter[NodeId] = Counter()
+        """Stages of our generations, by node: others tell of theirs, with a delay."""
         self._secret = world.entropy.token(SECRET_BYTES)
         """Without it nobody can guess a prompt from the keys of its beginnings."""
         self._admission = Admission(
@@ -137,6 +140,7 @@ class Pipeline:
                 loaded=self._registry.loaded(model) | self._workers.loading(model),
                 free_bytes=self._workers.available_bytes(model),
                 layer_ms=self._stages.layer_ms(model),
+                sessions=self._stages.sessions,
             )
         ]
         offers += [
@@ -146,6 +150,7 @@ class Pipeline:
                 loaded=frozenset(holding.loaded),
                 free_bytes=None if (summary := views[node].summary) is None else summary.ram_free_bytes,
                 layer_ms=holding.layer_ms,
+                sessions=max(self._placed[node], 0 if summary is None else summary.sessions),
             )
             for node, holding in sorted(self._registry.remote(model, manifest.layout).items())
             if node in views
@@ -159,12 +164,13 @@ class Pipeline:
                     layer_start=spec.layer_start,
                     layer_end=spec.layer_end,
                     memory_bytes=self._workers.memory_needed(model, spec.index),
+                    effort=self._stages.effort(known, spec.index, spec.index),
                 )
                 for spec in manifest.shards
             ),
             offers=tuple(offer for offer in offers if offer.node not in without),
             enclosed=self._encrypted.demanded(model) is not False,  # also where it cannot: then there is no plan
-            rtt_ms={(self._node, node): view.rtt_ms for node, view in views.items() if view.rtt_ms is not None},
+            rtt_ms=_round_trips(self._node, views, {offer.node for offer in offers}),
         )
 
     # -- opening
@@ -262,7 +268,12 @@ class Pipeline:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)
         async with AsyncExitStack() as stack:
             refusal = await opening.open(stack, SessionId(self._world.entropy.token(16).hex()))
-            return refusal if refusal is not None else stack.pop_all()
+            if refusal is not None:
+                return refusal
+            nodes = Counter(stage.node for stage in head.plan.stages)
+            self._placed += nodes
+            stack.callback(self._placed.subtract, nodes)
+            return stack.pop_all()
         raise AssertionError("the stack suppresses nothing")
 
     async def _resume(
@@ -335,6 +346,20 @@ class Pipeline:
                 outcome=outcome,
             )
         )
+
+
+def _round_trips(
+    head: NodeId, views: Mapping[NodeId, PeerView], offering: Collection[NodeId]
+) -> dict[tuple[NodeId, NodeId], float]:
+    """Milliseconds: from here as measured, between others as they tell."""
+    found = {(head, node): view.rtt_ms for node, view in views.items() if view.rtt_ms is not None}
+    by_short = {short(node): node for node in offering}
+    for one, view in views.items():
+        for trip in view.summary.near if view.summary is not None else ():
+            other = by_short.get(trip.node)
+            if other is not None and other != head:
+                found[one, other] = max(trip.tenths_ms / 10, found.get((other, one), 0.0))  # the worse word of the two
+    return found
 
 
 def _chat_template(known: KnownModel) -> str | Invalid:

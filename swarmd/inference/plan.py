@@ -19,6 +19,10 @@ from swarmd.domain.refusals import NoCapacity, NoCoverage
 
 ASSUMED_LAYER_MS = 1.0  # a layer of a 1B model on a few cores; only ranks nodes that were never measured
 ASSUMED_RTT_MS = 1.0  # a wired LAN; only ranks pairs that were never measured
+STAGE_MS = 0.35  # of a node's own: socket, keys, the way to its worker and back; bench.predict measures it
+SHARING = 0.3
+"""How much longer a step takes for each further user in its batch: eight users get some 2.5 times one user's tokens."""
+STANDBYS = 3  # of a stage, that are named; more than three nodes are not lost at once
 ALTERNATIVES = 8
 """Ways to a shard and node that the second search keeps, those that are best by rank and leave different memory free.
 
@@ -35,6 +39,8 @@ class ShardSize:
     layer_end: int
     memory_bytes: int
     """Weights, caches and buffers when loaded."""
+    effort: float
+    """Of a decode step, in layers (`inference.effort`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,9 @@ class NodeOffer:
     free_bytes: int | None = None
     """Memory it may still use; None when unknown, which does not stop a plan: the node itself checks again."""
     layer_ms: float | None = None
+    """Of a decode step of one user, for an effort of one layer."""
+    sessions: int = 0
+    """Stages that run on it now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +121,29 @@ def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
                 last_shard=last,
                 layer_start=snapshot.shards[first].layer_start,
                 layer_end=snapshot.shards[last].layer_end,
+                memory_bytes=sum(size.memory_bytes for size in snapshot.shards[first : last + 1]),
             )
             for node, first, last in path.runs
         ),
         predicted_token_ms=_predict(snapshot, path),
+        standbys=tuple(_standbys(snapshot, run) for run in path.runs),
     )
+
+
+def _standbys(snapshot: Snapshot, run: tuple[NodeId, int, int]) -> tuple[NodeId, ...]:
+    """Who could take over a stage as it is, the best first: those that have it in memory, then the fast ones."""
+    node, first, last = run
+    shards = frozenset(range(first, last + 1))
+    enclosed = snapshot.enclosed and (first == 0 or last == len(snapshot.shards) - 1)
+    others = [offer for offer in snapshot.offers if offer.node != node and shards <= offer.shards]
+    found = [offer for offer in others if _fits(snapshot, offer, shards)]
+    found.sort(key=lambda offer: (-len(shards & offer.loaded), offer.layer_ms or ASSUMED_LAYER_MS, offer.node))
+    return () if enclosed else tuple(offer.node for offer in found[:STANDBYS])
+
+
+def _fits(snapshot: Snapshot, offer: NodeOffer, shards: frozenset[int]) -> bool:
+    needed = sum(snapshot.shards[index].memory_bytes for index in shards - offer.loaded)
+    return offer.free_bytes is None or needed <= offer.free_bytes
 
 
 def _missing_ends(snapshot: Snapshot) -> tuple[int, ...]:
@@ -171,7 +198,8 @@ def _extend(
     """Every run of shards from `first` on that the node holds and that fits its memory."""
     arrival = previous.nodes[-1] if previous.nodes else snapshot.head
     time_ms = previous.time_ms + _hop_ms(snapshot, arrival, offer.node)
-    layer_ms = ASSUMED_LAYER_MS if offer.layer_ms is None else offer.layer_ms
+    layer_ms = (ASSUMED_LAYER_MS if offer.layer_ms is None else offer.layer_ms) * (1 + SHARING * offer.sessions)
+    time_ms += STAGE_MS
     memory = previous.taken.get(offer.node, 0)
     for index in range(first, len(snapshot.shards)):
         if index not in offer.shards:
@@ -180,7 +208,7 @@ def _extend(
         memory += 0 if index in offer.loaded else size.memory_bytes
         if mind_memory and offer.free_bytes is not None and memory > offer.free_bytes:
             return
-        time_ms += layer_ms * (size.layer_end - size.layer_start)
+        time_ms += layer_ms * size.effort
         path = _Path(
             previous.stages + 1,
             time_ms,
@@ -211,7 +239,10 @@ def _hop_ms(snapshot: Snapshot, one: NodeId, other: NodeId) -> float:
     """Half a round trip: activations are pushed, nobody waits for an answer."""
     if one == other:
         return 0.0
-    rtt = snapshot.rtt_ms.get((one, other), snapshot.rtt_ms.get((other, one), ASSUMED_RTT_MS))
+    rtt = snapshot.rtt_ms.get((one, other), snapshot.rtt_ms.get((other, one)))
+    if rtt is None:  # as far as the farther one of them is from here: in one house both are near, else the way is long
+        to_them = [snapshot.rtt_ms[snapshot.head, node] for node in (one, other) if (snapshot.head, node) in snapshot.rtt_ms]
+        rtt = max(to_them, default=ASSUMED_RTT_MS)
     return rtt / 2
 
 

@@ -22,6 +22,7 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import Batcher
+from swarmd.inference.memory import shard_bytes
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -124,14 +125,8 @@ class _Host:
         self._free_cells = self.cells
 
     def memory_bytes(self, index: int) -> int:
-        """Estimate for one shard: weights, caches, compute buffers. Errs on the high side by the buffers' share."""
-        manifest, spec = self.known.manifest, self.known.manifest.shards[index]
-        caches = self.known.architecture.kv_bytes_per_token(spec.layers) * self.cells
-        rows = prefill_rows(manifest.width)
-        buffers = rows * manifest.width * 4 * 16  # some sixteen activations of a chunk alive at once
-        if index == len(manifest.shards) - 1:
-            buffers += rows * manifest.vocab_size * 4
-        return spec.size_bytes + caches + buffers
+        """Forecast for one shard."""
+        return shard_bytes(self.known, index, cells=self.cells, rows=prefill_rows(self.known.manifest.width))
 
     def loaded_bytes(self) -> int:
         return sum(self.memory_bytes(index) for index in self.shards)

@@ -12,13 +12,24 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
 from swarmd.domain.ids import NetworkId, NodeId, parse_model_id, parse_node_id, short
-from swarmd.domain.peers import MAX_DEMANDS, MAX_NAMEPLATE, MAX_NAMEPLATES, MAX_REQUESTS, Endpoint, ModelDemand, NodeSummary
+from swarmd.domain.peers import (
+    MAX_DEMANDS,
+    MAX_NAMEPLATE,
+    MAX_NAMEPLATES,
+    MAX_NEAR,
+    MAX_REQUESTS,
+    MAX_RTT_TENTHS,
+    MAX_SESSIONS,
+    Endpoint,
+    ModelDemand,
+    NodeSummary,
+)
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
 from swarmd.kit.flow import TokenBucket
@@ -39,6 +50,7 @@ WAYS_PER_S: Final = 1.0
 MAX_TEXT: Final = 128  # characters of a software version, a region, the name of a graphics card
 MAX_HOLDINGS: Final = 1000  # models on one node; at two dozen bytes each the message still fits
 MAX_SHARDS: Final = 4096  # a shard has at least one layer, and no model has a tenth of this
+SHORT: Final = re.compile(r"[0-9a-f]{16}")  # `ids.short`
 LAYOUT: Final = re.compile(r"[0-9a-f]{32}")  # `domain.models.Manifest.layout`
 
 Send = Callable[[Introduction | Revocations], Awaitable[None]]
@@ -220,11 +232,8 @@ def unsound(summary: NodeSummary) -> str | None:
         return "impossible numbers"
     if (why := _unsound_demand(summary.demand)) is not None:
         return why
-    plates = summary.nameplates
-    if len(plates) > MAX_NAMEPLATES or list(plates) != sorted(set(plates)):
-        return "too many short codes"
-    if any(not 1 <= plate <= MAX_NAMEPLATE for plate in plates):
-        return "a number that no short code has"
+    if (why := _unsound_load(summary) or _unsound_plates(summary.nameplates)) is not None:
+        return why
     for holding in summary.holdings:
         try:
             parse_model_id(holding.model)
@@ -241,6 +250,22 @@ def unsound(summary: NodeSummary) -> str | None:
             return "loaded shards that it does not hold"
         if not set(holding.shards).isdisjoint(holding.partial):
             return "shards that it holds and does not hold yet"
+    return None
+
+
+def _unsound_load(summary: NodeSummary) -> str | None:
+    if len(summary.near) > MAX_NEAR or not 0 <= summary.sessions <= MAX_SESSIONS:
+        return "too many round trips or sessions"
+    if any(not SHORT.fullmatch(one.node) or not 0 <= one.tenths_ms <= MAX_RTT_TENTHS for one in summary.near):
+        return "a round trip that is none"
+    return None
+
+
+def _unsound_plates(plates: Sequence[int]) -> str | None:
+    if len(plates) > MAX_NAMEPLATES or list(plates) != sorted(set(plates)):
+        return "too many short codes"
+    if any(not 1 <= plate <= MAX_NAMEPLATE for plate in plates):
+        return "a number that no short code has"
     return None
 
 

@@ -106,8 +106,8 @@ async def test_pipeline_plan(rim: Rim) -> None:
     status, found = await fetch(rim, "GET", f"/api/admin/models/{SPREAD}/pipeline-plan")
     assert status == 200
     assert found["stages"] == [
-        {"node": OWN[:16], "first_shard": 0, "last_shard": 0, "layers": [0, 2]},
-        {"node": PEER[:16], "first_shard": 1, "last_shard": 1, "layers": [2, 4]},
+        {"node": OWN[:16], "first_shard": 0, "last_shard": 0, "layers": [0, 2], "standbys": [], "memory_mb": 0},
+        {"node": PEER[:16], "first_shard": 1, "last_shard": 1, "layers": [2, 4], "standbys": [], "memory_mb": 0},
     ]
     assert (found["predicted_token_ms"], found["predicted_tokens_per_second"]) == (20.0, 50.0)
     rim.pipeline.says = no_coverage()

@@ -238,7 +238,7 @@ def herald_of(store: Store, announce: Callable[[NodeSummary], None], world: Worl
         nameplates=tuple,
         node=store.key.node, holdings=store.registry, announce=announce, world=world, bus=store.bus,
         software="swarmd/test", region="DE", free_ram=lambda: 1 << 30, total_ram_bytes=1 << 31,
-        layer_ms=lambda model: None, endpoints=tuple, demand=tuple,
+        layer_ms=lambda model: None, endpoints=tuple, demand=tuple, peers=tuple, sessions=int,
     )  # fmt: skip
 
 

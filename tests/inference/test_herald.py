@@ -10,7 +10,7 @@ import pytest
 
 from swarmd.domain.events import ShardDropped, ShardStored, ShortCodeEnded, ShortCodeMade, WorkerReady
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
-from swarmd.domain.peers import Holding, ModelDemand, NodeSummary
+from swarmd.domain.peers import MAX_NEAR, MAX_RTT_TENTHS, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView, RoundTrip
 from swarmd.inference.herald import (
     APART_S,
     AT_ONCE,
@@ -24,6 +24,7 @@ from swarmd.inference.herald import (
     TELLS_PER_S,
     Herald,
     drifted,
+    nearest,
 )
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
@@ -43,6 +44,8 @@ class Scene:
     free: int = 100 * RAM_STEP
     demand: tuple[ModelDemand, ...] = ()
     nameplates: tuple[int, ...] = ()
+    peers: tuple[PeerView, ...] = ()
+    sessions: int = 0
 
     def holdings(self) -> tuple[Holding, ...]:
         return (Holding(model=MODEL, layout="0" * 32, shards=self.shards),) if self.shards else ()
@@ -53,8 +56,49 @@ class Scene:
             node=NODE, holdings=self, announce=self.told.append, world=self.world, bus=self.bus, software="swarmd/test",
             region="DE",
             free_ram=lambda: self.free, total_ram_bytes=1000 * RAM_STEP, layer_ms=lambda model: self.speed,
-            endpoints=tuple, demand=lambda: self.demand,
+            endpoints=tuple, demand=lambda: self.demand, peers=lambda: self.peers, sessions=lambda: self.sessions,
         )  # fmt: skip
+
+
+def peer(digit: str, rtt_ms: float | None, *holdings: Holding, connected: bool = True) -> PeerView:
+    node = NodeId(digit * 64)
+    summary = NodeSummary(
+        node=node, version=1, software="t", started_at=0.0, ram_free_bytes=0, ram_total_bytes=0, holdings=holdings
+    )
+    record = PeerRecord(node=node, endpoints=(), last_seen=None)
+    return PeerView(record=record, connected=connected, rtt_ms=rtt_ms, summary=summary)
+
+
+def test_round_trips_are_told_to_those_who_hold_the_same_model() -> None:
+    ours = Holding(model=MODEL, layout="0" * 32, shards=(0,))
+    other = replace(ours, layout="1" * 32)
+    around = [peer("a", 3.14, ours), peer("b", 1.0, other), peer("c", None, ours), peer("d", 9e9, ours)]
+    around += [peer("e", 1.0, replace(ours, shards=())), peer("f", 1.0, ours, connected=False)]
+    told = nearest([ours], around)
+    assert told == (RoundTrip(node="a" * 16, tenths_ms=31), RoundTrip(node="d" * 16, tenths_ms=MAX_RTT_TENTHS))
+    many = nearest([ours], [peer(f"{number:x}", number, ours) for number in range(16)])
+    assert [one.tenths_ms for one in many] == [10 * number for number in range(MAX_NEAR)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "news"),
+    [
+        ({"tenths_ms": 100}, {"tenths_ms": 120}, False),
+        ({"tenths_ms": 100}, {"tenths_ms": 140}, True),
+        ({"tenths_ms": 2}, {"tenths_ms": 20}, False),
+    ],
+)
+def test_a_round_trip_is_news_when_it_is_quite_another_one(
+    before: dict[str, int], after: dict[str, int], news: bool
+) -> None:
+    told, now = (replace(peer("a", 1.0).summary, near=(RoundTrip(node="b" * 16, **one),)) for one in (before, after))
+    assert drifted(now, told) is news
+    assert drifted(now, replace(told, near=())) is True
+
+
+def test_a_few_sessions_more_are_no_news() -> None:
+    told = peer("a", 1.0).summary
+    assert not drifted(replace(told, sessions=2), told) and drifted(replace(told, sessions=3), told)
 
 
 @pytest.mark.looptime

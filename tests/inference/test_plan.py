@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmd.domain.ids import ModelId, NodeId
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import NoCapacity, NoCoverage
-from swarmd.inference.plan import NodeOffer, ShardSize, Snapshot, plan
+from swarmd.inference.plan import STAGE_MS, NodeOffer, ShardSize, Snapshot, plan
 
 A, B, C, D = (NodeId(letter * 64) for letter in "abcd")
 
 
 def sizes(count: int, memory: int = 100) -> tuple[ShardSize, ...]:
-    return tuple(ShardSize(layer_start=2 * i, layer_end=2 * i + 2, memory_bytes=memory) for i in range(count))
+    return tuple(ShardSize(layer_start=2 * i, layer_end=2 * i + 2, memory_bytes=memory, effort=2.0) for i in range(count))
 
 
 def offer(node: NodeId, *shards: int, **rest) -> NodeOffer:
@@ -45,7 +46,7 @@ def test_a_node_that_holds_everything_runs_alone_even_if_it_is_slower():
         snapshot(offer(B, *range(6), layer_ms=5.0), offer(A, 0, 1, 2, layer_ms=1.0), offer(C, 3, 4, 5, layer_ms=1.0))
     )
     assert runs(result) == [(B, 0, 5)]
-    assert result.predicted_token_ms == 12 * 5.0 + 1.0  # and there and back again
+    assert result.predicted_token_ms == 12 * 5.0 + STAGE_MS + 1.0  # and there and back again
 
 
 def test_among_equal_stage_counts_the_faster_nodes_win():
@@ -197,3 +198,33 @@ def test_an_enclosed_pipeline_whose_ends_the_head_lacks_is_no_plan_at_all():
 def test_an_enclosed_pipeline_needs_memory_for_both_ends_on_the_head():
     refused = plan(enclosed(offer(A, 0, 5, free_bytes=150), offer(B, *range(6))))
     assert isinstance(refused, NoCapacity) and (refused.node, refused.needed_bytes) == (A, 200)
+
+
+def test_the_less_loaded_of_two_equals_is_taken():
+    result = plan(snapshot(offer(B, *range(6), layer_ms=1.0, sessions=3), offer(C, *range(6), layer_ms=1.1)))
+    assert runs(result) == [(C, 0, 5)]
+
+
+def test_a_pair_that_nobody_measured_is_as_far_as_the_farther_one_is_from_here():
+    offers = [offer(A, 0, 1), offer(B, 2, 3), offer(C, 4, 5)]
+    far = plan(snapshot(*[replace(one, layer_ms=1.0) for one in offers], rtt={(A, B): 10.0, (A, C): 40.0}))
+    told = plan(snapshot(*[replace(one, layer_ms=1.0) for one in offers], rtt={(A, B): 10.0, (A, C): 40.0, (B, C): 2.0}))
+    assert far.predicted_token_ms - told.predicted_token_ms == pytest.approx((40.0 - 2.0) / 2)
+
+
+def test_a_long_way_between_two_stages_is_avoided():
+    """Both are near the head, and far from each other."""
+    offers = [offer(A, 0, 1), offer(B, 2, 3), offer(C, 4, 5), offer(D, 4, 5)]
+    trips = {(A, B): 2.0, (A, C): 2.0, (A, D): 4.0, (B, C): 80.0, (B, D): 4.0}
+    assert [node for node, _, _ in runs(plan(snapshot(*offers, rtt=trips)))] == [A, B, D]
+
+
+def test_standbys_hold_all_of_a_stage_and_have_the_room():
+    first, second = offer(A, 0, 1, 2, layer_ms=1.0), offer(B, 3, 4, 5, layer_ms=1.0)
+    offers = (first, second, offer(C, 3, 4, 5, layer_ms=9.0, loaded=frozenset({3})), offer(D, 3, 4, 5, layer_ms=2.0))
+    result = plan(snapshot(*offers))
+    assert result.standbys == ((), (C, D)), "what is in memory already goes first"
+    full = [replace(one, free_bytes=150) if one.node == C else one for one in offers]
+    assert plan(snapshot(*full)).standbys == ((), (D,))
+    ends = plan(replace(snapshot(offer(A, 0, 5), offer(B, *range(6)), offer(C, *range(6))), enclosed=True))
+    assert ends.standbys == ((), (C,), ()), "of an encrypted pipeline's ends nobody else can"

@@ -15,11 +15,15 @@ from swarmd.domain.peers import (
     MAX_DEMANDS,
     MAX_NAMEPLATE,
     MAX_NAMEPLATES,
+    MAX_NEAR,
     MAX_REQUESTS,
+    MAX_RTT_TENTHS,
+    MAX_SESSIONS,
     Endpoint,
     Holding,
     ModelDemand,
     NodeSummary,
+    RoundTrip,
 )
 from swarmd.identity import certificates, revocations
 from swarmd.identity.certificates import Role
@@ -245,6 +249,12 @@ def test_a_sound_summary_is_sound() -> None:
         {"demand": (replace(WANTED, model=ModelId("../../etc")),)},
         {"demand": (replace(WANTED, requests=-1),)},
         {"demand": (replace(WANTED, requests=MAX_REQUESTS + 1),)},
+        {"sessions": -1},
+        {"sessions": MAX_SESSIONS + 1},
+        {"near": (RoundTrip(node="a" * 16, tenths_ms=1),) * (MAX_NEAR + 1)},
+        {"near": (RoundTrip(node="x", tenths_ms=1),)},
+        {"near": (RoundTrip(node="a" * 16, tenths_ms=-1),)},
+        {"near": (RoundTrip(node="a" * 16, tenths_ms=MAX_RTT_TENTHS + 1),)},
         {"nameplates": tuple(range(1, MAX_NAMEPLATES + 2))},
         {"nameplates": (7, 7)},
         {"nameplates": (0,)},
