@@ -23,6 +23,7 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog
+from swarmd.shards.cutting import LocalFile
 from swarmd.shards.fetching import SEAL_S
 from swarmd.shards.found_files import found_files
 from swarmd.shards.registry import Registry
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Owner(Protocol):
     """What is needed of `desk.ShardDesk`."""
 
-    def shard_bytes(self) -> int: ...
+    async def add_refusal(self, local: LocalFile, model: ModelId) -> Refusal | None: ...
     async def unload(self, ref: ShardRef) -> Refusal | None: ...
     async def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str) -> Acquisition | Refusal: ...
 
@@ -92,7 +93,7 @@ class Rescanner:
                 else:
                     path = self._storage.vision_path(model)
                     files.append(FoundFile(path=str(path), size_bytes=await self._size(path), model=model, problem=problem))
-            files += await found_files(self._catalog, self._storage, self._disk, self._owner.shard_bytes())
+            files += await found_files(self._catalog, self._storage, self._disk, self._owner.add_refusal)
             return Rescan(models=tuple(sorted(models)), files=tuple(files))
 
     async def check(self, ref: ShardRef) -> None:
