@@ -205,7 +205,7 @@ class Adder:
             raise ChunkMismatch(problem)
         await landing.commit()
         job.mark(ref.index, TransferState.COMPLETE)
-        job.say(f"shard {ref.index} is here")
+        job.say(f"shard {ref.number} is here")
         self._registry.hold(ref, source=None)
 
 

@@ -406,11 +406,11 @@ class ShardDesk:
         """Delete one shard, or what has arrived of it. Refuses NotFound, Busy."""
         known = self._catalog.get(ref.model)
         if known is None or not 0 <= ref.index < len(known.manifest.shards):
-            return NotFound(what=f"this node knows no shard {ref.index} of a model {ref.model}")
+            return NotFound(what=f"this node knows no shard {ref.number} of a model {ref.model}")
         if self._storage.state(ref) not in (ShardState.HELD, ShardState.PARTIAL):
-            return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node")
+            return NotFound(what=f"shard {ref.number} of model {ref.model} is not on this node")
         if self._is_coming(ref):
-            return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
+            return Busy(what=f"shard {ref.number} of model {ref.model} is on its way here: wait until it has arrived")
         refusal = await self.unload(ref) or self._in_use(ref)  # no await between this look and the drop
         if refusal is not None:
             return refusal
@@ -429,7 +429,7 @@ class ShardDesk:
             return
         self._storage.doubt(ref)
         self._bus.publish(ShardDropped(shard=ref))
-        self._supervisor.spawn(self._rescanner.check(ref), name=f"looking at shard {ref.index} of {ref.model}")
+        self._supervisor.spawn(self._rescanner.check(ref), name=f"looking at shard {ref.number} of {ref.model}")
 
     def shard_bytes(self) -> int:
         """As the settings say that models are cut."""
@@ -480,7 +480,7 @@ class ShardDesk:
     def _in_use(self, ref: ShardRef) -> Busy | None:
         if not self._registry.in_use(ref):
             return None
-        return Busy(what=f"shard {ref.index} of model {ref.model} runs in a generation: try again when that has ended")
+        return Busy(what=f"shard {ref.number} of model {ref.model} runs in a generation: try again when that has ended")
 
     def choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal:
         """Missing shards to fetch, sorted; none when everything asked for is here."""

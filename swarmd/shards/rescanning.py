@@ -79,10 +79,10 @@ class Rescanner:
                     self._registry.hold(ref, source=None)
                     models.add(ref.model)
                 else:
-                    what = f"these are not the bytes of shard {ref.index} of {ref.model}: it was set aside"
+                    what = f"these are not the bytes of shard {ref.number} of {ref.model}: it was set aside"
                     files.append(await self._row(ref, what, quarantine=True))
             for ref in await self._storage.unverified():
-                what = f"nobody knows the hash of shard {ref.index} of {ref.model}: rescan beside a node that holds it"
+                what = f"nobody knows the hash of shard {ref.number} of {ref.model}: rescan beside a node that holds it"
                 files.append(await self._row(ref, what, quarantine=False))
             for ref in await self._damaged(held):
                 models.add(ref.model)
@@ -138,15 +138,15 @@ class Rescanner:
         """It is set aside. Out of memory, and fetched anew; what came of that."""
         refusal = await self._owner.unload(ref)
         if refusal is not None:
-            logger.warning("shard %d of %s is damaged and still in memory: %s", ref.index, ref.model, refusal.sentence)
+            logger.warning("shard %d of %s is damaged and still in memory: %s", ref.number, ref.model, refusal.sentence)
         known = self._catalog.get(ref.model)
         trigger = "user" if known is not None and known.pinned else "auto_manage"
         outcome = await self._owner.acquire(ref.model, (ref.index,), trigger)
         what = "it is fetched anew" if not isinstance(outcome, Refusal) else f"it is not fetched anew: {outcome.sentence}"
         reason = f"its file was damaged on this disk, and {what}"
-        logger.warning("shard %d of %s: %s", ref.index, ref.model, reason)
+        logger.warning("shard %d of %s: %s", ref.number, ref.model, reason)
         self._bus.publish(ShardRejected(shard=ref, source=None, reason=reason))
-        return f"shard {ref.index} of {ref.model} was damaged on this disk: {what}"
+        return f"shard {ref.number} of {ref.model} was damaged on this disk: {what}"
 
     def _size_of(self, ref: ShardRef) -> int:
         known = self._catalog.get(ref.model)
