@@ -3,8 +3,8 @@ reason."""
 
 import asyncio
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,7 +159,7 @@ async def test_who_tells_of_revocations_without_waiting_piles_up_no_tasks(tmp_pa
         network_key, link = a.member.membership._network_key, a.links.link(b.id)
         assert network_key is not None and link is not None
         record = revocations.revoke(network_key, OTHER, now=a.member.world.clock.now())
-        told, refused = Revocations(records=(revocations.encode(record),)), 0
+        told = Revocations(records=(revocations.encode(record),))
         async with b.member.membership.revocations._turn:  # its disk is slow
             for _ in range(100):
                 for stream in [link.open(told, last=True) for _ in range(10)]:
