@@ -7,8 +7,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from swarmd.kit.world import World, seeded_world
+
+
+# How long one example takes says how busy the machine is: seen as failures where two runs shared two cores.
+settings.register_profile("swarmd", deadline=None)
+settings.load_profile("swarmd")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -193,7 +193,7 @@ async def is_same_file(local: LocalFile, manifest: Manifest, disk: Disk) -> bool
 
     Cheap enough for a file that is added twice. What it does not see, the hash of each chunk does when it is copied.
     """
-    if (local.size_bytes, local.header_blake3) != (manifest.file_size_bytes, manifest.header_blake3):
+    if local.size_bytes != manifest.file_size_bytes or local.header_blake3 != manifest.header_blake3:
         return False
     for shard in manifest.shards:
         if not shard.sealed:  # nobody has read it yet: header and size have to do
