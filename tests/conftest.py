@@ -11,7 +11,6 @@ from hypothesis import settings
 
 from swarmd.kit.world import World, seeded_world
 
-
 # How long one example takes says how busy the machine is: seen as failures where two runs shared two cores.
 settings.register_profile("swarmd", deadline=None)
 settings.load_profile("swarmd")
