@@ -87,9 +87,9 @@ def _counted(shards: int) -> str:
 
 
 def _refused(fact: events.ShardRejected) -> Said:
-    """The reason names the shard by its index, and people have read its number already."""
+    """The reason names the shard, and people have read that already."""
     ref = fact.shard
-    inside = f"shard {ref.index} of {ref.model}"
+    inside = f"shard {ref.number} of {ref.model}"
     reason = fact.reason.replace(f" of {inside}", "").replace(inside, "it")
     message = f"{_shard(ref)} was refused: {reason}"
     return Said(message=message, toast=ERROR, shard=ref, node=fact.source, reason=reason)
@@ -327,4 +327,4 @@ def activity(
 
 
 def _shard(shard: ShardRef) -> str:
-    return f"shard {shard.index + 1} of {shard.model}"  # people count from 1; contract: swarmllm.md 2.0
+    return f"shard {shard.number} of {shard.model}"

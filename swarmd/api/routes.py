@@ -186,7 +186,8 @@ def _model_rows(models: ModelHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path="/api/admin/models", guard=LOCAL_WRITE, handler=models.add_file, request=shapes.AddFile,
-            reply=shapes.ModelAdded, status=(200, 400, 404, 507), doc="Cut a GGUF file of this machine into shards.",
+            reply=shapes.ModelAdded, status=(200, 400, 404, 507),
+            doc="Cut a GGUF of this machine, one file or all parts of a split one, into shards.",
         ),
         Route(
             method="DELETE", path="/api/admin/models/{model}", guard=WRITE, handler=models.remove, reply=shapes.ModelDeleted,
@@ -240,7 +241,7 @@ def _storage_rows(storage: StorageHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path="/api/admin/rescan-shards", guard=WRITE, handler=storage.rescan, reply=shapes.Rescanned,
-            doc="Look for shard files that were put into the data folder by hand.",
+            doc="Look for shards and GGUF files that were put into the data folder by hand.",
         ),
     )  # fmt: skip
 

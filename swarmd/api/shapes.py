@@ -16,7 +16,7 @@ ShardSizeMb = Annotated[int, Meta(ge=64, le=2048)]  # contract: the range of the
 
 class AddFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: Path4096
-    """Absolute, on the node's own machine."""
+    """Absolute, on the node's own machine; of a split GGUF that of any part, with the others beside it."""
     shard_size_mb: ShardSizeMb | None = None
     """For this file; null: the setting `model.shard_size_mb`."""
 
@@ -478,10 +478,11 @@ class ShardStorageView(Struct, frozen=True, kw_only=True):
 
 class FoundFileRow(Struct, frozen=True, kw_only=True):
     path: str
+    """Of a split GGUF, that of its first part: one row for all of them."""
     size_bytes: int
     model_id: str | None
     problem: str | None
-    """Why it cannot be cut, or need not be; null: it can, see `POST /api/admin/models`."""
+    """Why it cannot be cut, in the sentence that `POST /api/admin/models` would answer, or need not be; null: it can."""
 
 
 class Rescanned(Struct, frozen=True, kw_only=True):

@@ -78,7 +78,7 @@ async def _switch(chosen: Chosen, *, on: bool) -> None:
 async def _lock(chosen: Chosen, model: str, index: int, *, locked: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         await node.lock_shard(model, index, locked=locked)
-    say(f"shard {index} of {model} is {'locked: only a person deletes it' if locked else 'unlocked'}")
+    say(f"shard {index + 1} of {model} (index {index}) is {'locked: only a person deletes it' if locked else 'unlocked'}")
 
 
 async def _plan(chosen: Chosen, *, as_json: bool, every: bool) -> None:

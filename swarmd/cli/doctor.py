@@ -31,6 +31,7 @@ from swarmd.kit.world import World, real_world
 
 MIN_RAM_BYTES: Final = 1_000_000_000  # a node, a worker and one shard of 512 MB
 MIN_DISK_BYTES: Final = 2_000_000_000  # a few shards; the setting resources.max_disk_mb is a wish, this is a need
+OURS_S: Final = 3.0  # a node of this machine answers within milliseconds; another program may never say a word
 COPY_RAM_BYTES: Final = 3 * speed.COPIED_BYTES  # two arrays and some air
 
 
@@ -148,9 +149,9 @@ def is_free(address: str, port: int) -> bool:
 
 async def _runs_here(chosen: Chosen) -> bool:
     try:
-        async with NodeClient(find(chosen)) as node:
+        async with asyncio.timeout(OURS_S), NodeClient(find(chosen)) as node:
             await node.readiness()
-    except Failure:
+    except (Failure, TimeoutError):
         return False
     return True
 

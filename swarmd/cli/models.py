@@ -153,7 +153,7 @@ def answer_text(row: shapes.ModelRow) -> str:
     """Whether and how a question would be answered now."""
     if row.shards and all(shard.local for shard in row.shards):
         return "yes, alone"
-    missing = [shard.index for shard in row.shards if not shard.local and shard.holders == 0]
+    missing = [shard.index + 1 for shard in row.shards if not shard.local and shard.holders == 0]
     if not row.shards:
         return "no, its manifest is missing"
     return f"no, nobody has shard {', '.join(map(str, missing))}" if missing else "yes, with others"

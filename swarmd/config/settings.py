@@ -145,7 +145,7 @@ class ResourcesSettings:
         live=True, low=100, high=10_000_000,
     )
     max_bandwidth_mbps: int = setting(
-        0, "Upload limit for serving shards to peers, in Mbit/s; 0: by contribution (10, 50, none). Tokens do not count.",
+        0, "Upload limit for shards, in Mbit/s; 0: by contribution (10, 50, none). Not for private addresses, nor tokens.",
         live=True, low=0, high=100_000,
     )
     max_cpu_threads: int = setting(

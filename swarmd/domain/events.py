@@ -192,7 +192,8 @@ class DownloadEnded(Fact):
     reason: str | None = None
     """Why it failed; None otherwise."""
     hub: bool = False
-    """Something of it came, or should have come, from the hub."""
+    """The hub would have been asked for what no near peer brings. Whether anything came from it, `Acquisition.from_hub`
+    says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,11 @@ class ShardRef:
     model: ModelId
     index: int
 
+    @property
+    def number(self) -> int:
+        """What people read: they count from 1. Contract: swarmllm.md 2.0, "Shard index"."""
+        return self.index + 1
+
 
 def parse_node_id(text: str) -> NodeId:
     """Raises ValueError unless `text` is 64 lower-case hex digits."""

@@ -46,7 +46,7 @@ class NotFound(Refusal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoCoverage(Refusal):
-    """Some shards of the model are on no connected node."""
+    """Some shards of the model are on no connected node. People read their numbers, which count from 1."""
 
     model: ModelId
     missing: tuple[int, ...]
@@ -54,7 +54,7 @@ class NoCoverage(Refusal):
 
     @property
     def sentence(self) -> str:
-        listed = ", ".join(str(index) for index in self.missing[:8]) + ("..." if len(self.missing) > 8 else "")
+        listed = ", ".join(str(index + 1) for index in self.missing[:8]) + ("..." if len(self.missing) > 8 else "")
         return (
             f"no connected node holds shard {listed} of model {self.model} ({self.shard_count} shards in all): "
             "connect a node that has it, or fetch it"

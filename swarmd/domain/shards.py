@@ -65,14 +65,17 @@ class Acquisition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundFile:
-    """A whole GGUF that lies in the folder of models and is no part of one: it can be cut."""
+    """A whole GGUF, in one file or split, that lies in the folder of models and is no part of a cut one: it can be cut."""
 
     path: str
+    """Of a split one, that of its first part, or of the first that is there."""
     size_bytes: int
+    """Of all its files."""
     model: ModelId | None
     """The id it would have; None where none can be made of its name."""
     problem: str | None
-    """Why it cannot be cut, or need not be; None: `POST /api/admin/models` with its path cuts it."""
+    """Why it cannot be cut, in the sentence that `POST /api/admin/models` would answer, or why it need not be; None: that
+    call with its path cuts it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,7 +258,7 @@ class Steward:
         if (shard in self._locks) is locked:
             return None
         if locked and shard == self._dropping:
-            what = f"shard {shard.index} of {shard.model} is being dropped right now: fetch it again, then lock it"
+            what = f"shard {shard.number} of {shard.model} is being dropped right now: fetch it again, then lock it"
             return Busy(what=what)
         wanted = {shard} - self._locking if locked else set[ShardRef]()  # two may ask at once: the first one's to end
         self._locking |= wanted
@@ -524,13 +524,13 @@ class Steward:
                 await sql.finish_prune(tx, number)
                 await sql.forget_fetched(tx, (ref,))
         if refusal is not None:
-            self._say(f"shard {ref.index} of {ref.model} cannot be dropped: {refusal.sentence}")
+            self._say(f"shard {ref.number} of {ref.model} cannot be dropped: {refusal.sentence}")
             return False
         at = self._world.clock.monotonic()
         self._fetched.pop(ref, None)
         self._notes.pruned(ref, at=at)
         self._notes.moved(at=at)
-        logger.info("dropped shard %d of %s: %s", ref.index, ref.model, drop.why)
+        logger.info("dropped shard %d of %s: %s", ref.number, ref.model, drop.why)
         self._bus.publish(
             ShardPruned(
                 shard=ref, reason=drop.why, freed_bytes=drop.size_bytes, remaining_local_shards=len(one.held) - 1,

@@ -327,7 +327,7 @@ class Workers:
 
     async def load_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
         if ref.index not in self._storage.held(ref.model):
-            return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node: download it first")
+            return NotFound(what=f"shard {ref.number} of model {ref.model} is not on this node: download it first")
         refusal = await self.ensure(ref.model, (ref.index,))
         return refusal if refusal is not None else self.loaded(ref.model)
 
@@ -337,14 +337,14 @@ class Workers:
     async def _unload_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
         host = self._hosts.get(ref.model)
         if host is None or ref.index not in host.shards:
-            return NotFound(what=f"shard {ref.index} of model {ref.model} is not loaded on this node")
+            return NotFound(what=f"shard {ref.number} of model {ref.model} is not loaded on this node")
         if host.shards == {ref.index}:
             refusal = await self._unload_model(ref.model)
             return refusal if isinstance(refusal, Refusal) else ()
         async with host.lock:
             # Looked at under the lock: while we waited, a generation may have begun, or the worker ended.
             if self._registry.in_use(ref):
-                return Busy(what=f"shard {ref.index} of model {ref.model} is in use: try again when the reply is finished")
+                return Busy(what=f"shard {ref.number} of model {ref.model} is in use: try again when the reply is finished")
             if host.process is None or ref.index not in host.shards:
                 host.wanted.discard(ref.index)
                 return self.loaded(ref.model)
@@ -507,7 +507,7 @@ class Workers:
         held = self._storage.held(model)
         for index in missing:
             if index not in held:
-                return NotFound(what=f"shard {index} of model {model} is not on this node")
+                return NotFound(what=f"shard {index + 1} of model {model} is not on this node")
         needed = {index: host.memory_bytes(index) for index in missing}
         total, free = sum(needed.values()), self.free_bytes()
         if total > free:

@@ -237,7 +237,7 @@ class Catalog:
         async with self._folders:
             known = self._models.get(model)
             if known is None or not 0 <= index < len(known.manifest.shards):
-                return BadFile(what=f"this node knows no shard {index} of a model {model}")
+                return BadFile(what=f"this node knows no shard {index + 1} of a model {model}")
             spec = known.manifest.shards[index]
             if spec.sealed:
                 return known

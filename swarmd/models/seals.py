@@ -80,11 +80,11 @@ def decode(data: bytes, *, manifest: Manifest, index: int, verify: Verify) -> Se
     if len(seal.chunk_blake3) != spec.chunk_count or not all(
         _HASH.fullmatch(digits) for digits in (seal.blake3, *seal.chunk_blake3)
     ):
-        return BadFile(what=f"the seal of shard {index} of {model} has not one good hash for each chunk")
+        return BadFile(what=f"the seal of shard {index + 1} of {model} has not one good hash for each chunk")
     if not _SIGNATURE.fullmatch(seal.signature) or not verify(
         seal.signer, _signed_bytes(seal), bytes.fromhex(seal.signature)
     ):
-        return BadFile(what=f"the seal of shard {index} of {model} is not signed by the node it names")
+        return BadFile(what=f"the seal of shard {index + 1} of {model} is not signed by the node it names")
     return seal
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ from swarmd.wire.gossip import Compare, Facts, Given, Versions, Want
 from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Twin
 
 TELL_TIMEOUT_S: Final = 10.0  # longer than a silent link lives (`wire.session.DEAD_AFTER_S`)
+TELLS: Final = 4  # of one peer that are being heard at a time: it tells one after the other, and once more as it hangs up
 TELL_AGAIN_S: Final = 5.0  # after a failure that the link survived; news of an overloaded peer can wait
 
 _UNLINKED: Final = Forbidden(what="there is no control link between us any more")
@@ -66,6 +68,8 @@ class Talks:
         self._revoked = revoked
         self._spawn = spawn
         self._bus = bus
+        self._hearing: Counter[NodeId] = Counter()
+        """Of each peer: its records wait for the disk, also when it has given the stream up."""
         self._seldom = Seldom(clock=world.clock)
         dispatcher.answer(Facts, self._heard_facts)
         dispatcher.answer(Compare, self._compared)
@@ -166,8 +170,19 @@ class Talks:
         return Heard()
 
     def _told_revocations(self, message: Revocations, payload: memoryview, stream: Stream) -> None:
+        node = stream.peer.node
+        if self._hearing[node] >= TELLS:
+            stream.reset(ResetCode.FAILED, f"{TELLS} of your lists of revocations are still being written")
+            return
+        self._hearing[node] += 1
         # By a task that no link owns: whoever tells us that we are out hangs up in the same breath.
-        self._spawn(self._heard_revocations(message, stream), name=f"revocations from {short(stream.peer.node)}")
+        task = self._spawn(self._heard_revocations(message, stream), name=f"revocations from {short(node)}")
+        task.add_done_callback(lambda _: self._heard_from(node))
+
+    def _heard_from(self, node: NodeId) -> None:
+        self._hearing[node] -= 1
+        if not self._hearing[node]:
+            del self._hearing[node]
 
     async def _heard_revocations(self, message: Revocations, stream: Stream) -> None:
         news = await self._revoked.hear(message.records, teller=stream.peer.node)

@@ -1,4 +1,5 @@
-"""Puts a local GGUF file into the node: cut, signed, copied shard by shard. What `ShardDesk.add_file` does.
+"""Puts a local GGUF into the node, be it in one file or split: cut, signed, copied shard by shard. What
+`ShardDesk.add_file` does.
 
 What peers merely told of under the same name does not matter: a manifest of theirs is kept when it is one of this very file,
 since shards in its layout fit theirs, and replaced when it is not.
@@ -13,8 +14,8 @@ import errno
 import logging
 from typing import Final
 
-from swarmd.domain.ids import NodeId, ShardRef
-from swarmd.domain.refusals import BadFile, NoSpace, Refusal
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
+from swarmd.domain.refusals import BadFile, IdTaken, NoSpace, Refusal
 from swarmd.domain.shards import TransferState
 from swarmd.kit.disk import Disk
 from swarmd.kit.gauges import Gauges
@@ -23,7 +24,7 @@ from swarmd.models import manifest as manifests
 from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.gguf import BadGguf, GgufHeader
 from swarmd.models.manifest import Sign
-from swarmd.models.slicing import plan_layout
+from swarmd.models.slicing import Cut, plan_layout
 from swarmd.shards.cutting import LocalFile, Progress, hash_payload, is_same_file, is_same_throughout, read_chunk
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import Seals
@@ -67,13 +68,11 @@ class Adder:
             if isinstance(known, Refusal):
                 return known
             manifest = known.manifest
-            held = self._registry.held(job.model)
-            wanted = [ShardRef(job.model, spec.index) for spec in manifest.shards if spec.index not in held]
+            wanted = self._wanted(known)
             job.want((spec.index, spec.size_bytes) for spec in manifest.shards)
-            for index in held:
+            for index in self._registry.held(job.model):
                 job.mark(index, TransferState.COMPLETE)
-            spare = self._discovered.spare_bytes(but=job.model)
-            refusal = self._storage.space_for(wanted, limit_bytes=limit_bytes, promised=promised, spare_bytes=spare)
+            refusal = self._no_space(known, limit_bytes, promised)
             if refusal is not None:
                 return refusal
             await self._catalog.pin(job.model)
@@ -86,10 +85,34 @@ class Adder:
             if error.errno in FULL:
                 free = self._storage.room(limit_bytes=limit_bytes)
                 return NoSpace(needed_bytes=local.size_bytes, free_bytes=free)
-            return BadFile(what=f"{local.path} could not be copied: {error}")
+            return _unreadable(local, error)
         finally:
             self._gauges.remove(gauge)
         return None
+
+    async def refusal(
+        self, local: LocalFile, model: ModelId, *, shard_size_bytes: int, limit_bytes: int, promised: tuple[ShardRef, ...]
+    ) -> Refusal | None:
+        """What `add` would refuse before it reads all of the file; None: nothing."""
+        known = self._catalog.get(model)
+        try:
+            if known is not None and await is_same_file(local, known.manifest, self._disk):
+                return self._no_space(known, limit_bytes, promised)
+        except OSError as error:
+            return _unreadable(local, error)
+        if known is not None and not self._discovered.is_merely(model):
+            return _taken(local, model)
+        cuts = self._plan(local, shard_size_bytes, limit_bytes, promised)
+        return cuts if isinstance(cuts, Refusal) else None
+
+    def _wanted(self, known: KnownModel) -> list[ShardRef]:
+        model, held = known.manifest.model, self._registry.held(known.manifest.model)
+        return [ShardRef(model, spec.index) for spec in known.manifest.shards if spec.index not in held]
+
+    def _no_space(self, known: KnownModel, limit_bytes: int, promised: tuple[ShardRef, ...]) -> NoSpace | None:
+        """For what is missing of it."""
+        spare, wanted = self._discovered.spare_bytes(but=known.manifest.model), self._wanted(known)
+        return self._storage.space_for(wanted, limit_bytes=limit_bytes, promised=promised, spare_bytes=spare)
 
     async def _known(
         self,
@@ -112,9 +135,7 @@ class Adder:
             return await self._cut(local, job, gauge, shard_size_bytes, limit_bytes, promised)
         if await is_same_file(local, known.manifest, self._disk):
             return known
-        return BadFile(
-            what=f"another model is called {job.model} here: remove that one, or rename {local.path.name} and add it again"
-        )
+        return _taken(local, job.model)
 
     async def _cut(
         self,
@@ -125,13 +146,10 @@ class Adder:
         limit_bytes: int,
         promised: tuple[ShardRef, ...],
     ) -> KnownModel | Refusal:
-        cuts = plan_layout(local.header, shard_size_bytes)
+        cuts = self._plan(local, shard_size_bytes, limit_bytes, promised)
         if isinstance(cuts, Refusal):
             return cuts
         total = sum(cut.size_bytes for cut in cuts)
-        room = self._storage.room(limit_bytes=limit_bytes, promised=promised) + self._discovered.spare_bytes()
-        if total > room:  # before an hour of hashing, not after
-            return NoSpace(needed_bytes=total, free_bytes=room)
         job.say(f"hashing {total} bytes of {len(cuts)} shards")
         progress = self._progress(gauge, total)
         hashes = [await hash_payload(local, cut, self._disk, progress) for cut in cuts]
@@ -141,7 +159,7 @@ class Adder:
             hashes=hashes,
             header_blake3=local.header_blake3,
             model=job.model,
-            name=_name(local.header) or local.path.stem,
+            name=_name(local.header) or local.stem,
             file_size_bytes=local.size_bytes,
             shard_size_bytes=shard_size_bytes,
             created_at=int(self._world.clock.now()),
@@ -150,6 +168,19 @@ class Adder:
         return await self._catalog.adopt(
             manifests.encode(signed), local.header_data, admit=self._discovered.admit_own
         )
+
+    def _plan(
+        self, local: LocalFile, shard_size_bytes: int, limit_bytes: int, promised: tuple[ShardRef, ...]
+    ) -> tuple[Cut, ...] | Refusal:
+        """Where it would be cut, if it can be and has room."""
+        cuts = plan_layout(local.header, shard_size_bytes)
+        if isinstance(cuts, Refusal):
+            return cuts
+        total = sum(cut.size_bytes for cut in cuts)
+        room = self._storage.room(limit_bytes=limit_bytes, promised=promised) + self._discovered.spare_bytes()
+        if total > room:  # before an hour of hashing, not after
+            return NoSpace(needed_bytes=total, free_bytes=room)
+        return cuts
 
     def _progress(self, gauge: str, total: int) -> Progress:
         done = 0
@@ -167,15 +198,26 @@ class Adder:
         landing = await self._storage.open_landing(ref)
         job.begin(ref.index, done_bytes=landing.done_bytes, source=None)
         for number in landing.missing():
-            await landing.write_chunk(number, await read_chunk(local.path, spec, number, self._disk))
+            await landing.write_chunk(number, await read_chunk(local, spec, number, self._disk))
             job.gained(ref.index, landing.chunk_size(number), at=self._world.clock.monotonic())
         job.mark(ref.index, TransferState.VERIFYING)
         if not landing.spec.sealed and (problem := await self._seals.make(landing)) is not None:
             raise ChunkMismatch(problem)
         await landing.commit()
         job.mark(ref.index, TransferState.COMPLETE)
-        job.say(f"shard {ref.index} is here")
+        job.say(f"shard {ref.number} is here")
         self._registry.hold(ref, source=None)
+
+
+def _taken(local: LocalFile, model: ModelId) -> IdTaken:
+    what = f"another model is called {model} here: remove that one, or rename {local.path.name} and add it again"
+    if len(local.parts) > 1:
+        what = f"another model is called {model} here: remove that one, or rename all parts of this one and add it again"
+    return IdTaken(what=what)
+
+
+def _unreadable(local: LocalFile, error: OSError) -> BadFile:
+    return BadFile(what=f"{local.path} could not be copied: {error}")
 
 
 def _name(header: GgufHeader) -> str | None:

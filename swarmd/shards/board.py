@@ -7,7 +7,8 @@ begins at a place that each node draws for itself.
 The end. A source that is much slower than others is not given the last chunks, since the others would have brought them
 before it has brought one. And when nothing is unclaimed, a chunk that is late at one source may be claimed at one more: the
 first copy wins. At most END_GAME chunks are doubled at a time, and each is asked of two sources at most; so what is brought
-in vain is less than the chunks that are on their way at the end, and usually nothing.
+in vain is less than the chunks that are on their way at the end, and usually nothing. A chunk whose sources are all stuck,
+each longer than it ever needed, does not count, and may be claimed at one more: whoever never answers keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -178,12 +179,14 @@ class Board:
 
     def _late(self, asker: _Source, now: float) -> int | None:
         """A chunk that another source owes for much longer than this one would need."""
-        doubled = sum(1 for names in self._at.values() if len(names) > 1)
+        doubled = sum(1 for number, names in self._at.items() if len(names) > 1 and not self._is_stuck(number, now))
         if doubled >= END_GAME:
             return None
         worst, found = 0.0, None
         for number, names in self._at.items():
-            if len(names) > 1 or number in asker.claims or not asker.gives(number):
+            if number in asker.claims or not asker.gives(number):
+                continue
+            if len(names) > 1 and not self._is_stuck(number, now):
                 continue
             other = self._sources[names[0]]
             age = now - other.claims[number]
@@ -192,3 +195,8 @@ class Board:
             if left > (LATE_S if asker.seconds is None else MUCH * asker.seconds) and left > worst:
                 worst, found = left, number
         return found
+
+    def _is_stuck(self, number: int, now: float) -> bool:
+        """All who were asked for it have owed it for longer than LATE_S, and than they ever needed."""
+        owing = [self._sources[name] for name in self._at[number]]
+        return all(now - one.claims[number] > max(LATE_S, MUCH * (one.seconds or 0.0)) for one in owing)

@@ -22,7 +22,7 @@ from swarmd.domain.events import (
     ShardDropped,
     SummaryReceived,
 )
-from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug
+from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.models import ShardState
 from swarmd.domain.refusals import BadFile, Busy, NoCoverage, NotFound, Refusal
 from swarmd.domain.shards import Acquisition, Rescan
@@ -35,7 +35,7 @@ from swarmd.models.catalog import Catalog, KnownModel
 from swarmd.models.manifest import Sign
 from swarmd.models.slicing import fair_share
 from swarmd.shards.adding import Adder
-from swarmd.shards.cutting import open_local
+from swarmd.shards.cutting import LocalFile, model_of_path, open_local
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import PATIENCE_S, Fetcher, Lines
 from swarmd.shards.hub_source import HubLine
@@ -172,7 +172,8 @@ class ShardDesk:
     # ---- from a file
 
     async def add_file(self, path: Path, shard_size_bytes: int | None) -> ModelId | Refusal:
-        """Cut a local GGUF file; None: to the size in the settings. Returns when all its shards are here.
+        """Cut a local GGUF file, or all parts of the one that it is a part of; None: to the size in the settings. Returns
+        when all its shards are here.
 
         The same file again does nothing, or goes on where it was interrupted. Refuses BadFile, UnsupportedModel, NoSpace,
         Busy.
@@ -180,13 +181,12 @@ class ShardDesk:
         local = await open_local(path, self._disk)
         if isinstance(local, BadFile):
             return local
-        try:
-            model = model_slug(path.name)
-        except ValueError as error:
-            return BadFile(what=f"no model id can be made of the file name {path.name!r}: rename it ({error})")
+        model = model_of_path(path)
+        if isinstance(model, BadFile):
+            return model
         # No await between this look and the entry of the job.
-        if self._running(model) is not None:
-            return Busy(what=f"model {model} is already being added or fetched: wait until that is done")
+        if (busy := self._busy(model)) is not None:
+            return busy
         promised = self._promised()
         job = self._enter(Job(model, trigger="user", started_at=self._world.clock.now(), local=True))
         try:
@@ -205,6 +205,21 @@ class ShardDesk:
         finally:
             if not job.over:
                 job.fail("it was interrupted: add the file again to go on")
+
+    def _busy(self, model: ModelId) -> Busy | None:
+        if self._running(model) is None:
+            return None
+        return Busy(what=f"model {model} is already being added or fetched: wait until that is done")
+
+    async def add_refusal(self, local: LocalFile, model: ModelId) -> Refusal | None:
+        """What `add_file` would refuse of this file before it reads all of it; None: nothing."""
+        return self._busy(model) or await self._adder.refusal(
+            local,
+            model,
+            shard_size_bytes=self.shard_bytes(),
+            limit_bytes=self._limit_bytes(),
+            promised=self._promised(),
+        )
 
     # ---- from peers and the hub
 
@@ -391,11 +406,11 @@ class ShardDesk:
         """Delete one shard, or what has arrived of it. Refuses NotFound, Busy."""
         known = self._catalog.get(ref.model)
         if known is None or not 0 <= ref.index < len(known.manifest.shards):
-            return NotFound(what=f"this node knows no shard {ref.index} of a model {ref.model}")
+            return NotFound(what=f"this node knows no shard {ref.number} of a model {ref.model}")
         if self._storage.state(ref) not in (ShardState.HELD, ShardState.PARTIAL):
-            return NotFound(what=f"shard {ref.index} of model {ref.model} is not on this node")
+            return NotFound(what=f"shard {ref.number} of model {ref.model} is not on this node")
         if self._is_coming(ref):
-            return Busy(what=f"shard {ref.index} of model {ref.model} is on its way here: wait until it has arrived")
+            return Busy(what=f"shard {ref.number} of model {ref.model} is on its way here: wait until it has arrived")
         refusal = await self.unload(ref) or self._in_use(ref)  # no await between this look and the drop
         if refusal is not None:
             return refusal
@@ -414,7 +429,7 @@ class ShardDesk:
             return
         self._storage.doubt(ref)
         self._bus.publish(ShardDropped(shard=ref))
-        self._supervisor.spawn(self._rescanner.check(ref), name=f"looking at shard {ref.index} of {ref.model}")
+        self._supervisor.spawn(self._rescanner.check(ref), name=f"looking at shard {ref.number} of {ref.model}")
 
     def shard_bytes(self) -> int:
         """As the settings say that models are cut."""
@@ -465,7 +480,7 @@ class ShardDesk:
     def _in_use(self, ref: ShardRef) -> Busy | None:
         if not self._registry.in_use(ref):
             return None
-        return Busy(what=f"shard {ref.index} of model {ref.model} runs in a generation: try again when that has ended")
+        return Busy(what=f"shard {ref.number} of model {ref.model} runs in a generation: try again when that has ended")
 
     def choose(self, known: KnownModel, indices: tuple[int, ...] | None) -> tuple[int, ...] | Refusal:
         """Missing shards to fetch, sorted; none when everything asked for is here."""

@@ -181,10 +181,10 @@ class Fetcher:
             if signer is not None:
                 found_out |= {signer} if giver is None else {signer, giver}  # what the giver has is not the file, too
                 job.liars |= found_out
-                job.say(f"shard {ref.index}: {problem}, as {short(signer)} sealed it; it is brought anew", index=ref.index)
+                job.say(f"shard {ref.number}: {problem}, as {short(signer)} sealed it; it is brought anew", index=ref.index)
         except OSError as error:
             named = landing is not None and self._is_held(ref)
-            problem = None if named else f"shard {ref.index} cannot be written: {error}"
+            problem = None if named else f"shard {ref.number} cannot be written: {error}"
         finally:
             if landing is not None:
                 landing.give_up()  # nobody writes it from here on, so nobody is told that it arrives
@@ -198,7 +198,7 @@ class Fetcher:
 
     def _arrived(self, job: Job, ref: ShardRef) -> None:
         job.mark(ref.index, TransferState.COMPLETE)
-        job.say(f"shard {ref.index} is here")
+        job.say(f"shard {ref.number} is here")
         self._registry.hold(ref, source=job.source(ref.index), hub=job.from_hub(ref.index))
 
     async def _bring(
@@ -263,7 +263,7 @@ class Fetcher:
                         fresh += self._holders(work, {source.name: source for source in running.values()}, resting)
                         for source in fresh:
                             work.join(source)
-                            task = group.create_task(source.run(work), name=f"shard {ref.index} from {source.name}")
+                            task = group.create_task(source.run(work), name=f"shard {ref.number} from {source.name}")
                             task.add_done_callback(lambda _: news.set())
                             running[task] = source
                             self._joined(work, source)
@@ -274,7 +274,7 @@ class Fetcher:
                                 what = "no missing chunk came from the nodes that have some of it"
                             liars = f", {len(job.liars)} that sent wrong bytes left out" if job.liars else ""
                             return Trouble(
-                                reason=f"shard {ref.index}: {what} for {patience_s:.0f} s{liars}"
+                                reason=f"shard {ref.number}: {what} for {patience_s:.0f} s{liars}"
                                 + (f"; {last}" if last else "")
                             )
                         if not late.tasks and work.now() >= late.again_at and self._may_learn(work, running.values()):
@@ -317,7 +317,7 @@ class Fetcher:
         try:
             late.giver = await self._learn(job, ref, within_s=SEAL_S)
         except OSError as error:
-            logger.warning("a seal of shard %d of %s cannot be kept: %s", ref.index, ref.model, error)
+            logger.warning("a seal of shard %d of %s cannot be kept: %s", ref.number, ref.model, error)
         late.again_at = self._world.clock.monotonic() + RELEARN_S
         late.tasks.clear()
         news.set()
@@ -375,22 +375,22 @@ class Fetcher:
     def _joined(self, work: Work, source: ChunkSource) -> None:
         if isinstance(source, Holder):
             self._bus.publish(ShardDownloadStarted(shard=work.ref, source=source.node))
-            work.job.say(f"shard {work.ref.index} from {short(source.node)}", index=work.ref.index)
+            work.job.say(f"shard {work.ref.number} from {short(source.node)}", index=work.ref.index)
         else:
-            work.job.say(f"shard {work.ref.index} from {source.name}", index=work.ref.index)
+            work.job.say(f"shard {work.ref.number} from {source.name}", index=work.ref.index)
 
     async def _taken_back(self, work: Work, trouble: Trouble, giver: NodeId | None) -> bool:
         """The hub contradicts the seal. False: it is this node's own, or none, and stays."""
         try:
             signer = None if self._seals is None else await self._seals.take_back(work.ref)
         except OSError as error:
-            logger.warning("the seal of shard %d of %s cannot be taken back: %s", work.ref.index, work.ref.model, error)
+            logger.warning("the seal of shard %d of %s cannot be taken back: %s", work.ref.number, work.ref.model, error)
             return False
         if signer is None:
             return False
         reason = f"the hub contradicts the hashes that {short(signer)} signed: {trouble.reason}"
         logger.warning("node %s is not asked again for %s: %s", short(signer), work.ref.model, reason)
-        work.job.say(f"shard {work.ref.index}: {reason}", index=work.ref.index)
+        work.job.say(f"shard {work.ref.number}: {reason}", index=work.ref.index)
         work.job.liars.add(signer)
         if giver is not None:
             work.job.liars.add(giver)  # be it in good faith: what it has is not the hub's file
@@ -405,12 +405,12 @@ class Fetcher:
             return None
         job, ref = work.job, work.ref
         if not isinstance(source, Holder):
-            job.say(f"shard {ref.index} from {source.name}: {trouble.reason}", index=ref.index)
-            return f"shard {ref.index} cannot be written: {trouble.reason}" if trouble.ours else None
+            job.say(f"shard {ref.number} from {source.name}: {trouble.reason}", index=ref.index)
+            return f"shard {ref.number} cannot be written: {trouble.reason}" if trouble.ours else None
         node = source.node
-        job.say(f"shard {ref.index} from {short(node)}: {trouble.reason}", index=ref.index)
+        job.say(f"shard {ref.number} from {short(node)}: {trouble.reason}", index=ref.index)
         if trouble.ours:
-            return f"shard {ref.index} cannot be written: {trouble.reason}"
+            return f"shard {ref.number} cannot be written: {trouble.reason}"
         if trouble.lied:
             logger.warning("node %s is not asked again for %s: %s", short(node), ref.model, trouble.reason)
             job.liars.add(node)

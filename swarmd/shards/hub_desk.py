@@ -19,7 +19,7 @@ from swarmd.config.settings import Settings
 from swarmd.domain.events import HubProbeStarted
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.refusals import BadFile, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
+from swarmd.domain.refusals import BadFile, IdTaken, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
 from swarmd.domain.shards import Acquisition
 from swarmd.downloads.hub import Hub
 from swarmd.downloads.probe import Probed, Prober
@@ -247,7 +247,7 @@ class HubDesk:
             logger.warning("model %s cannot be kept: %s", model, error)
             return NoSpace(needed_bytes=len(probed.header_data), free_bytes=0)
         if isinstance(known, KnownModel) and known.manifest.header_blake3 != manifest.header_blake3:
-            return BadFile(what=f"another model is called {model} here: remove that one, or give this one another model_id")
+            return IdTaken(what=f"another model is called {model} here: remove that one, or give this one another model_id")
         return known
 
     def _wanted(

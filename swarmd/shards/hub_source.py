@@ -111,8 +111,9 @@ class HubChunks:
         deadline, backoff = work.now() + self._patience_s, None
         while isinstance(refusal := await self._line.confirm(self._known), HubFailed):
             if backoff is None:
-                backoff, index = self._engine.backoff(), work.ref.index
-                work.job.say(f"shard {index} from {self.name}: {refusal.what}; it is asked again", index=index)
+                backoff = self._engine.backoff()
+                what = f"shard {work.ref.number} from {self.name}: {refusal.what}; it is asked again"
+                work.job.say(what, index=work.ref.index)
             again = work.now() + max(backoff.delay(), refusal.retry_after_s)
             if again >= deadline:
                 return refusal

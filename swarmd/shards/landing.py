@@ -203,7 +203,7 @@ class Landing:
                     self._refuse_damage_now()
                     self._journal.remove_now()
                     self._disk.remove_now(self._partial)
-                raise ChunkMismatch(f"shard {self.ref.index} of {self.ref.model} has the wrong hash as a whole")
+                raise ChunkMismatch(f"shard {self.ref.number} of {self.ref.model} has the wrong hash as a whole")
             self._go_on()
             path = self._home.path(self.ref)
             try:
@@ -250,7 +250,7 @@ class Landing:
             self._disk.begin_sync_now(self._partial, at, count)
 
     def _mismatch(self, chunk: int) -> ChunkMismatch:
-        return ChunkMismatch(f"chunk {chunk} of shard {self.ref.index} of {self.ref.model} has the wrong hash")
+        return ChunkMismatch(f"chunk {chunk} of shard {self.ref.number} of {self.ref.model} has the wrong hash")
 
     def give_up(self) -> None:
         """Nothing more is written, apart from what is being written now."""
@@ -264,7 +264,7 @@ class Landing:
 
     def _go_on(self) -> None:
         if self._given_up:
-            raise Superseded(f"shard {self.ref.index} of {self.ref.model} is written by somebody else, or was deleted")
+            raise Superseded(f"shard {self.ref.number} of {self.ref.model} is written by somebody else, or was deleted")
 
     async def _on_disk(self, work: Callable[[], None], *, whole: bool = False) -> None:
         """In a thread. A caller who is cancelled waits for it; the others who write go on. `whole`: work of minutes on all

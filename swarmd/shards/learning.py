@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -31,6 +32,7 @@ PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, beh
 MANIFEST_S: Final = 300.0  # 16 MiB, likewise
 HEADER_S: Final = 1200.0  # 64 MiB
 BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
+TURN_S: Final = 20.0  # then another node is asked for the model as well: 16 MiB of header over 10 Mbit/s take 13 s
 FIRST_S: Final = 0.05
 LIMIT_S: Final = 1.0
 REFUSED_LIMIT: Final = 4096
@@ -80,7 +82,7 @@ class Learner:
                 for model, layout in self._unknown(node):
                     if not self._discovered.has_room(node):
                         break  # those before took it
-                    async with self._turns.setdefault(model, asyncio.Lock()):
+                    async with self._turn(model):
                         outcome = await self.learn(node, model, layout)
                     if isinstance(outcome, Refusal):
                         logger.info("model %s is not learned from %s: %s", model, short(node), outcome.sentence)
@@ -89,6 +91,25 @@ class Learner:
         finally:
             self._busy.discard(node)
             self._again.discard(node)
+
+    @asynccontextmanager
+    async def _turn(self, model: ModelId) -> AsyncGenerator[None]:
+        """The next one's is after TURN_S at the latest: whoever does not answer keeps nobody from asking others."""
+        lock, ended = self._turns.setdefault(model, asyncio.Lock()), False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                lock.release()
+
+        await lock.acquire()
+        timer = asyncio.get_running_loop().call_later(TURN_S, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            end()
 
     def _unknown(self, node: NodeId) -> list[tuple[ModelId, str]]:
         summary = self._summaries().get(node)

@@ -29,6 +29,9 @@ from swarmd.shards.sources import ChunkSource
 from swarmd.shards.storage import ShardStorage
 
 ARRIVING: Final = 2  # shards at a time: the end of one leaves holders idle; more would only share the same downlink
+ASKED: Final = 3  # nodes at a time for one manifest: more would only share the same downlink
+NEXT_S: Final = 10.0  # without an answer, and one more is asked: 8 MiB of header over 10 Mbit/s take 7 s
+ENOUGH_S: Final = 30.0  # and whoever takes so long makes room for one that was not asked yet
 COMMITTING: Final = 2  # beside them: hashed as a whole and synced, the work of the disk alone
 
 
@@ -109,22 +112,53 @@ class ModelFetch:
         return fits(job, self._catalog.get(job.model))
 
     async def _known(self, job: Job, *, patience_s: float) -> KnownModel | None:
-        """From whoever holds shards of it, tried in turn; None when nobody had a good one in time."""
+        """From whoever holds shards of it; None when nobody had a good one in time."""
         clock = self._world.clock
         deadline = clock.monotonic() + patience_s
         backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
         while (known := self._catalog.get(job.model)) is None:
-            for node, summary in sorted(self._summaries().items()):
-                for holding in summary.holdings:
-                    if holding.model == job.model and self._catalog.get(job.model) is None:
-                        outcome = await self._learner.learn(node, job.model, holding.layout)
-                        if isinstance(outcome, Refusal):
-                            job.say(outcome.sentence)
+            await self._ask_all(job)
             if self._catalog.get(job.model) is None:
                 if clock.monotonic() >= deadline:
                     return None
                 await self._fetcher.pause(backoff.delay())
         return known
+
+    async def _ask_all(self, job: Job) -> None:
+        """Everybody who tells of the model, once, until it is known: the next one whenever one has refused or has not
+        answered for NEXT_S, so that nobody who keeps silent keeps the others from being asked."""
+        asked: set[tuple[NodeId, str]] = set()  # bounded by who tells of it
+        asking: dict[asyncio.Task[KnownModel | Refusal], float] = {}
+        now = self._world.clock.monotonic
+        async with asyncio.TaskGroup() as group:
+            try:
+                while self._catalog.get(job.model) is None:
+                    left = next((one for one in self._tellers(job.model) if one not in asked), None)
+                    if left is None and not asking:
+                        return
+                    if left is not None and len(asking) >= ASKED:
+                        oldest = min(asking, key=lambda task: asking[task])
+                        if now() - asking[oldest] >= ENOUGH_S:
+                            oldest.cancel()
+                            del asking[oldest]
+                    if left is not None and len(asking) < ASKED:
+                        asked.add(left)
+                        asking[group.create_task(self._learner.learn(left[0], job.model, left[1]))] = now()
+                    done, _ = await asyncio.wait(asking, timeout=NEXT_S, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        del asking[task]
+                        if isinstance(outcome := task.result(), Refusal):
+                            job.say(outcome.sentence)
+            finally:
+                for task in asking:
+                    task.cancel()
+
+    def _tellers(self, model: ModelId) -> Iterator[tuple[NodeId, str]]:
+        """With the layout that each of them has it in."""
+        for node, summary in sorted(self._summaries().items()):
+            for holding in summary.holdings:
+                if holding.model == model:
+                    yield node, holding.layout
 
     async def complete(self, job: Job) -> str | None:
         """With all shards here: the whole is verified, and what goes with it is fetched. A sentence when it is wrong.

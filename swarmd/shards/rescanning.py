@@ -23,6 +23,7 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog
+from swarmd.shards.cutting import LocalFile
 from swarmd.shards.fetching import SEAL_S
 from swarmd.shards.found_files import found_files
 from swarmd.shards.registry import Registry
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Owner(Protocol):
     """What is needed of `desk.ShardDesk`."""
 
-    def shard_bytes(self) -> int: ...
+    async def add_refusal(self, local: LocalFile, model: ModelId) -> Refusal | None: ...
     async def unload(self, ref: ShardRef) -> Refusal | None: ...
     async def acquire(self, model: ModelId, indices: tuple[int, ...] | None, trigger: str) -> Acquisition | Refusal: ...
 
@@ -78,10 +79,10 @@ class Rescanner:
                     self._registry.hold(ref, source=None)
                     models.add(ref.model)
                 else:
-                    what = f"these are not the bytes of shard {ref.index} of {ref.model}: it was set aside"
+                    what = f"these are not the bytes of shard {ref.number} of {ref.model}: it was set aside"
                     files.append(await self._row(ref, what, quarantine=True))
             for ref in await self._storage.unverified():
-                what = f"nobody knows the hash of shard {ref.index} of {ref.model}: rescan beside a node that holds it"
+                what = f"nobody knows the hash of shard {ref.number} of {ref.model}: rescan beside a node that holds it"
                 files.append(await self._row(ref, what, quarantine=False))
             for ref in await self._damaged(held):
                 models.add(ref.model)
@@ -92,7 +93,7 @@ class Rescanner:
                 else:
                     path = self._storage.vision_path(model)
                     files.append(FoundFile(path=str(path), size_bytes=await self._size(path), model=model, problem=problem))
-            files += await found_files(self._catalog, self._storage, self._disk, self._owner.shard_bytes())
+            files += await found_files(self._catalog, self._storage, self._disk, self._owner.add_refusal)
             return Rescan(models=tuple(sorted(models)), files=tuple(files))
 
     async def check(self, ref: ShardRef) -> None:
@@ -137,15 +138,15 @@ class Rescanner:
         """It is set aside. Out of memory, and fetched anew; what came of that."""
         refusal = await self._owner.unload(ref)
         if refusal is not None:
-            logger.warning("shard %d of %s is damaged and still in memory: %s", ref.index, ref.model, refusal.sentence)
+            logger.warning("shard %d of %s is damaged and still in memory: %s", ref.number, ref.model, refusal.sentence)
         known = self._catalog.get(ref.model)
         trigger = "user" if known is not None and known.pinned else "auto_manage"
         outcome = await self._owner.acquire(ref.model, (ref.index,), trigger)
         what = "it is fetched anew" if not isinstance(outcome, Refusal) else f"it is not fetched anew: {outcome.sentence}"
         reason = f"its file was damaged on this disk, and {what}"
-        logger.warning("shard %d of %s: %s", ref.index, ref.model, reason)
+        logger.warning("shard %d of %s: %s", ref.number, ref.model, reason)
         self._bus.publish(ShardRejected(shard=ref, source=None, reason=reason))
-        return f"shard {ref.index} of {ref.model} was damaged on this disk: {what}"
+        return f"shard {ref.number} of {ref.model} was damaged on this disk: {what}"
 
     def _size_of(self, ref: ShardRef) -> int:
         known = self._catalog.get(ref.model)

@@ -140,7 +140,7 @@ class Sealer:
             logger.info("no seal from %s within %.1f s", short(node), timeout_s)
             return None
         except (LinkLost, StreamReset, TooManyStreams) as error:
-            logger.info("no seal of shard %d of %s from %s: %s", ask.shard, ask.model, short(node), error)
+            logger.info("no seal of shard %d of %s from %s: %s", ask.shard + 1, ask.model, short(node), error)
             return None
         return None if isinstance(reply, Refused) else bytes(reply.payload)
 
@@ -151,23 +151,23 @@ class Sealer:
         sealed = await self._catalog.seal(known.manifest.model, index, data)
         if isinstance(sealed, Refusal):
             model = known.manifest.model
-            logger.warning("%s sent a bad seal of shard %d of %s: %s", short(node), index, model, sealed.sentence)
+            logger.warning("%s sent a bad seal of shard %d of %s: %s", short(node), index + 1, model, sealed.sentence)
         return isinstance(sealed, KnownModel)
 
     async def _answer(self, ask: AskSeal, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
         known = self._catalog.get(ask.model)
         if known is None or known.manifest.layout != ask.layout or ask.shard not in self._storage.held(ask.model):
-            return NotFound(what=f"shard {ask.shard} of model {ask.model[:80]!a} is not on this node")
+            return NotFound(what=f"shard {ask.shard + 1} of model {ask.model[:80]!a} is not on this node")
         spec = known.manifest.shards[ask.shard]
         if not spec.sealed:
-            return NotFound(what=f"the seal of shard {ask.shard} of model {ask.model} is lost here")
+            return NotFound(what=f"the seal of shard {ask.shard + 1} of model {ask.model} is lost here")
         try:
             data = await self._disk.read_bytes(self._catalog.seal_path(ask.model, ask.shard), limit=seals.SEAL_LIMIT)
         except FileNotFoundError:
             hashes = PayloadHash(size_bytes=spec.size_bytes, blake3=spec.blake3, chunk_blake3=spec.chunk_blake3)
             data = self._made(known, ask.shard, hashes)
         except OSError as error:
-            return BadFile(what=f"the seal of shard {ask.shard} cannot be read here: {error.strerror}")
+            return BadFile(what=f"the seal of shard {ask.shard + 1} cannot be read here: {error.strerror}")
         return WithPayload(SealPart(), data)
 
     def _made(self, known: KnownModel, index: int, payload: PayloadHash) -> bytes:

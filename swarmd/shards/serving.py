@@ -159,7 +159,7 @@ class ShardServer:
             except OSError as error:
                 if isinstance(error, Damaged):
                     self._damaged(ref)
-                await self._refuse(stream, _unreadable(f"shard {ask.shard}", ask.model, error))
+                await self._refuse(stream, _unreadable(f"shard {ask.shard + 1}", ask.model, error))
                 return
             await stream.send(ShardChunk(), data, last=True)
             await stream.drain()
@@ -169,9 +169,9 @@ class ShardServer:
 
     def _absent(self, ask: AskChunk, spec: ShardSpec) -> Refusal | None:
         if not 0 <= ask.chunk < spec.chunk_count:
-            return Invalid(what=f"shard {ask.shard} of model {ask.model} has no chunk {ask.chunk}")
+            return Invalid(what=f"shard {ask.shard + 1} of model {ask.model} has no chunk {ask.chunk}")
         if not self._storage.has_chunk(ShardRef(ask.model, ask.shard), ask.chunk):
-            return NotFound(what=f"chunk {ask.chunk} of shard {ask.shard} of model {ask.model} is not on this node")
+            return NotFound(what=f"chunk {ask.chunk} of shard {ask.shard + 1} of model {ask.model} is not on this node")
         return None
 
     def _shard(self, model: ModelId, layout: str, index: int) -> ShardSpec | Refusal:
@@ -180,7 +180,7 @@ class ShardServer:
         if isinstance(known, Refusal):
             return known
         if index not in self._storage.held(model) and index not in self._storage.arriving(model):
-            return NotFound(what=f"shard {index} of model {model} is not on this node")
+            return NotFound(what=f"shard {index + 1} of model {model} is not on this node")
         return known.manifest.shards[index]
 
     def _known(self, model: ModelId, layout: str) -> KnownModel | NotFound:

@@ -73,7 +73,7 @@ class ShardStorage:
                     for left in (path.with_suffix(".gguf.partial"), path.with_suffix(".journal")):
                         self._disk.remove_now(left)  # killed when the final name was just given
                 else:
-                    logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index, model)
+                    logger.warning("shard %d of %s has the wrong size and is quarantined", spec.index + 1, model)
                     self._disk.rename_now(path, self.quarantine_path(ShardRef(model, spec.index)))
 
     def path(self, ref: ShardRef) -> Path:
@@ -287,7 +287,7 @@ class ShardStorage:
         model was removed a moment ago."""
         known = self._catalog.get(ref.model)
         if known is None or ref.index >= len(known.files):
-            raise FileNotFoundError(f"shard {ref.index} of model {ref.model} is not on this node any more")
+            raise FileNotFoundError(f"shard {ref.number} of model {ref.model} is not on this node any more")
         return await asyncio.to_thread(read_payload_now, self._disk, self.path(ref), known.files[ref.index], offset, size)
 
     async def is_damaged(self, ref: ShardRef) -> bool:
@@ -298,7 +298,7 @@ class ShardStorage:
             if await self.verify(ref):
                 return False
         except OSError as error:
-            logger.warning("shard %d of %s cannot be read: %s", ref.index, ref.model, error)
+            logger.warning("shard %d of %s cannot be read: %s", ref.number, ref.model, error)
             return False  # whoever took it away; or the disk fails, and moving it would help nobody
         async with self._opening:
             if not self._held_and_sealed(ref):
@@ -372,7 +372,7 @@ class ShardStorage:
             if not self.expected_hash(ref):
                 # Unknown is no mismatch. But the next start takes what has a final name for verified.
                 if ref not in self._landings and await self._disk.exists(path):
-                    logger.warning("shard %d of %s lies there and nobody knows its hash: kept aside", ref.index, ref.model)
+                    logger.warning("shard %d of %s lies there and nobody knows its hash: kept aside", ref.number, ref.model)
                     await self._disk.rename(path, aside)
                 return None
             if not await self._disk.exists(path) and await self._disk.exists(aside):

@@ -169,8 +169,8 @@ def test_a_file_that_was_put_here_by_hand_was_not_cut_here() -> None:
 @pytest.mark.parametrize(
     ("reason", "shown"),
     [
-        ("chunk 0 of shard 2 of tiny-q8 has the wrong hash", "chunk 0 has the wrong hash"),
-        ("shard 2 of tiny-q8 has the wrong hash as a whole", "it has the wrong hash as a whole"),
+        ("chunk 0 of shard 3 of tiny-q8 has the wrong hash", "chunk 0 has the wrong hash"),
+        ("shard 3 of tiny-q8 has the wrong hash as a whole", "it has the wrong hash as a whole"),
         ("the peer hung up", "the peer hung up"),
     ],
 )

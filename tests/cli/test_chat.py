@@ -43,7 +43,7 @@ def test_a_refusal_is_its_sentence(cli: Cli) -> None:
     cli.rim.pipeline.says = no_coverage()
     result = cli("chat", "-m", "spread-q8", "Hi")
     assert result.exit_code == 1
-    assert "no connected node holds shard 1" in result.stderr
+    assert "no connected node holds shard 2" in result.stderr
 
 
 def test_a_conversation_remembers_and_forgets(cli: Cli) -> None:

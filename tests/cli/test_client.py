@@ -100,7 +100,7 @@ async def test_a_reply_that_is_left_ends_on_the_node(tmp_path: Path) -> None:
 async def test_a_refusal_before_and_in_a_reply(tmp_path: Path) -> None:
     async with running(Rim(tmp_path)) as rim, NodeClient(place(rim.url)) as node:
         rim.pipeline.says = no_coverage()
-        with pytest.raises(Failure, match="no connected node holds shard 1") as refused:
+        with pytest.raises(Failure, match="no connected node holds shard 2") as refused:
             [piece async for piece in node.chat("spread-q8", TURNS)]
         assert refused.value.status == 503
         rim.pipeline.says = None

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from swarmd.api.whereabouts import tell
-from swarmd.cli import speed
+from swarmd.cli import doctor, speed
 from swarmd.cli.doctor import _port_lines, disk_line, is_free, memory_line, port_line, python_line
 from swarmd.cli.place import Chosen
 from swarmd.cli.program import program
@@ -41,10 +41,12 @@ def test_a_port_is_free_taken_or_ours() -> None:
     assert not is_free("192.0.2.1", port), "not an address of this machine"
 
 
-async def test_the_port_of_a_node_that_runs_elsewhere_is_not_ours(cli: Cli) -> None:
-    """It was started with --port; what has the port of its settings is another program."""
+async def test_the_port_of_a_node_that_runs_elsewhere_is_not_ours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started with --port; what has the port of its settings is another program, which says nothing. Seen: half a
+    minute went by."""
     await tell(cli.folder, cli.url, disk=Disk())
-    with socket.socket() as taken:
+    with socket.socket() as taken, monkeypatch.context() as patch:
+        patch.setattr(doctor, "OURS_S", 0.1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = with_values(Settings(), {"node.listen_port": taken.getsockname()[1]})

@@ -21,7 +21,7 @@ def test_the_list_says_what_can_answer(cli: Cli) -> None:
     rows = {line.split()[0]: line for line in lines}
     assert "yes, alone" in rows["tiny-q8"] and "2/2" in rows["tiny-q8"]
     assert "yes, with others" in rows["spread-q8"] and "1/2" in rows["spread-q8"]
-    assert "no, nobody has shard 1" in rows["gone-q8"]
+    assert "no, nobody has shard 2" in rows["gone-q8"]
 
 
 def test_the_list_says_where_models_are_from_and_how_far_they_are(cli: Cli) -> None:

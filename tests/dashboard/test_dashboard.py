@@ -291,6 +291,7 @@ async def test_invites_are_listed_with_their_state_and_cancelled_after_a_questio
 
 
 async def test_a_short_code_is_shown_large_and_says_when_it_was_burnt(page: Page, url: str, node: FakeNode) -> None:
+    await page.hurry()
     await open_invites(page, url)
     await page.ask("document.querySelector('.invite-short').focus()")
     await page.press("Enter")

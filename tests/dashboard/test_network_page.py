@@ -119,6 +119,7 @@ async def test_it_follows_the_socket_and_nothing_jumps(page: Page, url: str, nod
 
 
 async def test_rates_come_from_two_reads_of_the_connections(page: Page, url: str, node: FakeNode) -> None:
+    await page.hurry()
     await load(page, url)
     node.links[2]["bytes_in"] += 30_000_000
     await page.until("/MB\\/s/.test(document.querySelector('.network-numbers').textContent)")
@@ -195,6 +196,7 @@ async def test_on_a_phone_the_card_is_a_sheet(page: Page, url: str, node: FakeNo
 
 
 async def test_the_same_as_a_table(page: Page, url: str, node: FakeNode) -> None:
+    await page.hurry()
     await load(page, url)
     await page.ask("document.querySelector('.map .as-table').open = true")
     await page.until("document.querySelectorAll('.map tbody tr').length === 4")

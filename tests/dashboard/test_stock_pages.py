@@ -150,7 +150,7 @@ async def test_a_badge_explains_itself_to_the_keyboard(page: Page, url: str, nod
 async def test_a_node_without_autopilot_shows_none(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url, "models", "[data-card=mid-7b] .shard-cell")
     await page.until("document.querySelector('#autopilot').hidden")
-    assert await page.ask("document.querySelectorAll('.policy:not([hidden]), .nav-section').length") == 0
+    await page.until("document.querySelectorAll('.policy:not([hidden]), .nav-section').length === 0")  # drawn a frame later
     await page.ask(f"{cell('mid-7b', 0, 0)}.dispatchEvent(new MouseEvent('click', {{ bubbles: true }}))")
     assert await page.all_text(".menu-item") == ["Unload from memoryits file stays", "Delete from disk…"]
 

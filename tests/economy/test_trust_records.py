@@ -12,6 +12,7 @@ import pytest
 from swarmd.domain.events import GenerationStarted, ModelDiscovered, ModelRemoved
 from swarmd.domain.ids import ModelId, RequestId
 from swarmd.domain.models import TrustLevel
+from swarmd.economy import trust_records
 from swarmd.economy.trust import DECAY_S
 from swarmd.economy.trust_records import CHECK_S, ModelTrust
 from swarmd.kit.bus import EventBus
@@ -81,17 +82,19 @@ async def test_counters_are_written_within_a_minute(world: World) -> None:
         assert [row.total_requests for row in await read_model_trust(db)] == [1]
 
 
-async def test_holders_and_demand_of_others_and_decay(world: World) -> None:
+async def test_holders_and_demand_of_others_and_decay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    hour = 3600.0  # between two looks: weeks go by here
+    monkeypatch.setattr(trust_records, "CHECK_S", hour)
     swarm = Swarm(holders={A: 3}, requests={B: 3})
     async with inline_database() as db, keeping(world, db, swarm) as trust:
         await swarm.tell(ModelDiscovered(model=A, name="A"), ModelDiscovered(model=B, name="B"))
-        await asyncio.sleep(CHECK_S + 1)
+        await asyncio.sleep(hour + 1)
         assert (trust.level(A), trust.level(B)) == (TrustLevel.NETWORK_POPULAR, TrustLevel.DEMAND_VERIFIED)
-        await asyncio.sleep(DECAY_S + CHECK_S)
+        await asyncio.sleep(DECAY_S + hour)
         assert trust.level(A) is TrustLevel.DEMAND_VERIFIED, "nobody asked for it"
         assert trust.level(B) is TrustLevel.DEMAND_VERIFIED, "others still do"
         swarm.pinned.add(A)
-        await asyncio.sleep(DECAY_S + CHECK_S)
+        await asyncio.sleep(DECAY_S + hour)
         assert trust.level(A) is TrustLevel.PINNED
         swarm.pinned.clear()
         assert trust.level(A) is TrustLevel.DISCOVERED

@@ -114,7 +114,7 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"sampling": Sampling(top_k=1 << 40)}, "Invalid", "top_k"),
         ({"sampling": Sampling(top_logprobs=-1)}, "Invalid", "top_logprobs"),
         ({"sampling": Sampling(top_logprobs=1 << 20)}, "Invalid", "top_logprobs"),
-        ({"stage": 1, "first_shard": 1}, "NotFound", "shard 1"),  # which the other node holds
+        ({"stage": 1, "first_shard": 1}, "NotFound", "shard 2"),  # which the other node holds
     ]
     for changed, kind, words in cases:
         async with scene.opened(scene.request(**changed)) as stream:

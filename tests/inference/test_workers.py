@@ -118,7 +118,7 @@ async def test_what_is_not_there_is_not_loaded(scene: Scene) -> None:
     assert isinstance(await scene.workers.load_shard(ref(scene, 9)), NotFound)
     assert await scene.store.registry.drop(ref(scene, 2))
     refused = await scene.workers.take_seat(scene.model, (0, 2), cells=4)
-    assert isinstance(refused, NotFound) and "shard 2" in refused.sentence
+    assert isinstance(refused, NotFound) and "shard 3" in refused.sentence
 
 
 async def test_memory_is_refused_with_numbers(scene: Scene) -> None:

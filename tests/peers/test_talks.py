@@ -3,6 +3,7 @@ reason."""
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,11 @@ from swarmd.identity import revocations
 from swarmd.identity.keys import NetworkKey
 from swarmd.kit.bus import EventBus
 from swarmd.peers.neighbours import Neighbours
-from swarmd.peers.talks import TELL_AGAIN_S, Talks
+from swarmd.peers.talks import TELL_AGAIN_S, TELLS, Talks
 from swarmd.transport.rpc import Dispatcher, LinkLost, ResetCode, StreamReset
 from swarmd.wire.gossip import Compare, Versions
 from swarmd.wire.messages import Heard, Introduction, Refused, Revocations, Twin
+from tests.fakes.linked import joined, open_swarm
 
 OWN, PEER, OTHER = NodeId("01" * 32), NodeId("02" * 32), NodeId("03" * 32)
 RECORD = revocations.revoke(NetworkKey(bytes(range(32))), PEER, now=1000.0)
@@ -144,3 +146,29 @@ async def test_a_hint_at_a_copy_of_this_node_is_passed_on_with_its_teller_and_on
             told._told_twin(Twin(), memoryview(b""), stream)
         assert spy.of(IdentityCloned) == [IdentityCloned(node=OWN, at=None, told_by=teller) for teller in (PEER, OTHER)]
     assert ended == [PEER, OTHER, PEER, OTHER], "nobody's stream stays open"
+
+@pytest.mark.looptime
+async def test_who_tells_of_revocations_without_waiting_piles_up_no_tasks(tmp_path: Path) -> None:
+    """Seen: a thousand of them, while the first waited for the disk."""
+    async with open_swarm(tmp_path) as swarm:
+        a, b = await swarm.start(1), await swarm.start(2)
+        await joined(b, a)
+        async with asyncio.timeout(60):
+            while a.links.link(b.id) is None or b.links.link(a.id) is None:
+                await asyncio.sleep(0.05)
+        network_key, link = a.member.membership._network_key, a.links.link(b.id)
+        assert network_key is not None and link is not None
+        record = revocations.revoke(network_key, OTHER, now=a.member.world.clock.now())
+        told = Revocations(records=(revocations.encode(record),))
+        async with b.member.membership.revocations._turn:  # its disk is slow
+            for _ in range(100):
+                for stream in [link.open(told, last=True) for _ in range(10)]:
+                    stream.reset()
+                await asyncio.sleep(0.01)
+            hearing = [task for task in asyncio.all_tasks() if task.get_name().startswith("revocations from")]
+            assert 0 < len(hearing) <= TELLS
+            with pytest.raises(StreamReset):
+                await link.call(told, Heard, timeout_s=10.0)
+        await asyncio.sleep(1.0)
+        assert [one.node for one in b.member.membership.revocations.records()] == [OTHER]
+        assert (await link.call(told, Heard, timeout_s=10.0)).message == Heard()

@@ -147,3 +147,25 @@ def test_one_that_was_never_measured_doubles_what_is_very_late() -> None:
     assert board.claim("other", 1, now=LATE_S) == ()
     assert board.claim("other", 1, now=LATE_S + 1) == (0,)
     assert board.elsewhere("silent", 0) and board.ages("silent", now=5.0) == ((0, 5.0),)
+
+
+def test_two_that_never_answer_do_not_keep_a_chunk_from_the_third() -> None:
+    """Seen: it waited for their calls to time out, five minutes."""
+    board = Board(range(1), count=1)
+    for name in ("silent", "dumb", "good"):
+        board.join(name, distance=1.0)
+    assert board.claim("silent", 1, now=0.0) == (0,)
+    assert board.claim("dumb", 1, now=LATE_S + 1) == (0,)
+    assert board.claim("good", 1, now=2 * LATE_S) == (), "it was asked of the second not long ago"
+    assert board.claim("good", 1, now=2 * LATE_S + 2) == (0,)
+    assert set(board.finish("good", 0)) == {"silent", "dumb"}
+
+
+def test_stuck_chunks_leave_the_end_to_others() -> None:
+    board = Board(range(END_GAME + 1), count=END_GAME + 1)
+    for name in ("silent", "dumb", "good"):
+        board.join(name, distance=1.0)
+    assert len(board.claim("silent", END_GAME + 1, now=0.0)) == END_GAME + 1
+    assert len([chunk for _ in range(9) for chunk in board.claim("dumb", 1, now=LATE_S + 1)]) == END_GAME
+    later = [chunk for _ in range(9) for chunk in board.claim("good", 1, now=3 * LATE_S)]
+    assert len(later) == len(set(later)) >= END_GAME, "and no more than that at a time are doubled among the living"

@@ -10,7 +10,7 @@ from swarmd.domain.events import DownloadEnded, DownloadStarted
 from swarmd.domain.hub import HubSource, ModelOrigin
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.models import ShardState
-from swarmd.domain.refusals import BadFile, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
+from swarmd.domain.refusals import BadFile, IdTaken, Invalid, NoSpace, NotFound, Refusal, UnsupportedModel
 from swarmd.domain.shards import Acquisition, TransferState
 from swarmd.identity.keys import Signed
 from swarmd.models.catalog import KnownModel
@@ -222,7 +222,7 @@ async def test_what_cannot_be_fetched_is_refused_with_the_reason(around: Around,
     around.hub.repo("maker/other").file(FILE, other)
     assert holder.hub_desk is not None
     clash = await holder.hub_desk.fetch("maker/other", FILE, shards=None, fair_share=False, model=None)
-    assert isinstance(clash, BadFile)
+    assert isinstance(clash, IdTaken)
     named = await holder.hub_desk.fetch("maker/other", FILE, shards=None, fair_share=False, model=ModelId("mine"))
     assert isinstance(named, Acquisition) and (await over(holder, ModelId("mine"))).state == "complete"
 

@@ -18,6 +18,7 @@ from swarmd.shards.learning import _collect
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import WithPayload
 from swarmd.wire.exchange import AskManifest, ManifestPart
+from swarmd.wire.messages import CODES
 from tests.fakes.holders import Holder
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
 from tests.transport.nodes import nodes
@@ -219,3 +220,21 @@ async def test_a_model_that_was_cut_anew_is_learned_anew(folks: Folks, tiny: Pat
     assert two.desk._learner._unknown(one.id) == [] and wanted is not None
     kept = two.store.catalog.get(TINY)
     assert kept is not None and kept.manifest.layout == wanted.manifest.layout
+
+
+async def test_a_silent_teller_does_not_keep_others_from_being_asked(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: everybody else who told of the model waited for its turn, 25 minutes at the worst."""
+    monkeypatch.setattr(learning, "TURN_S", 0.05)
+    nodes, asker = [await with_model(folks, tiny, seed) for seed in (1, 2, 3)], await folks.start(4)
+    for node in nodes[:2]:
+        node.dispatcher._answers[CODES[AskManifest]] = never
+    for node in nodes:
+        await asker.connect(node)
+    await until(lambda: asker.store.catalog.get(TINY) is not None)
+
+
+async def never(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> NotFound:
+    await asyncio.sleep(3600)
+    return NotFound(what="")

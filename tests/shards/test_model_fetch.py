@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from swarmd.domain.events import ShardRejected
+from swarmd.domain.peers import PeerIdentity
+from swarmd.domain.refusals import NotFound
 from swarmd.domain.shards import Acquisition
 from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
+from swarmd.shards import model_fetch
+from swarmd.shards.model_fetch import ASKED
+from swarmd.wire.exchange import AskManifest
+from swarmd.wire.messages import CODES
 from tests.fakes.around import FILE, REPO, TINY, Around, asked, known_by, over, whole_file
 from tests.fakes.gguf import TinyModel, write_model
 from tests.hub.contents import Altered, Held
@@ -49,6 +56,32 @@ async def test_a_job_whose_model_is_another_one_now_says_so(folks: Folks, tiny: 
     assert done.state == "failed" and "cut anew" in (done.reason or "")
     await until(lambda: desks.TINY not in two.desk._tasks)
     assert two.desk._supervisor is not None and two.desk._supervisor.failed_count == 0
+
+
+async def test_silent_nodes_do_not_keep_the_one_that_answers_from_being_asked_for_the_manifest(
+    folks: Folks, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were asked one after the other, and each had five minutes."""
+    monkeypatch.setattr(model_fetch, "NEXT_S", 0.02)
+    monkeypatch.setattr(model_fetch, "ENOUGH_S", 0.1)
+    nodes = [await with_model(folks, tiny, seed) for seed in range(1, ASKED + 3)]
+    *silent, _speaker = sorted(nodes, key=lambda node: node.id)
+    asker, asked = await folks.start(9), list[PeerIdentity]()
+
+    async def never(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> NotFound:
+        asked.append(peer)
+        await asyncio.sleep(3600)
+        return NotFound(what="")
+
+    for node in silent:
+        node.dispatcher._answers[CODES[AskManifest]] = never
+    await asker.connect(silent[0])  # and by itself it waits for that one
+    for node in nodes:
+        if node is not silent[0]:
+            await asker.connect(node)
+    assert isinstance(await asker.desk.acquire(desks.TINY, (0,)), Acquisition)
+    assert (await ended(asker)).state == "complete"
+    assert len(asked) <= len(silent), "each of them once"
 
 
 async def test_a_hub_that_serves_another_file_than_it_states_is_found_out(around: Around, data: bytes) -> None:
