@@ -1,6 +1,7 @@
 """One llama.cpp model in one process, no node around it: what a split run is compared with.
 
-Reads `decode N` lines on standard input, writes the mean milliseconds per token of N greedy decode steps.
+Reads `decode N` and `prefill N` lines on standard input, writes the mean milliseconds per token of N greedy decode steps, or
+the milliseconds of a prompt of N tokens in one step, as llama.cpp computes it by default.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import numpy as np
 
 from swarmd.domain.generation import Sampling
 from swarmd.inference.engine import ContextShape, Embeddings, Engine, LoadedShard, Run, Sampler
-from swarmd.inference.workers import PREFILL_ROWS
 from swarmd.models.architectures import Architecture, check_supported
 from swarmd.models.gguf import HeaderParser
 from swarmd.models.manifest import PayloadHasher, build_manifest
@@ -24,6 +24,7 @@ from swarmd.shards.landing import pieces
 
 PROMPT_TOKENS = 16
 CELLS = 2048
+ROWS = 512  # of a step: llama.cpp's default
 
 
 def cut_whole(source: Path, target: Path) -> Embeddings:
@@ -68,7 +69,7 @@ def cut_whole(source: Path, target: Path) -> Embeddings:
 
 def decode(engine: Engine, shard: LoadedShard, count: int) -> float:
     """Mean milliseconds of `count` steps behind a short prompt, sampling included; as a node reports its own."""
-    sampler = Sampler(engine, Sampling(temperature=0.0), CELLS)
+    sampler = Sampler(engine, Sampling(temperature=0.0), vocabulary_size=shard.vocabulary_size, cells=CELLS)
     shard.forget(0)
     prompt = np.arange(40, 40 + PROMPT_TOKENS, dtype=np.int32)
     shard.step([Run(sequence=0, position=0, count=PROMPT_TOKENS)], shard.embed(prompt), [PROMPT_TOKENS - 1])
@@ -82,6 +83,17 @@ def decode(engine: Engine, shard: LoadedShard, count: int) -> float:
     return elapsed / count * 1e3
 
 
+def prefill(shard: LoadedShard, count: int) -> float:
+    """Milliseconds until the logits behind a prompt of `count` tokens are there."""
+    shard.forget(0)
+    prompt = np.arange(count, dtype=np.int32) % 200 + 40
+    started = time.perf_counter()
+    for at in range(0, count, ROWS):
+        rows = min(ROWS, count - at)
+        shard.step([Run(sequence=0, position=at, count=rows)], shard.embed(prompt[at : at + rows]), [rows - 1])
+    return (time.perf_counter() - started) * 1e3
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -90,11 +102,12 @@ def main() -> None:
     target = arguments.model.with_suffix(".whole.gguf")
     table = cut_whole(arguments.model, target)
     engine = Engine()
-    shape = ContextShape(cells=CELLS, sequences=1, rows=PREFILL_ROWS, threads=arguments.threads)
+    shape = ContextShape(cells=CELLS, sequences=1, rows=ROWS, threads=arguments.threads)
     shard = LoadedShard(engine, target, last=True, embeddings=table, shape=shape)
     print("ready", flush=True)
     for line in sys.stdin:
-        print(decode(engine, shard, int(line.split()[1])), flush=True)
+        what, count = line.split()
+        print(decode(engine, shard, int(count)) if what == "decode" else prefill(shard, int(count)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64]
 
 Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
-take turns, round by round. A user's fair share of the beginning is as many times one user's first token as there are users.
+take turns, round by round. Nothing is guessed, and nothing kept of prompts.
+A user's fair share of the beginning is as many times one user's first token as there are users.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ async def together(session: Any, node: Node, model: str, users: range, tokens: i
 
 async def measure(*, users: int, threads: int, rounds: int, tokens: int) -> None:
     model = write(DATA / "tiny-llama-shape.gguf", TINY_LLAMA)
-    environment = {"SWARMD_INFERENCE_MAX_BATCH_SIZE": str(users), "SWARMD_INFERENCE_CONTEXT_TOKENS": "512"}
+    environment = {
+        "SWARMD_INFERENCE_MAX_BATCH_SIZE": str(users), "SWARMD_INFERENCE_CONTEXT_TOKENS": "512",
+        "SWARMD_INFERENCE_SPECULATION": "false", "SWARMD_INFERENCE_PREFIX_CACHE_MB": "0",
+    }  # fmt: skip
     async with fleet(
         DATA / "fleet-users", model, count=3, threads=threads, first_port=19300, environment=environment
     ) as (session, nodes, name):
