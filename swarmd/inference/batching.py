@@ -5,13 +5,15 @@ turns, so that a long prompt never holds a running reply for longer than one chu
 `SHARED_ROWS` rows, within which a row has the bits that it has alone (design, section 4, point 11).
 
 The first stage of a pipeline sets the pace for all of them: it puts at most its share, users over stages, into one batch, so
-that each stage has one to compute while another travels.
+that each stage has one to compute while another travels, and begins no further one before the first step of an earlier one
+is back. So users stay together in batches as large as can be, and none goes around alone because it was late once.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +22,11 @@ from swarmd.inference import worker_frames as frames
 from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
 
 SHARED_ROWS: Final = 32
+TRAVEL_S: Final = 0.5  # after so long a batch is waited for no more: its users may read slowly, or their way may be long
+GATHER_S: Final = 0.002  # longest wait for the others of a batch; on a busy machine they come one by one
+TILE: Final = 4
+"""Rows that ggml multiplies at once where weights are packed for vector instructions: one of them costs 26 ms of a 1.1B
+model on a core, three 79, four 81. So a share that lacks one row for a tile gets it."""
 STEP_DEADLINE_S: Final = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
 
 
@@ -30,6 +37,8 @@ class Stepped(msgspec.Struct, frozen=True):
     """Of the batch, whose every user waited for all of it."""
     rows: int
     """Of the batch."""
+    steps: int
+    """In the batch."""
     picked: Sequence[tuple[int, list[tuple[int, float]]]]
     payload: memoryview
 
@@ -47,6 +56,24 @@ class Step(msgspec.Struct, frozen=True):
     """From so many of the last rows a token is picked."""
     payload: memoryview
     done: Done
+    together: int = 1
+    """Steps of the batch in which it was computed before."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """On its way through the stages."""
+
+    shards: tuple[int, int]
+    over: bool = False
+    """One of its steps is back, or nobody knows."""
+
+    def end(self) -> None:
+        self.over = True
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
 
 
 class Process(Protocol):
@@ -60,8 +87,14 @@ class Process(Protocol):
 class Batcher:
     """Of one worker process. The worker has one step at a time; what comes meanwhile waits here."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer]) -> None:
+        """`later`: calls something after so many seconds."""
+        self._process, self._later = process, later
+        self._timer: Timer | None = None
+        self._blocked = False
+        """The timer only makes sure of an end; whoever comes back starts a shorter one."""
+        self._travelling: dict[int, _Batch] = {}
+        """From the first stage, by sequence: at most one for each user."""
         self._replies: deque[Step] = deque()  # bounded by seats and the steps that a session may have unanswered
         self._prompts: deque[Step] = deque()  # bounded likewise
         self._alone: deque[Step] = deque()  # bounded by SHARED_ROWS: a batch that failed, one by one
@@ -76,6 +109,8 @@ class Batcher:
     def leave(self, first: int, last: int, stages: int, sequence: int) -> None:
         """What it had waiting is not computed any more."""
         self._users[first, last, stages] -= 1
+        if first == 0:
+            self._travelling.pop(sequence, None)
         for queue in (self._replies, self._prompts, self._alone):
             if any(step.run.sequence == sequence for step in queue):
                 kept = [step for step in queue if step.run.sequence != sequence]
@@ -84,9 +119,16 @@ class Batcher:
 
     def submit(self, step: Step) -> None:
         """`step.done` is called once, now or later, unless its session leaves first."""
+        if step.first == 0 and (back := self._travelling.pop(step.run.sequence, None)) is not None:
+            back.over = True
         self._queue(step).append(step)
-        if not self._busy:
+        if self._busy:
+            return
+        if self._prompts or len(self._replies) >= self._expected(step):
             self._next()
+        elif self._timer is None or self._blocked:
+            # The steps of a batch that another stage has computed come one behind the other: the first must not leave alone.
+            self._wait(GATHER_S)
 
     def _queue(self, step: Step) -> deque[Step]:
         """Where the sequence already waits: the last rows of a prompt, often few, must not overtake its other chunks."""
@@ -98,6 +140,7 @@ class Batcher:
 
     def _next(self) -> None:
         self._busy = True  # also while callbacks run: they submit
+        self._stop_waiting()
         while batch := self._take():
             if self._start(batch):
                 return
@@ -110,9 +153,37 @@ class Batcher:
             self._prompt_was_last = True
             return [self._prompts.popleft()]
         self._prompt_was_last = False
-        if len(self._replies) <= 1:
-            return [self._replies.popleft()] if self._replies else []
-        return self._take_shared()
+        if self._replies and self._has_to_wait(self._replies[0]):
+            self._wait(TRAVEL_S)
+            self._blocked = True
+            return []
+        batch = self._take_shared() if len(self._replies) > 1 else [self._replies.popleft()] if self._replies else []
+        if batch and batch[0].first == 0:
+            travelling = _Batch((batch[0].first, batch[0].last))
+            self._later(TRAVEL_S, travelling.end)
+            for step in batch:
+                self._travelling[step.run.sequence] = travelling
+        return batch
+
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = self._later(seconds, self._next)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._blocked = None, False
+
+    def _has_to_wait(self, step: Step) -> bool:
+        """On the first stage: as many batches as can be full are on their way."""
+        shards = (step.first, step.last)
+        users = sum(
+            count for (first, last, stages), count in self._users.items() if (first, last) == shards and stages > 1
+        )
+        if step.first != 0 or users <= 1:
+            return False  # where there are no other stages, nothing is gained by staying together
+        under_way = {id(batch) for batch in self._travelling.values() if batch.shards == shards and not batch.over}
+        return len(under_way) >= -(-users // self._share(step))
 
     def _take_shared(self) -> list[Step]:
         """The oldest, and of those over the same shards as many as there is room for, one of each sequence."""
@@ -123,7 +194,7 @@ class Batcher:
         seen: set[int] = set()
         rows = 0
         for step in self._replies:
-            fits = len(batch) < users and rows + step.run.count <= SHARED_ROWS
+            fits = (len(batch) < users or oldest.first != 0) and rows + step.run.count <= SHARED_ROWS
             if (fits or not batch) and (step.first, step.last) == shards and step.run.sequence not in seen:
                 batch.append(step)
                 rows += step.run.count
@@ -134,15 +205,21 @@ class Batcher:
         self._replies.extend(kept)
         return batch
 
+    def _expected(self, step: Step) -> int:
+        """So many will be here in a moment, if they are not yet."""
+        if step.first == 0:
+            return self._share(step)
+        return max(waiting.together for waiting in self._replies)
+
     def _share(self, step: Step) -> int:
-        if step.first != 0:
-            return SHARED_ROWS
+        """Of the users over these shards, those that travel together when all stages have something to do."""
         shares = [
             -(-users // stages)
             for (first, last, stages), users in self._users.items()
             if users > 0 and (first, last) == (step.first, step.last)
         ]
-        return max(1, sum(shares))
+        share = max(1, sum(shares))
+        return share + 1 if share % TILE == TILE - 1 else share
 
     def _start(self, batch: list[Step]) -> bool:
         """False: it was answered at once, by a worker that is gone."""
@@ -182,11 +259,11 @@ class Batcher:
                 step.done(error)
             return
         if len(batch) == 1:
-            batch[0].done(Stepped(answer.compute_us, rows, answer.picked, outcome.payload))
+            batch[0].done(Stepped(answer.compute_us, rows, 1, answer.picked, outcome.payload))
             return
         row_bytes = len(outcome.payload) // rows
         at = picked = 0
         for step in batch:
             end, until = at + step.run.count * row_bytes, picked + step.outputs
-            step.done(Stepped(answer.compute_us, rows, answer.picked[picked:until], outcome.payload[at:end]))
+            step.done(Stepped(answer.compute_us, rows, len(batch), answer.picked[picked:until], outcome.payload[at:end]))
             at, picked = end, until

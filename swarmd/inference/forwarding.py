@@ -126,8 +126,9 @@ class StageSession:
             self._stepped(step, arrived, outcome)
 
         request = self._request
+        together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
-            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped)
+            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped, together)
         )
 
     def fail(self, reason: str, *, culprit: NodeId | None = None) -> None:
@@ -182,7 +183,7 @@ class StageSession:
             tokens, logprobs = [token for token, _ in answer.picked], [several for _, several in answer.picked]
             self._outlet(StepDone(step.number, tokens, logprobs, trace), answer.payload)
         else:
-            self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace), answer.payload)
+            self._outlet(StepOn(step.number, step.position, step.count, step.sample, trace, answer.steps), answer.payload)
         if answer.rows == 1:  # books are kept when the step has left
             self._owner.measured(self._request.model, answer.compute_us / 1e3 / self._layers)
 

@@ -485,7 +485,8 @@ class Workers:
         if self._supervisor is None:  # `run` did not know of this process when it stopped the others
             await process.stop()
             raise WorkerGone(STOPPING)
-        host.process, host.batcher, host.started_at = process, Batcher(process), clock.monotonic()
+        batcher = Batcher(process, later=asyncio.get_running_loop().call_later)
+        host.process, host.batcher, host.started_at = process, batcher, clock.monotonic()
         host.used()
         supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
         try:

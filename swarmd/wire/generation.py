@@ -80,6 +80,8 @@ class StepOn(msgspec.Struct, frozen=True, array_like=True):
     """From so many of the last rows the tail picks a token: none in a prompt, one, or one behind each row of a proposal."""
     trace: list[tuple[int, int]]
     """(compute, node) in microseconds of every stage behind it."""
+    together: int = 1
+    """Steps of other sequences, this one included, that come at the same moment: the sender computed them in one batch."""
 
 
 @message(124)

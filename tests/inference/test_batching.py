@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.batching import SHARED_ROWS, Batcher, Step, Stepped
+from swarmd.inference.batching import GATHER_S, SHARED_ROWS, TRAVEL_S, Batcher, Step, Stepped
 from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
 
 ROW = 8  # bytes
@@ -46,10 +47,41 @@ class Worker:
         return command
 
 
+class Timers:
+    """Time that passes when the test says so."""
+
+    @dataclass(eq=False)
+    class Timer:
+        at: float
+        call: Callable[[], None]
+        cancelled: bool = False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pending: list[Timers.Timer] = []
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timers.Timer:
+        self.pending.append(Timers.Timer(self.now + seconds, call))
+        return self.pending[-1]
+
+    def pass_(self, seconds: float) -> None:
+        until = self.now + seconds
+        while due := [timer for timer in self.pending if timer.at <= until]:
+            first = min(due, key=lambda timer: timer.at)
+            self.pending.remove(first)
+            self.now = first.at
+            if not first.cancelled:
+                first.call()
+        self.now = until
+
+
 class Users:
     def __init__(self, stages: int = 1) -> None:
-        self.worker, self.stages = Worker(), stages
-        self.batcher = Batcher(self.worker)
+        self.worker, self.stages, self.timers = Worker(), stages, Timers()
+        self.batcher = Batcher(self.worker, later=self.timers.later)
         self.heard: list[tuple[int, object]] = []
 
     def enter(self, count: int, *, last: int = 3) -> None:
@@ -58,6 +90,7 @@ class Users:
 
     def submit(
         self, sequence: int, *, count: int = 1, position: int = 0, outputs: int = 0, first: int = 0, last: int = 3,
+        together: int = 1,
         then: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         def done(result: object) -> None:
@@ -66,10 +99,12 @@ class Users:
                 then()
 
         run = frames.Run(sequence, position, count)
-        self.batcher.submit(Step(first, last, run, outputs, memoryview(bytes(ROW * count)), done))
+        self.batcher.submit(Step(first, last, run, outputs, memoryview(bytes(ROW * count)), done, together))
 
     def batch(self) -> list[int]:
-        """Answers what the worker computes and tells whose it was."""
+        """Answers what the worker computes, now or when nobody else has come in a moment, and tells whose it was."""
+        if not self.worker.asked:
+            self.timers.pass_(GATHER_S)
         return [run.sequence for run in self.worker.answer().runs]
 
 
@@ -85,13 +120,13 @@ def test_what_waits_goes_together_and_everybody_gets_their_own(users: Users) -> 
     users.submit(1, outputs=1, position=4)
     users.submit(2, count=3, outputs=2, position=10)
     users.submit(3)
-    assert [users.batch(), users.batch()] == [[0], [1, 2, 3]]
+    assert users.batch() == [0, 1, 2, 3]
     assert not users.worker.asked
-    assert users.worker.steps[1].outputs == [(0, 1, 4), (2, 2, 11), (3, 2, 12)]
+    assert users.worker.steps[0].outputs == [(1, 1, 4), (3, 2, 11), (4, 2, 12)]
     results = {sequence: result for sequence, result in users.heard if isinstance(result, Stepped)}
     assert [bytes(results[n].payload) for n in range(4)] == [b"\0" * 8, b"\1" * 8, b"\2" * 24, b"\3" * 8]
     assert [results[n].picked for n in range(4)] == [[], [(4, [])], [(11, []), (12, [])], []]
-    assert [results[n].rows for n in range(4)] == [1, 5, 5, 5]
+    assert [(results[n].rows, results[n].steps) for n in range(4)] == [(6, 4)] * 4
 
 
 def test_chunks_of_prompts_and_steps_of_replies_take_turns(users: Users) -> None:
@@ -105,8 +140,8 @@ def test_chunks_of_prompts_and_steps_of_replies_take_turns(users: Users) -> None
             users.submit(1, then=one_more)
 
     users.submit(1, then=one_more)
-    order = [users.batch() for _ in range(7)]
-    assert order == [[9], [5], [1], [5], [1], [5], [1]]
+    order = [users.batch() for _ in range(6)]
+    assert order == [[5], [9, 1], [5], [1], [5], [1]]
     assert [run.position for step in users.worker.steps for run in step.runs if run.sequence == 5] == [0, 128, 256]
 
 
@@ -115,8 +150,8 @@ def test_steps_of_one_sequence_stay_in_order(users: Users) -> None:
     users.submit(1, position=0)
     users.submit(1, position=1)
     users.submit(2)
-    assert [users.batch() for _ in range(3)] == [[0], [1, 2], [1]]
-    assert [run.position for step in users.worker.steps[1:] for run in step.runs if run.sequence == 1] == [0, 1]
+    assert [users.batch() for _ in range(2)] == [[0, 1, 2], [1]]
+    assert [run.position for step in users.worker.steps for run in step.runs if run.sequence == 1] == [0, 1]
 
 
 def test_the_end_of_a_prompt_does_not_overtake_its_middle(users: Users) -> None:
@@ -124,7 +159,7 @@ def test_the_end_of_a_prompt_does_not_overtake_its_middle(users: Users) -> None:
     for position, count in ((0, 128), (128, 128), (256, 5)):
         users.submit(1, position=position, count=count)
     users.submit(2)
-    assert [users.batch() for _ in range(5)] == [[0], [1], [2], [1], [1]]
+    assert [users.batch() for _ in range(4)] == [[1], [0, 2], [1], [1]]
     assert [run.position for step in users.worker.steps for run in step.runs if run.sequence == 1] == [0, 128, 256]
 
 
@@ -137,7 +172,7 @@ def test_other_shards_are_another_batch(users: Users) -> None:
     assert [users.batch() for _ in range(3)] == [[0], [1, 3], [2]]
 
 
-@pytest.mark.parametrize(("stages", "sizes"), [(1, [1, 7]), (3, [1, 3, 3, 1]), (8, [1] * 8), (2, [1, 4, 3])])
+@pytest.mark.parametrize(("stages", "sizes"), [(1, [8]), (3, [4, 4]), (4, [2] * 4), (8, [1] * 8), (2, [4, 4])])
 def test_the_first_stage_leaves_something_for_the_others_to_do(stages: int, sizes: list[int]) -> None:
     users = Users(stages)
     users.enter(8)
@@ -153,22 +188,21 @@ def test_whoever_left_is_not_computed(users: Users) -> None:
     users.submit(1, count=128)
     users.submit(2)
     users.batcher.leave(0, 3, 1, 1)
-    assert [users.batch(), users.batch()] == [[0], [2]]
+    assert users.batch() == [0, 2]
     assert not users.worker.asked and [sequence for sequence, _ in users.heard] == [0, 2]
 
 
 def test_one_users_bad_step_is_not_the_others_failure(users: Users) -> None:
-    users.submit(0)
     for sequence in (1, 2, 3):
         users.submit(sequence)
-    users.batch()
+    users.timers.pass_(GATHER_S)
     users.worker.answer(CommandFailed("engine", "token 99 of 10"))
     users.batch()
     users.worker.answer(CommandFailed("engine", "token 99 of 10"))
     users.batch()
-    assert [len(step.runs) for step in users.worker.steps] == [1, 3, 1, 1, 1]
+    assert [len(step.runs) for step in users.worker.steps] == [3, 1, 1, 1]
     assert [(sequence, type(result)) for sequence, result in users.heard] == [
-        (0, Stepped), (1, Stepped), (2, CommandFailed), (3, Stepped),
+        (1, Stepped), (2, CommandFailed), (3, Stepped),
     ]  # fmt: skip
 
 
@@ -182,6 +216,7 @@ def test_a_worker_that_ends_fails_everybody_once(users: Users) -> None:
     assert sorted(sequence for sequence, _ in users.heard) == [0, 1, 2, 3, 4]
     assert all(isinstance(result, WorkerGone) for _, result in users.heard)
     users.submit(5)
+    users.timers.pass_(GATHER_S)
     assert users.heard[-1] == (5, users.worker.gone)
 
 
@@ -198,7 +233,7 @@ def test_a_worker_that_ends_fails_everybody_once(users: Users) -> None:
 def test_nothing_is_lost_doubled_or_overtaken(
     asked: list[tuple[int, int, tuple[int, int]] | None], stages: int
 ) -> None:
-    """None: the worker answers."""
+    """None: the worker answers, or time passes."""
     users = Users(stages)
     users.enter(6)
     submitted: dict[int, list[int]] = {}
@@ -206,12 +241,17 @@ def test_nothing_is_lost_doubled_or_overtaken(
         if one is None:
             if users.worker.asked:
                 users.worker.answer()
+            else:
+                users.timers.pass_(GATHER_S)
             continue
         sequence, count, (first, last) = one
         submitted.setdefault(sequence, []).append(number)
         users.submit(sequence, count=count, position=number, first=first, last=last)
-    while users.worker.asked:
-        users.worker.answer()
+    while users.worker.asked or any(not timer.cancelled for timer in users.timers.pending):
+        if users.worker.asked:
+            users.worker.answer()
+        else:
+            users.timers.pass_(TRAVEL_S)
     done: dict[int, list[int]] = {}
     for step in users.worker.steps:
         assert len({run.sequence for run in step.runs}) == len(step.runs)
@@ -220,3 +260,77 @@ def test_nothing_is_lost_doubled_or_overtaken(
             done.setdefault(run.sequence, []).append(run.position)
     assert done == submitted
     assert len(users.heard) == sum(map(len, submitted.values()))
+
+
+def test_one_user_alone_waits_for_nobody() -> None:
+    users = Users(stages=3)
+    users.enter(1)
+    users.submit(0)
+    assert users.worker.asked and users.batch() == [0]
+    users.submit(0, position=1)
+    assert users.worker.asked
+
+
+def test_users_stay_together_although_one_was_late_once() -> None:
+    """Eight users over three stages went around as four, three and one, and then more and more of them alone."""
+    users = Users(stages=3)
+    users.enter(8)
+    for sequence in range(5):
+        users.submit(sequence)
+    assert users.batch() == [0, 1, 2, 3]
+    assert users.batch() == [4]
+    for sequence in (5, 6, 7):
+        users.submit(sequence)
+    users.timers.pass_(GATHER_S)
+    assert not users.worker.asked, "two batches are under way, and eight users fit into two"
+    users.submit(4, position=1)
+    assert users.batch() == [5, 6, 7, 4]
+    for sequence in range(4):
+        users.submit(sequence, position=1)
+    assert users.batch() == [0, 1, 2, 3]
+    assert not users.worker.asked
+
+
+def test_who_comes_back_late_or_never_keeps_nobody_waiting() -> None:
+    users = Users(stages=3)
+    users.enter(2)
+    users.submit(0)
+    users.submit(1)
+    assert [users.batch(), users.batch()] == [[0], [1]]
+    users.submit(1, position=1)
+    assert users.batch() == [1], "who reads slowly has a place of its own"
+    users.enter(2)  # and two more come
+    for sequence in (2, 3):
+        users.submit(sequence)
+    found = []
+    for _ in range(3):
+        users.timers.pass_(TRAVEL_S)
+        while users.worker.asked:
+            found += users.batch()
+    assert sorted(found) == [2, 3]
+
+
+def test_a_batch_that_comes_back_in_parts_is_one_again() -> None:
+    users = Users(stages=2)
+    users.enter(8)
+    for sequence in range(8):
+        users.submit(sequence)
+    assert [users.batch(), users.batch()] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    users.submit(0, position=1)
+    users.submit(1, position=1)
+    assert not users.worker.asked, "two more of it are on their way"
+    users.submit(2, position=1)
+    users.submit(3, position=1)
+    assert users.batch() == [0, 1, 2, 3]
+
+
+def test_a_later_stage_waits_for_the_others_of_a_batch(users: Users) -> None:
+    users.submit(0, first=2, last=3, together=3)
+    users.submit(1, first=2, last=3, together=3)
+    assert not users.worker.asked
+    users.submit(2, first=2, last=3, together=3)
+    assert users.batch() == [0, 1, 2]
+    users.submit(0, first=2, last=3, together=3, position=1)
+    assert users.batch() == [0], "but not for long"
+    users.submit(1, first=2, last=3, position=1)
+    assert users.worker.asked, "and not at all for one that came alone"
