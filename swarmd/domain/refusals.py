@@ -51,12 +51,16 @@ class NoCoverage(Refusal):
     model: ModelId
     missing: tuple[int, ...]
     shard_count: int
+    layers: tuple[tuple[int, int], ...] = ()
+    """Of those shards: runs from, to; the end is not included."""
 
     @property
     def sentence(self) -> str:
         listed = ", ".join(str(index + 1) for index in self.missing[:8]) + ("..." if len(self.missing) > 8 else "")
+        runs = ", ".join(f"{start} to {end - 1}" if end - start > 1 else str(start) for start, end in self.layers[:8])
+        layers = f"layers {runs}{'...' if len(self.layers) > 8 else ''}; " if self.layers else ""
         return (
-            f"no connected node holds shard {listed} of model {self.model} ({self.shard_count} shards in all): "
+            f"no connected node holds shard {listed} of model {self.model} ({layers}{self.shard_count} shards in all): "
             "connect a node that has it, or fetch it"
         )
 

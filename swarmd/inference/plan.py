@@ -101,9 +101,9 @@ def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
     held = {index for offer in snapshot.offers for index in offer.shards}
     missing = tuple(index for index in range(count) if index not in held)
     if missing:
-        return NoCoverage(model=snapshot.model, missing=missing, shard_count=count)
+        return _uncovered(snapshot, missing)
     if snapshot.enclosed and (ends := _missing_ends(snapshot)):
-        return NoCoverage(model=snapshot.model, missing=ends, shard_count=count)
+        return _uncovered(snapshot, ends)
     path = _search(snapshot) or _search(snapshot, keep=ALTERNATIVES)
     if path is None:
         unlimited = _search(snapshot, mind_memory=False)
@@ -127,6 +127,19 @@ def plan(snapshot: Snapshot) -> PipelinePlan | NoCoverage | NoCapacity:
         ),
         predicted_token_ms=_predict(snapshot, path),
         standbys=tuple(_standbys(snapshot, run) for run in path.runs),
+    )
+
+
+def _uncovered(snapshot: Snapshot, missing: Sequence[int]) -> NoCoverage:
+    layers: list[tuple[int, int]] = []
+    for index in missing:
+        start, end = snapshot.shards[index].layer_start, snapshot.shards[index].layer_end
+        if layers and layers[-1][1] == start:
+            layers[-1] = (layers[-1][0], end)
+        else:
+            layers.append((start, end))
+    return NoCoverage(
+        model=snapshot.model, missing=tuple(missing), shard_count=len(snapshot.shards), layers=tuple(layers)
     )
 
 

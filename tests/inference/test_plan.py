@@ -228,3 +228,9 @@ def test_standbys_hold_all_of_a_stage_and_have_the_room():
     assert plan(snapshot(*full)).standbys == ((), (D,))
     ends = plan(replace(snapshot(offer(A, 0, 5), offer(B, *range(6)), offer(C, *range(6))), enclosed=True))
     assert ends.standbys == ((), (C,), ()), "of an encrypted pipeline's ends nobody else can"
+
+
+def test_a_refusal_for_coverage_names_the_layers():
+    result = plan(snapshot(offer(A, 0, 3)))
+    assert isinstance(result, NoCoverage) and result.layers == ((2, 6), (8, 12))
+    assert "(layers 2 to 5, 8 to 11; 6 shards in all)" in result.sentence
