@@ -47,6 +47,8 @@ def value_for(name: str, kind: object, at: int) -> object:
         return True
     if kind is float:
         return 1_700_000_000.0
+    if typing.get_origin(kind) is tuple and typing.get_origin(typing.get_args(kind)[0]) is tuple:
+        return ((4500 + at, 4600 + at),)
     if typing.get_origin(kind) is tuple:
         return (WORDS[str],) if typing.get_args(kind)[0] is str else (4321 + at, 4400 + at)
     return WORDS[str]  # `str | None`
@@ -62,7 +64,7 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, int):
         return str(value // 1_000_000 if MILLIONS in name else value)
     if isinstance(value, tuple):
-        return str(value[0])
+        return shown(name, value[0])
     return str(value)
 
 
