@@ -262,7 +262,7 @@ def convert(
 
 
 def rotated(rows: Matrix, head_length: int) -> Matrix:
-    """Rows of each head in the order of a llama GGUF: first of the lower half, first of the upper, second of the lower ..."""
+    """Rows of each head in the order of a llama GGUF: first of its lower half, first of its upper, and so on."""
     half = head_length // 2
     return np.ascontiguousarray(rows.reshape(-1, 2, half, rows.shape[1]).swapaxes(1, 2)).reshape(rows.shape)
 

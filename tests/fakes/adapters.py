@@ -14,7 +14,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from tests.fakes.gguf import TinyModel
+from swarmd.models.catalog import KnownModel
+from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.shards import cut_model
 
 PREFIX = "base_model.model.model.layers."
 GGUF_NAMES = {
@@ -82,7 +84,9 @@ def write_adapter(folder: Path, tensors: Mapping[str, npt.NDArray[np.float32]], 
     return path
 
 
-def merge_into(model: TinyModel, source: Path, target: Path, tensors: Mapping[str, npt.NDArray[np.float32]], scale: float) -> Path:
+def merge_into(
+    model: TinyModel, source: Path, target: Path, tensors: Mapping[str, npt.NDArray[np.float32]], scale: float
+) -> Path:
     """The model with W + scale * B A in place of each W, in F32: what the adapter has to amount to.
 
     For the llama architecture B A is a matrix of the original checkpoint, whose rows the GGUF has in another order; that
@@ -127,3 +131,12 @@ def _row_in_checkpoint(row: int, head_length: int) -> int:
     together; that of the checkpoint rows i and i + half."""
     head, at = divmod(row, head_length)
     return head * head_length + at // 2 + (at % 2) * (head_length // 2)
+
+
+def known_model(folder: Path, model: TinyModel) -> KnownModel:
+    """A base model, one shard a layer; nothing of it needs to be on a disk afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = cut_model(write_model(folder / "tiny.gguf", model).read_bytes(), shard_size_bytes=1)
+    return KnownModel(
+        manifest=whole.manifest, header=whole.header, architecture=whole.architecture, files=whole.files, pinned=True
+    )
