@@ -231,7 +231,7 @@ class _End(asyncio.Protocol):
                 continue
             self.line.late_s = max(self.line.late_s, now - due)
             if data is None:
-                if self.transport.can_write_eof():
+                with contextlib.suppress(OSError):  # the peer has reset it meanwhile
                     self.transport.write_eof()
                 continue
             self.line.carried_bytes += len(data)

@@ -85,7 +85,7 @@ def nonsense(model: str, chance: random.Random) -> tuple[str, Any]:
     return chance.choice((
         ("/v1/chat/completions", {"model": "no-such-model", "messages": [{"role": "user", "content": "?"}]}),
         ("/v1/chat/completions", {"model": model, "messages": "?"}),
-        ("/v1/completions", {"model": model, "prompt": "?", "max_tokens": -1}),
+        ("/v1/completions", {"model": model, "prompt": "?", "max_tokens": "many"}),
         ("/v1/completions", {"model": model, "prompt": "?" * 60_000}),
         ("/v1/completions", {"model": model, "prompt": "?", "temperature": "hot"}),
     ))  # fmt: skip
@@ -114,8 +114,8 @@ class Soak:
     right: dict[int, str] = field(default_factory=dict[int, str])
     ended: Counter[str] = field(default_factory=Counter[str])
     tokens: int = 0
-    dying: set[int] = field(default_factory=set[int])
-    """Numbers of nodes that were killed and are not back: what their clients see is an error of its own."""
+    died: dict[int, float] = field(default_factory=dict[int, float])
+    """When nodes that were killed were last not back: a broken connection to them is an error that says so."""
 
     @property
     def now_s(self) -> float:
@@ -180,7 +180,7 @@ class Soak:
             except EOFError:
                 self.bad("lost", demand=demand.kind, head=NAMES[head], since_s=began)
             except (aiohttp.ClientError, ConnectionError) as error:
-                if head in KILLED:
+                if self.died.get(head, -1.0) >= began:
                     self.ended["head killed"] += 1
                     await asyncio.sleep(0.5)
                 else:
@@ -226,9 +226,11 @@ class Soak:
         seconds = self.chance.uniform(1, 5)
         if what == "kill":
             number = self.chance.choice(KILLED)
+            self.died[number] = float("inf")
             self.nodes[number].process.kill()
             await asyncio.sleep(seconds / 2)
             await fleets.restart(self.session, self.nodes[number])
+            self.died[number] = self.now_s
             return NAMES[number]
         if what == "stop":
             number = self.chance.randrange(len(self.nodes))
