@@ -2,13 +2,13 @@
 
     python -m bench.loss [--how kill stop reset silent head] [--rounds 100] [--tokens 200] [--at 50] [--fresh]
 
-Three nodes have a third of a model each, a fourth has the second and the last third and stands by; between them is a proxy
+Three nodes have a third of a model each, two more stand by with the second and with the last third; between them is a proxy
 (`bench.delay`, no delay). Each round asks for the same reply at temperature 0; when its token `--at` has come,
 
 - kill: a node beside the head gets `kill -9`; it is started again for the next round,
 - stop: it gets SIGSTOP, and goes on after the reply,
 - reset: a line is cut, so that its connections are reset and new ones, too, until the reply goes on; in odd rounds the one
-  between the head and the next stage, in even rounds the one between the other two stages where there are two,
+  between the head and the next stage, in even rounds the one between the other two,
 - silent: the same, but nothing arrives any more and nobody is told,
 - head: the head gets `kill -9`: its client must see that the reply is not whole, and gets it by asking again.
 
@@ -40,6 +40,7 @@ from bench.results import Record, Round
 SHAPE = Shape(layers=24, width=1024, heads=16, kv_heads=4, feed_forward=2816, vocabulary=8000)
 """290 million numbers in three shards of the smallest size: a step is short beside what is measured here."""
 HOW = ("kill", "stop", Cut.RESET.value, Cut.SILENT.value, "head")
+SITTINGS = 5  # with fresh nodes, where some did not find each other again
 GOES_ON = 10  # pieces: more than are on their way when a line is cut
 HANG_S = 60.0  # a reply takes three seconds, and a node gives a lost stage up after 30 s without a plan
 PROMPT = "the quick brown fox jumps over the lazy dog, and then again: "
@@ -104,7 +105,7 @@ async def hold(session: Any, node: Node, model: str, shards: range) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Lossy:
-    """The four nodes, and what an undisturbed reply is."""
+    """The five nodes, and what an undisturbed reply is."""
 
     session: Any
     nodes: list[Node]
@@ -132,7 +133,7 @@ class Lossy:
         try:
             async with asyncio.timeout(HANG_S):
                 if how in (Cut.RESET.value, Cut.SILENT.value):
-                    ends = (0, used[1]) if number % 2 or len(used) < 3 else (used[1], used[2])
+                    ends = (0, used[1]) if number % 2 else (used[1], used[2])
                     one["between"] = "head and stage" if 0 in ends else "two stages"
                     line = self.network.line(*ends)
                     try:
@@ -157,16 +158,22 @@ class Lossy:
             pass
         except (RuntimeError, Unended, aiohttp.ClientError, ConnectionError) as error:
             one |= {"outcome": "error", "said": str(error)[:200] or type(error).__name__}
+        try:
+            await self._recover(how, victim, struck=struck)
+            if how == "head":
+                await until(lambda: fleets.knows(self.session, victim), READY_S, "all shards")
+                reply = await self._ask(tokens)
+                one["again"] = "same" if reply.text == self.plain.text else "different"
+        except (RuntimeError, Unended, aiohttp.ClientError) as error:
+            one["recovery"] = str(error)[:200]
+        return one
+
+    async def _recover(self, how: str, victim: Node, *, struck: bool) -> None:
         if how in ("kill", "head"):
             if not struck:
                 victim.process.kill()
             await fleets.restart(self.session, victim)
         await until(lambda: fleets.linked(self.session, self.nodes, direct=True), READY_S, "linked")
-        if how == "head":
-            await until(lambda: fleets.knows(self.session, victim), READY_S, "all shards")
-            reply = await self._ask(tokens)
-            one["again"] = "same" if reply.text == self.plain.text else "different"
-        return one
 
     async def _stages(self) -> list[int]:
         """Numbers of the nodes of the next plan, in their order; those whose restart is not known yet are waited for."""
@@ -179,7 +186,7 @@ class Lossy:
             except RuntimeError:
                 return False
             found[:] = [self.ids.index(stage["node"]) for stage in plan["stages"]]
-            return len(found) > 1
+            return len(found) == 3
 
         await until(planned, READY_S, "a plan")
         return found
@@ -193,15 +200,16 @@ async def measure(records: dict[str, Record], *, rounds: int, tokens: int, at: i
     environment = {
         "SWARMD_INFERENCE_SPECULATION": "false", "SWARMD_INFERENCE_PREFIX_CACHE_MB": "0",
     }  # fmt: skip
-    async with Network(4, first_port=FIRST_PORT) as network, fleets.swarm(
-        DATA / "fleet-loss", count=4, threads=1, first_port=FIRST_PORT, megabytes=64, environment=environment,
+    async with Network(5, first_port=FIRST_PORT) as network, fleets.swarm(
+        DATA / "fleet-loss", count=5, threads=1, first_port=FIRST_PORT, megabytes=64, environment=environment,
         network=network,
     ) as (session, nodes):  # fmt: skip
         await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(path)})
         model = await fleets.spread(session, nodes[:3])
         row = await fleets.model_row(session, nodes[0])
         assert row is not None and row["shard_count"] == 3, row
-        await hold(session, nodes[3], model, range(1, 3))
+        for index in (1, 2):  # two nodes, since one with both parts would be preferred to two
+            await hold(session, nodes[2 + index], model, range(index, index + 1))
         await ask(session, nodes[0], model, tokens)  # loads
         plain = await ask(session, nodes[0], model, tokens)
         body = {"model": model, "prompt": PROMPT + plain.text[:at], "max_tokens": 1, "temperature": 0}
@@ -216,7 +224,9 @@ async def measure(records: dict[str, Record], *, rounds: int, tokens: int, at: i
                 one = await lossy.round(how, number, tokens, at)
                 record.add(one)
                 said = f"pause {one['pause_s']:.2f} s" if "pause_s" in one else one.get("said", "")
-                print(f"{how}, round {number}: {one['outcome']} {said}", flush=True)
+                print(f"{how}, round {number}: {one['outcome']} {said} {one.get('recovery', '')}", flush=True)
+                if "recovery" in one:
+                    return  # with these nodes it makes no sense to go on
 
 
 def main() -> None:
@@ -233,7 +243,9 @@ def main() -> None:
         parser.error(str(error))
     said = {"tokens": options.tokens, "at": options.at}
     records = {how: Record(f"loss-{how}", said, fresh=options.fresh) for how in options.how}
-    if any(record.count() < options.rounds for record in records.values()):
+    for _ in range(SITTINGS):
+        if all(record.count() >= options.rounds for record in records.values()):
+            return
         run(measure(records, rounds=options.rounds, tokens=options.tokens, at=options.at))
 
 

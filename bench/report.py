@@ -160,7 +160,7 @@ HOWS = {
 def losing(results: Results) -> Section:
     section = Section(
         "A stage lost within a reply", "loss",
-        "Four nodes with a random model of 290 million numbers: a third each, and one that stands by. At token 50 "
+        "Three nodes have a third each of a random model of 290 million numbers, two more stand by. At token 50 "
         "of 200 at temperature 0 a stage or a line is lost; \"same\" are whole replies with the text of an "
         "undisturbed one. The pause is the longest time between two pieces of the reply; the limit is 2 s and "
         "what the tokens so far take to be computed anew.",
@@ -186,6 +186,8 @@ def losing(results: Results) -> Section:
         section.bars.append(least(f"{words}: at least 99 of 100 replies the same", rate, 0.99))
         section.bars.append(most(f"{words}: median pause at most {limit:.2f} s", middle(found), limit))
         section.bars.append(most(f"{words}: no hang", float(count["hang"]), 0.0, ".0f"))
+        alone = sum("recovery" in one for one in result.rounds)
+        section.bars.append(most(f"{words}: rounds after which the nodes did not find each other", float(alone), 0.0, ".0f"))
     if rows:
         section.table(
             ("", "rounds", "same", "different", "ended with an error", "hung", "pause, s", "longest", "limit, s", "resumes"),
@@ -273,19 +275,21 @@ def text_differences(result: Result) -> int:
 def users(results: Results) -> Section:
     section = Section(
         "Several users at once", "users",
-        "The same model over three nodes; each user streams a completion of a prompt of its own. One alone and all together "
-        "take turns. A user's fair share of the beginning is as many times one user's first token as there are users.",
+        "The same model over three nodes; each user streams a completion of a prompt of its own. One alone, two and so on "
+        "take turns; they share the steps of the workers, so this is also what a batch of each size brings. A "
+        "user's fair share of the beginning is as many times one user's first token as there are users.",
     )
     result = results.get("users")
     if result is None:
         return section
     section.lines.append(on(result))
     many = result.options["users"]
-    firsts = {count: [max(one["first_s"]) for one in result.of(users=count)] for count in (1, many)}
+    counts = sorted({one["users"] for one in result.rounds})
+    firsts = {count: [max(one["first_s"]) for one in result.of(users=count)] for count in counts}
     rows = [
         [f"{count} user{'s' if count > 1 else ''}", spread(result.values("tokens_per_s", users=count), ".1f"),
          spread(firsts[count])]
-        for count in (1, many)
+        for count in counts
     ]  # fmt: skip
     section.table(("", "tokens a second, all together", "last first token, s"), rows)
     gain = quotient(middle(result.values("tokens_per_s", users=many)), middle(result.values("tokens_per_s", users=1)))
@@ -293,8 +297,30 @@ def users(results: Results) -> Section:
     section.bars.append(least(f"{many} users: at least 2.5 times one user's tokens", gain, 2.5, ".2f"))
     late = quotient(max(firsts[many], default=None), fair)
     section.bars.append(most("no first token later than 2 fair shares, in any round", late, 2.0))
-    shown = {f"{count} users" if count > 1 else "1 user": result.values("tokens_per_s", users=count) for count in (1, many)}
+    shown = {f"{count} users" if count > 1 else "1 user": result.values("tokens_per_s", users=count) for count in counts}
     section.picture("users", svg.strip("All together", "tokens a second", shown), "Tokens a second of each round")
+    return section
+
+
+def reusing(results: Results) -> Section:
+    section = Section(
+        "A prompt that begins like an earlier one", "prefix",
+        "The same model over three nodes: a new prompt, then one with the same beginning and another end; until the first "
+        "token.",
+    )
+    result = results.get("prefix")
+    if result is None:
+        return section
+    section.lines.append(on(result))
+    base = middle(result.values("ms", arm="new"))
+    rows: list[list[str]] = []
+    for arm in ("new", "begins alike"):
+        ms, cached = result.values("ms", arm=arm), middle(result.values("cached", arm=arm)) or 0.0
+        ratio = quotient(base, middle(ms))
+        rows.append([arm, spread(ms, ".0f"), f"{cached:.0f}", "" if ratio is None else f"{ratio:.2f}"])
+    section.table(("", "ms", "tokens reused", "times as fast"), rows)
+    again = quotient(base, middle(result.values("ms", arm="begins alike")))
+    section.bars.append(least("a prompt that begins alike is faster than a new one, times", again, 1.0, ".2f"))
     return section
 
 
@@ -400,7 +426,8 @@ def grown(samples: Sequence[Round], key: str, number: int) -> float | None:
 
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
-    lambda results: decoding(results, 2), lambda results: decoding(results, 1), users, far, losing, predicting, soaking,
+    lambda results: decoding(results, 2), lambda results: decoding(results, 1), users, reusing, far, losing,
+    predicting, soaking,
 )  # fmt: skip
 
 

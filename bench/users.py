@@ -1,9 +1,9 @@
-"""Several users at once over three loopback nodes, against one user alone: tokens of all of them a second, and first tokens.
+"""One to several users at once over three loopback nodes: tokens of all of them a second, and first tokens.
 
     python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64] [--fresh]
 
-Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
-take turns, round by round. Nothing is guessed, and nothing kept of prompts.
+Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; one alone, two,
+four and so on take turns, round by round. Nothing is guessed, and nothing kept of prompts.
 A user's fair share of the beginning is as many times one user's first token as there are users.
 """
 
@@ -58,6 +58,11 @@ async def together(session: Any, node: Node, model: str, users: range, tokens: i
     return sum(came for _, came in found) / spent, [first for first, _ in found]
 
 
+def counts(users: int) -> list[int]:
+    """1, 2, 4 and so on, and all: what a batch of each size brings."""
+    return [*(1 << at for at in range((users - 1).bit_length())), users] if users > 1 else [1]
+
+
 async def measure(record: Record, *, users: int, threads: int, rounds: int, tokens: int) -> None:
     done = record.count(users=users)
     if done >= rounds:
@@ -72,7 +77,7 @@ async def measure(record: Record, *, users: int, threads: int, rounds: int, toke
     ) as (session, nodes, name):
         for number in [0, *range(done + 1, rounds + 1)]:
             found: list[Round] = []
-            for count in (1, users):
+            for count in counts(users):
                 speed, firsts = await together(session, nodes[0], name, range(count), tokens)
                 found.append({"users": count, "round": number, "tokens_per_s": speed, "first_s": firsts})
             if number:  # the first round loads and warms
