@@ -34,6 +34,8 @@ class Opening:
         self._window = min(len(head.plan.stages) + 1, steps_in_flight(width))
         self._positions: list[int] = []
         """That each stage has in its caches already."""
+        self.refused_by: NodeId | None = None
+        """Whose stage was the first that was not opened."""
         self._closed = False
         """What these stages still say is of no interest: others have taken over."""
 
@@ -44,7 +46,7 @@ class Opening:
         stacks = [await stack.enter_async_context(AsyncExitStack()) for _ in requests]
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._open_stage(own, stage, request))
+                group.create_task(self._open_or_note(own, stage, request))
                 for own, stage, request in zip(stacks, plan.stages, requests, strict=True)
             ]
             for next_one in asyncio.as_completed(tasks):
@@ -82,6 +84,12 @@ class Opening:
             adapter=self._digest(),
             adapter_bytes=0 if self._head.request.adapter is None else self._head.request.adapter.size_bytes,
         )
+
+    async def _open_or_note(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
+        outcome = await self._open_stage(stack, stage, request)
+        if isinstance(outcome, Refusal) and self.refused_by is None:
+            self.refused_by = stage.node
+        return outcome
 
     async def _open_stage(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
         head = self._head

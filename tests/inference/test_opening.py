@@ -98,6 +98,15 @@ async def test_the_first_no_is_the_answer_and_closes_the_others(answer: object, 
     assert links.closed == len(links.opened), "nothing stays open"
 
 
+async def test_who_refused_is_told_also_where_the_refusal_does_not_say_it() -> None:
+    head, _ = started(3)
+    links = Linked({NODES[0]: StageReady(), NODES[1]: Refused(kind="NotFound", sentence="the shard is not here")})
+    async with AsyncExitStack() as stack:
+        opening = Opening(NodeId("f" * 64), None, links, None, head, width=64)
+        await opening.open(stack, SessionId("1" * 32))
+    assert opening.refused_by == NODES[1]
+
+
 async def with_adapter(*answers: object) -> tuple[Refusal | None, Linked]:
     head, _ = started(3)
     head.request = replace(head.request, adapter=AdapterRef(digest=b"d" * 32, size_bytes=7))
