@@ -174,7 +174,7 @@ class Batcher:
             return []
         oldest = self._replies[0]
         if self._has_to_wait(oldest):
-            free = next((step for step in self._replies if not self._has_to_wait(step)), None)
+            free = self._first_free()
             if free is None:
                 self._wait(TRAVEL_S)
                 self._blocked = True
@@ -187,6 +187,15 @@ class Batcher:
             for step in batch:
                 self._travelling[step.run.sequence] = travelling
         return batch
+
+    def _first_free(self) -> Step | None:
+        """That need not wait, nor overtakes a step of its own sequence."""
+        waiting: set[int] = set()
+        for step in self._replies:
+            if step.run.sequence not in waiting and not self._has_to_wait(step):
+                return step
+            waiting.add(step.run.sequence)
+        return None
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
