@@ -271,16 +271,16 @@ def encode_index(index: Index) -> bytes:
     return msgspec.msgpack.encode(index)
 
 
-def digest_of(index: bytes) -> bytes:
+def digest_of(index: bytes | bytearray) -> bytes:
     """The adapter's name in the swarm."""
     return blake3(index).digest()
 
 
-def part_hash(data: bytes | memoryview) -> bytes:
+def part_hash(data: bytes | bytearray) -> bytes:
     return blake3(data).digest()
 
 
-def decode_index(data: bytes | memoryview) -> Index:
+def decode_index(data: bytes | bytearray) -> Index:
     """From a peer or a disk. Raises BadAdapter."""
     if len(data) > INDEX_LIMIT:
         raise BadAdapter(f"an index of {len(data)} bytes is longer than {INDEX_LIMIT}")
