@@ -241,7 +241,14 @@ def _overcommitted(snapshot: Snapshot, path: _Path) -> NoCapacity | None:
     """The node that lacks most, over all its stages together; None when everything fits."""
     offers = {offer.node: offer for offer in snapshot.offers}
     lacking = [
-        NoCapacity(node=node, needed_bytes=amount, free_bytes=free)
+        NoCapacity(
+            node=node, needed_bytes=amount, free_bytes=free,
+            layers=tuple(
+                (snapshot.shards[first].layer_start, snapshot.shards[last].layer_end)
+                for runner, first, last in path.runs
+                if runner == node
+            ),
+        )  # fmt: skip
         for node, amount in path.taken.items()
         if (free := offers[node].free_bytes) is not None and amount > free
     ]

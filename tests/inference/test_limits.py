@@ -197,7 +197,7 @@ async def test_a_stage_without_memory_is_replaced_once(parts: NodeParts, known: 
         pass
     roomy.says = lacking(roomy)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((0, 4),))
     assert (len(full.opened), len(roomy.opened)) == (2, 2)
 
 
@@ -206,7 +206,7 @@ async def test_a_refusal_for_memory_keeps_its_numbers_when_nobody_can_step_in(pa
     full = parts.meet("a", 2, 3)
     full.says = lacking(full)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((2, 4),))
     del parts.links.peers[full.node]
     assert isinstance(await parts.pipeline.open(ask(model)), NoCoverage)
 
