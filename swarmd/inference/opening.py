@@ -81,6 +81,8 @@ class Opening:
             successor=None if tail else stages[number + 1].node,
             sampling=self._head.request.sampling if tail else None,
             prefixes=tuple(self._head.prefixes),
+            adapter=self._digest(),
+            adapter_bytes=0 if self._head.request.adapter is None else self._head.request.adapter.size_bytes,
         )
 
     async def _open_or_note(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
@@ -116,6 +118,10 @@ class Opening:
         except TimeoutError:
             return StageFailed(node=stage.node, reason=f"it was not ready within {OPEN_DEADLINE_S:.0f} s")
 
+    def _digest(self) -> bytes | None:
+        adapter = self._head.request.adapter
+        return None if adapter is None else adapter.digest
+
     def _produced(self) -> memoryview:
         """The reply so far, which counts for the penalties of whoever goes on with it."""
         return memoryview(array("i", self._head.history[self._head.prompt_tokens :])).cast("B")
@@ -126,6 +132,9 @@ class Opening:
 
     async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
         match await self._first_words(stream):
+            case StageReady(adapter=applied) if applied != self._digest():
+                what = f"node {short(stage.node)} runs a version that applies no adapters: update it"
+                return Invalid(what=what, param="lora_adapter")
             case StageReady(positions=positions) if positions % self._head.rows == 0 and (
                 0 <= positions <= len(self._head.prefixes) * self._head.rows
             ):

@@ -238,12 +238,14 @@ class Pipeline:
             return plan
 
         rows = prefill_rows(known.manifest.width)
-        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode(), tokens, rows)
+        # Of fixed length behind the names, so that no other model and adapter have the same salt.
+        applied = b"" if request.adapter is None else b"\n" + request.adapter.digest
+        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode() + applied, tokens, rows)
 
         def head(plan: PipelinePlan) -> Head:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
-                replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
+                replay_rows=1 if _depends_on_rows(known, request) else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
                 ticks=self._world.clock.ticks,
             )  # fmt: skip
@@ -268,7 +270,7 @@ class Pipeline:
 
     def _proposals(self, known: KnownModel, request: GenerationRequest) -> int:
         """Most tokens to guess in one step; none where a step of several rows has other bits than one of one."""
-        if not self._settings().inference.speculation or known.manifest.quantization in NOT_QUANTISED:
+        if not self._settings().inference.speculation or _depends_on_rows(known, request):
             return 0
         return samples_at_once(request.sampling) - 1
 
@@ -388,6 +390,12 @@ def _round_trips(
             if other is not None and other != head:
                 found[one, other] = max(trip.tenths_ms / 10, found.get((other, one), 0.0))  # the worse word of the two
     return found
+
+
+def _depends_on_rows(known: KnownModel, request: GenerationRequest) -> bool:
+    """A step of one row has other bits than one of several: so it is with weights that are not quantised, and an adapter's
+    are float32."""
+    return known.manifest.quantization in NOT_QUANTISED or request.adapter is not None
 
 
 def _chat_template(known: KnownModel) -> str | Invalid:
