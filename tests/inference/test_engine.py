@@ -22,9 +22,9 @@ from tests.fakes.shards import CutModel, cut_model, write_shards
 CELLS, SEQUENCES, ROWS = 512, 4, 128
 MODELS = {
     "llama": TinyModel(layers=6),
-    "qwen2": TinyModel(architecture="qwen2", layers=6, width=128),
-    "qwen3": TinyModel(architecture="qwen3", layers=6, tied=True),
     "gemma3": TinyModel(architecture="gemma3", layers=18, tied=True),
+    "gemma2": TinyModel(architecture="gemma2", layers=6, tied=True),  # hidden states go in another way
+    "glm4": TinyModel(architecture="glm4", layers=3, kv_heads=1, heads=2),  # this one too
 }
 
 
@@ -34,7 +34,7 @@ def cut(path: Path, model: TinyModel, parts: int) -> CutModel:
     if parts == 1:
         return cut_model(data)
     probe = cut_model(data)
-    step = 6 if model.architecture == "gemma3" else layers // parts
+    step = max(probe.architecture.cut_period, layers // parts)
     bounds = [*[*range(0, layers, step)][:parts], layers]
     cuts = cuts_at(probe.header, probe.architecture, tuple(bounds))
     return cut_model(data, cuts=cuts)
