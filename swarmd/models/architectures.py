@@ -37,6 +37,7 @@ _MAX_CONTEXT: Final = 1 << 28  # twenty-five times the longest published context
 _MAX_VOCABULARY: Final = 1 << 22  # GgufLimits.max_array_elements: the tokens are an array
 F16_BYTES: Final = 2
 
+_OLD_EXPERT: Final = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
 _LAYER: Final = re.compile(r"blk\.(0|[1-9][0-9]{0,3})\.(.+)")
 
 
@@ -65,6 +66,8 @@ class Family:
     is not what a shard needs."""
     counts_from_start: tuple[str, ...] = ()
     """Suffixes of the keys that say how many of the first layers are of another kind: less for each layer before."""
+    zeroed_keys: tuple[str, ...] = ()
+    """Suffixes of keys that shards have as 0: what they turn on is for pictures, and wider hidden states."""
     demands: frozenset[str] = frozenset()
     """Tensors behind the last layer that llama.cpp demands of each file, beside the output norm."""
     recognised_layer_count: int | None = None
@@ -78,6 +81,7 @@ class Family:
 
 
 _WINDOW_KEY: Final = "attention.sliding_window_pattern"
+_PICTURES: Final = ("n_deepstack_layers",)
 _MIXTURE: Final = ("leading_dense_block_count",)
 
 FAMILIES: Final = {
@@ -120,6 +124,9 @@ FAMILIES: Final = {
         recognised_layer_count=64, recognised_by="gives it sliding windows", recognised_scale=False
     ),
     "ernie4_5": Family(),
+    "qwen2vl": Family(entry="embd"),
+    "qwen3vl": Family(entry="embd", zeroed_keys=_PICTURES),
+    "qwen3vlmoe": Family(entry="embd", zeroed_keys=_PICTURES),
     "minicpm": Family(has_embedding_scale=True, stated_keys=("embedding_scale", "residual_scale")),
     "hunyuan-dense": Family(),
     "seed_oss": Family(),
@@ -300,7 +307,8 @@ def _embedding_scale(header: GgufHeader, name: str, family: Family, width: int) 
 
 
 def _fixed_keys(header: GgufHeader, name: str, family: Family) -> dict[str, Value]:
-    fixed: dict[str, Value] = {}
+    zero = number_value(ValueType.UINT32, 0)
+    fixed = {key: zero for suffix in family.zeroed_keys if (key := f"{name}.{suffix}") in header.metadata}
     if family.has_embedding_scale:
         fixed[f"{name}.embedding_scale"] = number_value(ValueType.FLOAT32, 1.0)
     if family.has_long_factors and any(tensor.name == LONG_FACTORS for tensor in header.tensors):
@@ -312,7 +320,7 @@ def _fixed_keys(header: GgufHeader, name: str, family: Family) -> dict[str, Valu
         fixed[key] = number_value(ValueType.UINT32, 1 if context > original else _MAX_CONTEXT)
     if name == _LITE and _is_lite(header):
         # Without the factor for queries. llama.cpp knows these models by their number of layers, or by a rank of 0.
-        fixed[f"{name}.attention.q_lora_rank"] = number_value(ValueType.UINT32, 0)
+        fixed[f"{name}.attention.q_lora_rank"] = zero
     return fixed
 
 
@@ -387,6 +395,8 @@ def _table_fault(header: GgufHeader, architecture: Architecture, family: Family)
         if layer is None and name not in _places(family):
             return f"tensor {name!a} belongs to no layer and is unknown"
         if layer is not None:
+            if _OLD_EXPERT.fullmatch(name):
+                return f"tensor {name!a} is of one expert alone, a form that llama.cpp has given up: convert the model anew"
             if layer >= architecture.layer_count:
                 return f"tensor {name!a} is of layer {layer}, the model has {architecture.layer_count} layers"
             seen.add(layer)
@@ -403,6 +413,8 @@ def _places(family: Family) -> frozenset[str]:
 def _per_layer_fault(header: GgufHeader, architecture: Architecture) -> str | None:
     """An array with as many elements as layers that is not in our list may be one that has to be cut."""
     for key, value in header.metadata.items():
+        if key == f"{architecture.name}.rope.dimension_sections":
+            continue  # four numbers, in every model
         if key.startswith(architecture.name + ".") and value.count == architecture.layer_count:
             if key not in architecture.per_layer_keys:
                 return f"key {key!a} may hold one value per layer, and nobody has taught this version to cut it"

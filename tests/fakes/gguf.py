@@ -162,6 +162,9 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     if model.rope_long:
         keys["rope.scaling.original_context_length"] = model.rope_long
     for name, value in (keys | recipe.keys | dict(model.keys)).items():
+        if isinstance(value, tuple):
+            writer.add_array(f"{model.architecture}.{name}", list(value))
+            continue
         kind = gguf.GGUFValueType.get_type(value) if isinstance(value, bool | float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{model.architecture}.{name}", value, kind)
     if not model.tokenizer:
@@ -197,7 +200,7 @@ class _Weights:
             self._vector("rope_freqs.weight", model.head_length // 2, 2.0)
         if model.rope_long:
             for name, around in (("rope_factors_long", 4.0), ("rope_factors_short", 1.5)):
-                self._vector(f"{name}.weight", self._keys.get("rope.dimension_count", model.head_length) // 2, around)
+                self._vector(f"{name}.weight", model.head_length // 2, around)
         if recipe.output_norm:
             self._add(recipe.output_norm, "")
         for layer in range(model.layers):
@@ -234,7 +237,7 @@ class _Weights:
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Rows before columns, as numpy has it."""
-        model, keys = self._model, self._keys
+        model, keys = self._model, {key: value for key, value in self._keys.items() if not isinstance(value, tuple)}
         latent, rope = int(keys.get("attention.kv_lora_rank", 0)), int(keys.get("rope.dimension_count", 0))
         key, value = (
             int(keys.get(f"attention.{part}_length_mla", 0) or keys.get(f"attention.{part}_length", model.head_length))

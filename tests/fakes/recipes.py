@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-Scalar = float | bool
+Scalar = float | bool | tuple[int, ...]
 
 DENSE: Final = "ffn_gate ffn_up ffn_down"
 ATTENTION: Final = "attn_norm attn_q attn_k attn_v attn_output"
@@ -135,6 +135,18 @@ RECIPES: Final = {
     "bailingmoe": Recipe(
         layer=f"{ATTENTION} ffn_norm {EXPERTS} {SHARED}",
         keys={**_MOE, "expert_feed_forward_length": 96, "expert_shared_count": 1, "expert_weights_scale": 1.5},
+    ),
+    "qwen2vl": Recipe(
+        layer=f"attn_norm attn_q+ attn_k+ attn_v+ attn_output ffn_norm {DENSE}",
+        keys={"rope.dimension_sections": (6, 5, 5, 0)},
+    ),
+    "qwen3vl": Recipe(
+        layer=f"{ATTENTION} {HEAD_NORMS} ffn_norm {DENSE}",
+        keys={"rope.dimension_sections": (6, 5, 5, 0), "n_deepstack_layers": 2},
+    ),
+    "qwen3vlmoe": Recipe(
+        layer=f"{ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}",
+        keys={"rope.dimension_sections": (6, 5, 5, 0), "n_deepstack_layers": 2, **_MOE, "expert_feed_forward_length": 96},
     ),
     "minicpm": Recipe(
         layer=f"{ATTENTION} ffn_norm {DENSE}", keys={"embedding_scale": 0.7, "residual_scale": 0.9, "logit_scale": 0.25}
