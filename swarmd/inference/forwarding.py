@@ -113,7 +113,8 @@ class StageSession:
         self._over = self._left = False
         self.rows = 0
         self._way = (request.first_shard, request.last_shard, request.stages)
-        seat.batcher.enter(*self._way, seat.adapter)
+        self._adapter = seat.adapter
+        seat.batcher.enter(*self._way, self._adapter)
 
     def feed(self, step: StepOn, payload: memoryview) -> None:
         """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
@@ -139,7 +140,7 @@ class StageSession:
         together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
             batching.Step(
-                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._seat.adapter
+                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._adapter
             )
         )
 
@@ -161,7 +162,7 @@ class StageSession:
         self._over = True
         if not self._left:
             self._left = True
-            self._seat.batcher.leave(*self._way, self._seat.sequence, self._seat.adapter)
+            self._seat.batcher.leave(*self._way, self._seat.sequence, self._adapter)
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:

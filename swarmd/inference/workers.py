@@ -143,6 +143,8 @@ class _Host:
         self.flights: dict[frozenset[int], asyncio.Task[Refusal | None]] = {}
         """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
         self.waiting = 0
+        self.reading = 0
+        """Prompts that its process renders or tokenises now."""
         self.used_at = now()
         """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
         self.adapters: OrderedDict[bytes, _LoadedAdapter] = OrderedDict()
@@ -527,12 +529,19 @@ class Workers:
         process = await self._apart(model, self._process(model))
         if isinstance(process, Refusal):
             return process
+        host = self._hosts.get(model)
+        if host is None or host.process is not process:
+            return WorkerFailed(model=model, how="ended before it could be used")
+        host.reading += 1  # it must not be unloaded meanwhile: it may be all of the model that is here
         try:
             _, payload = await process.call(command, deadline_s=COMMAND_DEADLINE_S)
         except WorkerGone as gone:
             return WorkerFailed(model=model, how=str(gone))
         except CommandFailed as failed:
             return failed if failed.kind == "template" else WorkerFailed(model=model, how=f"refused: {failed}")
+        finally:
+            host.reading -= 1
+            host.used()
         return payload.cast("i").tolist()
 
     # -- inside
@@ -575,7 +584,8 @@ class Workers:
 
     def _in_use(self, host: _Host) -> bool:
         manifest = host.known.manifest
-        return any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        leased = (self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        return host.reading > 0 or any(leased)
 
     async def _running(self, host: _Host) -> WorkerProcess:
         """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""
@@ -697,6 +707,7 @@ class Workers:
         self._registry.set_loaded(model, ())
         logger.warning("worker of %s %s; it starts again in %.1f s", model, how, delay_s)
         self._bus.publish(WorkerDied(model=model, how=how))
+        host.wanted &= set(self._storage.held(model))  # one that was deleted must not keep the others away
         if host.wanted:
             refusal = await self.ensure(model, frozenset(host.wanted))
             if refusal is not None:
