@@ -42,7 +42,9 @@ MODULES: Final = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-"""PEFT's names of what can be adapted, and GGUF's. Alike in all families of `architectures.FAMILIES`."""
+"""PEFT's names of what can be adapted, and GGUF's. Alike in the families of `ADAPTED`."""
+ADAPTED: Final = ("llama", "qwen2", "qwen3", "gemma3")
+"""Those for which it is known which rows the converter orders anew. Of another one an adapter could be silently wrong."""
 _ROTATED: Final = {"llama": frozenset({"attn_q", "attn_k"})}
 """By architecture: matrices whose rows llama.cpp's converter orders anew, so that the two halves of each head that RoPE
 turns together lie side by side. Of an adapter those are the rows of B. In the other families RoPE takes halves."""
@@ -296,6 +298,8 @@ def misfit(index: Index, header: GgufHeader, architecture: Architecture) -> str 
     """Why llama.cpp could not apply the adapter to this model; None: it can."""
     if index.architecture != architecture.name:
         return f"it is for {shown(index.architecture)} and the model is {architecture.name}"
+    if architecture.name not in ADAPTED:
+        return f"adapters are known to fit {', '.join(ADAPTED)}, and the model is {architecture.name}"
     tables = {tensor.name: tensor.dims for tensor in header.tensors}
     for part in index.parts:
         for pair in part.pairs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -232,3 +234,10 @@ def test_an_adapter_of_another_architecture_or_model_does_not_fit(base: CutModel
         other = cut_model(write_model(tmp_path / "other.gguf", shape).read_bytes())
         fault = lora.misfit(index, other.header, other.architecture)
         assert fault is not None and (word in fault or word.replace("64 by 128", "128 by 64") in fault), fault
+
+
+def test_adapters_of_architectures_that_nobody_has_tried_are_refused(base: CutModel) -> None:
+    """Their converters may order rows anew, and such an adapter would be silently wrong."""
+    index = msgspec.structs.replace(good_index(base), architecture="granite")
+    fault = lora.misfit(index, base.header, dataclasses.replace(base.architecture, name="granite"))
+    assert fault is not None and "llama, qwen2, qwen3, gemma3" in fault
