@@ -18,7 +18,7 @@ from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed
+from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed, WorkerFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.admission import Admission
@@ -256,6 +256,7 @@ class Pipeline:
         self, head: Callable[[PipelinePlan], Head], plan: PipelinePlan, known: KnownModel
     ) -> Generation | Refusal:
         barred: set[NodeId] = set()
+        again = False
         while True:
             outcome = await self._open_head(head(plan), known)
             if isinstance(outcome, Generation):
@@ -264,6 +265,10 @@ class Pipeline:
             # others may have what is missing. Those who are busy are waited for. Each pass bars one node more.
             barred.add(outcome.node)
             other = None if isinstance(outcome.refusal, Busy) else self._plan_without(known, barred)
+            if other is None and not again and isinstance(outcome.refusal, StageFailed | WorkerFailed):
+                again = True  # a worker that was found to hang, or crashed, is back in a moment
+                await asyncio.sleep(FIRST_RETRY_S)
+                other = self._plan_without(known, ())
             if other is None:
                 return outcome.refusal
             plan = other

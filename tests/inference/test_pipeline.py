@@ -137,6 +137,18 @@ async def test_a_request_is_not_refused_because_of_one_node_while_others_have_wh
     assert [stage.node for stage in generation.plan.stages] == [THIRD]
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("refusal", [HANGS, WorkerFailed(model=MODEL, how="crashed")])
+async def test_a_worker_that_hung_while_nobody_asked_costs_no_request_its_reply(
+    world: World, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    swarm = Swarm(world, monkeypatch, {FIRST: [refusal, None]})
+    assert isinstance(await swarm.open(), Generation)
+    swarm = Swarm(world, monkeypatch, {FIRST: [refusal]})
+    assert await swarm.open() == refusal
+    assert swarm.tried == [FIRST, FIRST]
+
+
 async def test_a_request_that_nobody_can_open_is_refused_and_one_that_has_to_wait_asks_nobody_else(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
