@@ -26,6 +26,7 @@ from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
@@ -63,6 +64,7 @@ from swarmd.economy.steward import Steward
 from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
+from swarmd.inference.embedding import Embeddings
 from swarmd.inference.encrypted import EncryptedPipelines
 from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
@@ -132,6 +134,7 @@ class Node:
     bus: EventBus
     steward: Steward
     encrypted: EncryptedPipelines
+    embeddings: Embeddings
 
 
 @asynccontextmanager
@@ -395,6 +398,12 @@ class _Built:
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
             probes=self._hub_desk.probing,
         )  # fmt: skip
+        openai = OpenAiHandlers(
+            models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
+        )
+        self._embeddings = Embeddings(
+            catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
+        )
         pages = PageHandlers(
             key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),
             tickets=tickets, subsystems=lambda: {"node": self._ready},
@@ -421,9 +430,8 @@ class _Built:
                 members=MemberHandlers(members=self._members),
                 autopilot=AutopilotHandlers(autopilot=self._steward),
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
-                openai=OpenAiHandlers(
-                    models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
-                ),
+                openai=openai,
+                embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=openai.named),
                 feed=self._feed,
             )
         )  # fmt: skip
@@ -472,7 +480,7 @@ class _Built:
             stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
-            encrypted=self._encrypted,
+            encrypted=self._encrypted, embeddings=self._embeddings,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:

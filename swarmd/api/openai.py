@@ -36,7 +36,7 @@ class OpenAiHandlers:
 
     async def chat(self, call: Call) -> Any:
         body: ChatRequest = call.body
-        model = self._named(body.model)
+        model = self.named(body.model)
         if isinstance(model, Refusal):
             return model
         request = chat_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
@@ -47,7 +47,7 @@ class OpenAiHandlers:
 
     async def complete(self, call: Call) -> Any:
         body: CompletionRequest = call.body
-        model = self._named(body.model)
+        model = self.named(body.model)
         if isinstance(model, Refusal):
             return model
         request = completion_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
@@ -60,7 +60,7 @@ class OpenAiHandlers:
         return ModelList(object="list", data=[self._card(view) for view in self._runnable()])
 
     async def model(self, call: Call) -> ModelCard | Refusal:
-        model = self._named(call.path["id"])
+        model = self.named(call.path["id"])
         view = None if isinstance(model, Refusal) else self._models.view(model)
         if view is None or view.manifest is None:
             return _unknown(call.path["id"])
@@ -69,8 +69,7 @@ class OpenAiHandlers:
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
             return request
-        client = f"{call.caller.address} {(body.user or '')[:USER_LENGTH]}"  # many people may sit behind one address
-        generation = await self._generations.open(replace(request, client=client))
+        generation = await self._generations.open(replace(request, client=client_of(call, body.user)))
         if isinstance(generation, Refusal):
             return generation
         async with generation:  # leaving it, cancelled or not, frees every stage
@@ -79,7 +78,7 @@ class OpenAiHandlers:
                 return await _streamed(call, generation, printer, headers)
             return await _whole(generation, printer, headers)
 
-    def _named(self, name: str) -> ModelId | Refusal:
+    def named(self, name: str) -> ModelId | Refusal:
         """`auto`, a model id, or the name of the GGUF file it was made from. Never a model with a similar name."""
         if name == "auto":
             return self._automatic()
@@ -93,7 +92,7 @@ class OpenAiHandlers:
         """The configured default; else what runs with the least ado: loaded, then held whole, then over the swarm."""
         default = self._settings().inference.default_model
         if default:
-            return self._named(default)
+            return self.named(default)
         runnable = self._runnable()
         if not runnable:
             return UnknownModel(what="no model can answer now: add one, or connect nodes that hold the missing shards")
@@ -119,6 +118,11 @@ class OpenAiHandlers:
 
     def _fresh_seed(self) -> int:
         return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+def client_of(call: Call, user: str | None) -> str:
+    """Who takes turns with others: many people may sit behind one address."""
+    return f"{call.caller.address} {(user or '')[:USER_LENGTH]}"
 
 
 async def _whole(generation: Generation, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from swarmd.domain.autopilot import AutopilotPlan, ModelPolicy, PruneRecord, Schedule
-from swarmd.domain.generation import GenerationRequest, TokenChunk
+from swarmd.domain.generation import Embedded, EmbeddingRequest, GenerationRequest, TokenChunk
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
@@ -107,6 +107,12 @@ class Generation(Protocol):
     ) -> None: ...
     def __aiter__(self) -> Self: ...
     async def __anext__(self) -> TokenChunk: ...
+
+
+class Embeddings(Protocol):
+    """`inference.embedding.Embeddings`."""
+
+    def embed(self, request: EmbeddingRequest) -> Awaitable[Embedded | Refusal]: ...
 
 
 class Generations(Protocol):

@@ -16,6 +16,7 @@ from swarmd.api import encrypted as encrypted_api
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
@@ -89,6 +90,7 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    embeddings: EmbeddingHandlers,
     feed: LiveFeed,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
@@ -104,6 +106,11 @@ def table(
         *_autopilot_rows(autopilot),
         *_encrypted_rows(encrypted),
         *_openai_rows(openai),
+        Route(
+            method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
+            reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,
+            doc="Texts, or their tokens, as vectors of length 1.",
+        ),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
             query=("ticket",), status=(101, 503), hang_up_cancels=True,

@@ -41,6 +41,7 @@ class Stepped(msgspec.Struct, frozen=True):
     """In the batch."""
     picked: Sequence[tuple[int, list[tuple[int, float]]]]
     payload: memoryview
+    """Its rows, or behind the last layer its vector."""
 
 
 Done = Callable[["Stepped | WorkerGone | CommandFailed"], None]
@@ -58,6 +59,8 @@ class Step(msgspec.Struct, frozen=True):
     done: Done
     together: int = 1
     """Steps of the batch in which it was computed before."""
+    vectors: int = 0
+    """So many of the last rows are added up behind the final norm."""
 
 
 @dataclass(slots=True, eq=False)
@@ -231,7 +234,10 @@ class Batcher:
             outputs += [
                 (rows - back, run.sequence, run.position + run.count - back) for back in range(step.outputs, 0, -1)
             ]
-        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs)
+        vectors = tuple(step.vectors for step in batch)
+        command = frames.Step(
+            batch[0].first, batch[0].last, [step.run for step in batch], outputs, vectors=vectors if any(vectors) else ()
+        )
         payload = batch[0].payload if len(batch) == 1 else b"".join(step.payload for step in batch)
         at_once: bool | None = None
 
@@ -261,9 +267,11 @@ class Batcher:
         if len(batch) == 1:
             batch[0].done(Stepped(answer.compute_us, rows, 1, answer.picked, outcome.payload))
             return
-        row_bytes = len(outcome.payload) // rows
+        vectors = sum(step.vectors > 0 for step in batch)
+        row_bytes = len(outcome.payload) // (vectors or rows)
         at = picked = 0
         for step in batch:
-            end, until = at + step.run.count * row_bytes, picked + step.outputs
+            share = (step.vectors > 0) if vectors else step.run.count
+            end, until = at + share * row_bytes, picked + step.outputs
             step.done(Stepped(answer.compute_us, rows, len(batch), answer.picked[picked:until], outcome.payload[at:end]))
             at, picked = end, until

@@ -130,6 +130,10 @@ class Tap:
         self._nodes = _Nodes(library, tensor.encode(), width)
         self.callback = EvalCallback(self._nodes.__getitem__)
 
+    def want(self, *, wanted: bool, goes_on: bool = False) -> None:
+        """Whether the next steps are to be tapped, which they are at first; `goes_on`: and run to their end."""
+        self._nodes.wanted_now, self._nodes.goes_on = wanted, goes_on
+
     def take(self) -> Hidden | None:
         """The value captured in the last step; None when the wanted tensor did not come by."""
         value, self._nodes.value = self._nodes.value, None
@@ -144,12 +148,15 @@ class _Nodes(dict[int, bool]):
         super().__init__()
         self._call, self._wanted, self._width = library.call, wanted, width
         self._announced = False
+        self.wanted_now, self.goes_on = True, False
         self.value: Hidden | None = None
 
     def __missing__(self, tensor: int) -> bool:
         if self._call.ggml_get_name(tensor) != self._wanted:
             self[tensor] = False
             return False
+        if not self.wanted_now:
+            return False  # not remembered: the next step may want it
         if not self._announced:
             self._announced = True
             return True
@@ -158,7 +165,7 @@ class _Nodes(dict[int, bool]):
         value = np.empty((size // (4 * self._width), self._width), np.float32)
         self._call.ggml_backend_tensor_get(tensor, _address(value), 0, size)
         self.value = value
-        return False  # the rest of the graph, a norm and the dummy output matrix, is not computed
+        return self.goes_on  # else the rest of the graph, a norm and an output matrix, is not computed
 
 
 class _BatchBuffers:
@@ -222,7 +229,7 @@ class LoadedShard:
         self.layers: int = self._call.llama_model_n_layer(self._model)
         self._window: int = self._call.llama_model_n_swa(self._model)
         self.vocabulary_size: int = self._call.llama_vocab_n_tokens(self._call.llama_model_get_vocab(self._model))
-        self._tap = None if last else Tap(engine.library, f"l_out-{self.layers - 1}", self.width)
+        self._tap = Tap(engine.library, "result_norm" if last else f"l_out-{self.layers - 1}", self.width)
         self.context: int = self._call.llama_init_from_model(self._model, self._context_parameters())
         if not self.context:
             self._call.llama_model_free(self._model)
@@ -241,8 +248,7 @@ class LoadedShard:
         parameters.kv_unified = True  # one pool of cells for all sequences: a short chat leaves room for a long one
         parameters.n_threads = parameters.n_threads_batch = shape.threads
         parameters.flash_attn_type = FLASH_ATTENTION_AUTO
-        if self._tap:
-            parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
+        parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
         return parameters
 
     def embed(self, tokens: Tokens) -> Hidden:
@@ -251,25 +257,38 @@ class LoadedShard:
             raise AssertionError("only the first shard has the embedding table")
         return self._lookup.rows(tokens)
 
-    def step(self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None) -> Hidden | None:
+    def step(
+        self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] = (), normed: Sequence[int] = ()
+    ) -> Hidden | None:
         """Runs all rows through this shard's layers.
 
-        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape; None on the last shard,
-        whose logits of the rows in `outputs` can then be read. Raises EngineFailure (no free KV cells, bad batch).
+        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape. The last shard returns
+        that of the rows in `normed` behind the final norm, (len(normed), width), or None when there are none; the logits of
+        the rows in `outputs` can then be read. Raises EngineFailure (no free KV cells, bad batch).
         """
-        if self._tap is None:
+        if not self.last:
+            return self._tapped(self._buffers.fill(runs, hidden, None), runs, len(hidden))
+        self._tap.want(wanted=bool(normed), goes_on=bool(outputs))
+        if not normed:
             self._decode(self._buffers.fill(runs, hidden, outputs))
             return None
-        batch = self._buffers.fill(runs, hidden, None)
+        wanted = sorted({*outputs, *normed})
+        value = self._tapped(self._buffers.fill(runs, hidden, wanted), runs, len(wanted))
+        if len(wanted) == len(normed):
+            return value
+        place = {row: at for at, row in enumerate(wanted)}
+        return value[[place[row] for row in normed]]
+
+    def _tapped(self, batch: Batch, runs: Sequence[Run], rows: int) -> Hidden:
         self._decode(batch)
         value = self._tap.take()
-        if value is None or len(value) != len(hidden):
+        if value is None or len(value) != rows:
             self._tap.forget_graph()
             for run in runs:
                 self.forget(run.sequence, run.position)
             self._decode(batch)
             value = self._tap.take()
-            if value is None or len(value) != len(hidden):
+            if value is None or len(value) != rows:
                 raise EngineFailure(f"the hidden state of layer {self.layers - 1} did not come out of llama.cpp")
         return value
 

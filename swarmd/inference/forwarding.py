@@ -60,6 +60,8 @@ NOTHING = memoryview(b"")
 
 Outlet = Callable[["StepOn | StepDone", memoryview], None]
 """Where a step goes next. Must not raise."""
+ToHead = Callable[[StepDone, memoryview], None]
+"""Hears the tail's answers; the payload is valid until it returns."""
 
 
 class Failed(Protocol):
@@ -96,6 +98,8 @@ class StageSession:
         self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
         self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
         self._most_samples = samples_at_once(request.sampling) if self._tail and request.sampling else SHARED_ROWS
+        if request.vectors:
+            self._most_samples = self._most_rows
         self._layers = owner.effort(known, request.first_shard, request.last_shard)
         self.positions = self._next = positions
         self._unanswered = 0
@@ -119,7 +123,8 @@ class StageSession:
         self._next = step.position + step.count
         self.rows += step.count
         sequence = self._seat.sequence
-        outputs = step.sample if self._tail else 0
+        sampled = step.sample if self._tail else 0
+        outputs, vectors = (0, sampled) if self._request.vectors else (sampled, 0)
         run = frames.Run(sequence, step.position, step.count)
 
         def stepped(outcome: batching.Stepped | WorkerGone | CommandFailed) -> None:
@@ -128,7 +133,7 @@ class StageSession:
         request = self._request
         together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
-            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped, together)
+            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped, together, vectors)
         )
 
     def fail(self, reason: str, *, culprit: NodeId | None = None) -> None:
@@ -277,7 +282,7 @@ class Stages:
 
     @asynccontextmanager
     async def session(
-        self, request: OpenStage, produced: memoryview = NOTHING, *, head: Callable[[StepDone], None], failed: Failed
+        self, request: OpenStage, produced: memoryview = NOTHING, *, head: ToHead, failed: Failed
     ) -> AsyncGenerator[StageSession | Refusal]:
         """Opens our stage of a generation, and drops it when the block is left.
 
@@ -371,6 +376,8 @@ class Stages:
         fault = None if request.sampling is None else _sampling_fault(request.sampling, known.manifest.vocab_size)
         if fault is not None:
             return Invalid(what=fault)
+        if request.vectors and (request.sampling is not None or produced):
+            return Invalid(what="where vectors are asked for no token is picked")
         if not request.stage < request.stages <= count:
             return Invalid(what=f"stage {request.stage} of {request.stages} in {count} shards is none")
         if not 0 < request.cells <= known.manifest.context_length:
@@ -395,7 +402,9 @@ class Stages:
         )  # fmt: skip
         budget = self._workers.prefix_budget_bytes()
         prefix = (
-            frames.Prefix(request.first_shard, request.last_shard, rows, list(request.prefixes), budget)
+            frames.Prefix(
+                request.first_shard, request.last_shard, rows, list(request.prefixes), budget, keep=not request.vectors
+            )
             if request.prefixes and budget
             else None
         )
@@ -425,7 +434,7 @@ class Stages:
         sender = StepSender(stream, spawn=self._spawn, failed=failed)
         async with (
             _signs_of_life(stream),
-            self.session(request, produced, head=lambda done: sender.push(done, NOTHING), failed=failed) as session,
+            self.session(request, produced, head=sender.push, failed=failed) as session,
         ):
             if isinstance(session, NoCapacity):
                 lacking = (session.needed_bytes, session.free_bytes)
@@ -570,9 +579,9 @@ def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
     return None
 
 
-def _answer(head: Callable[[StepDone], None]) -> Outlet:
-    def answer(step: StepOn | StepDone, _payload: memoryview) -> None:
+def _answer(head: ToHead) -> Outlet:
+    def answer(step: StepOn | StepDone, payload: memoryview) -> None:
         assert isinstance(step, StepDone), "only the tail answers the head"
-        head(step)
+        head(step, payload)
 
     return answer

@@ -14,6 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
 from swarmd.domain.plans import PipelinePlan
@@ -34,6 +35,8 @@ REPLAY_ROWS = 32
 section 4, point 11). Others need a step for each."""
 TEXT_QUEUE = 64  # tokens the head runs ahead of a slow client, then the stages wait
 
+NOTHING = memoryview(b"")
+
 Feed = Callable[[StepOn, memoryview], None]
 
 
@@ -48,6 +51,9 @@ class Picked:
 
 class Head:
     """The state of one generation: history, steps in flight, tokens on their way to the client."""
+
+    vectors: ClassVar[bool] = False
+    """No tokens are picked: the tail answers with vectors."""
 
     def __init__(
         self,
@@ -200,17 +206,14 @@ class Head:
 
     # -- answers in
 
-    def answered(self, done: StepDone) -> None:
+    def answered(self, done: StepDone, _payload: memoryview = NOTHING) -> None:
         """From the tail, here or elsewhere."""
-        if self._ended or self.failure is not None:
+        step = self._in_turn(done)
+        if step is None:
             return
         tail = self.plan.stages[-1].node
-        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
-            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
-            return
         now = self._ticks()
-        self._done += 1
-        sent_at, sample = self._under_way.popleft()
+        sent_at, sample = step
         if sample != len(done.tokens) or sample != len(done.logprobs):
             self.fail(StageFailed(node=tail, reason=f"it picked {len(done.tokens)} tokens where {sample} were asked for"))
             return
@@ -224,6 +227,17 @@ class Head:
         self._advance()  # the next step leaves before the client hears of this one
         if sample:
             self._wake()
+
+    def _in_turn(self, done: StepDone) -> tuple[float, int] | None:
+        """When the step was sent that is answered, and how many rows it samples. None: this answer does not count."""
+        if self._ended or self.failure is not None:
+            return None
+        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
+            tail = self.plan.stages[-1].node
+            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
+            return None
+        self._done += 1
+        return self._under_way.popleft()
 
     def _pick(self, done: StepDone, now: float, seconds: float) -> None:
         """The tokens of one step: the first is right in any case, each further one if the proposal before it was."""
@@ -273,22 +287,26 @@ class Head:
     async def next(self) -> Picked:
         """The next token. Raises GenerationFailed."""
         while not self._queue:
-            if self.failure is not None:
-                raise GenerationFailed(self.failure)
-            assert not self._ended, "asked for a token after the last one"
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(SILENCE_DEADLINE_S):
-                    await self._waiter
-            except TimeoutError:
-                stage = self.plan.stages[-1]
-                self.fail(StageFailed(node=stage.node, reason=f"no answer came within {SILENCE_DEADLINE_S:.0f} s"))
-            finally:
-                self._waiter = None
+            assert self.failure is not None or not self._ended, "asked for a token after the last one"
+            await self._news()
         picked = self._queue.popleft()
         if self.failure is None:
             self._advance()  # there is room in the queue again
         return picked
+
+    async def _news(self) -> None:
+        """Returns when something has changed. Raises GenerationFailed."""
+        if self.failure is not None:
+            raise GenerationFailed(self.failure)
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(SILENCE_DEADLINE_S):
+                await self._waiter
+        except TimeoutError:
+            stage = self.plan.stages[-1]
+            self.fail(StageFailed(node=stage.node, reason=f"no answer came within {SILENCE_DEADLINE_S:.0f} s"))
+        finally:
+            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import TypeVar
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
-from swarmd.domain.ids import ModelId, NodeId, SessionId, short
+from swarmd.domain.ids import ModelId, NodeId, RequestId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
@@ -28,6 +29,7 @@ from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
 from swarmd.inference.prefixes import SECRET_BYTES, prefix_keys
+from swarmd.inference.vector_head import VectorHead
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -46,6 +48,9 @@ NOT_QUANTISED = frozenset({"F32", "F16", "BF16", "unknown"})
 RESUMES = 8  # of one generation; a swarm that loses more in one reply has other troubles
 RESUME_S = 30.0  # without anybody who has what is missing: time for a node to start again
 FIRST_RETRY_S, LIMIT_RETRY_S = 0.25, 2.0
+
+T = TypeVar("T")
+H = TypeVar("H", bound=Head)
 
 logger = logging.getLogger(__name__)
 
@@ -182,20 +187,20 @@ class Pipeline:
             return busy
         opened = False
         try:
-            result = await self._open_patiently(request)
+            result = await self._patiently(lambda: self._open(request))
             opened = isinstance(result, Generation)
             return result
         finally:
             if not opened:
                 self._admission.leave()
 
-    async def _open_patiently(self, request: GenerationRequest) -> Generation | Refusal:
+    async def _patiently(self, attempt: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
         """Waits while the workers' seats are taken, here or elsewhere: only our own tell us when one is free again."""
         clock = self._world.clock
         until = clock.ticks() + self._settings().inference.queue_seconds
         backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
         while True:
-            result = await self._open(request)
+            result = await attempt()
             if not isinstance(result, Busy):
                 return result
             delay_s = backoff.delay()
@@ -219,12 +224,8 @@ class Pipeline:
             return Invalid(what="the prompt is empty: give at least one token to continue from", param="prompt")
         if len(tokens) >= context:
             return PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
-        plan = self.plan(request.model)
-        if isinstance(plan, Refusal):
-            return plan
-
         rows = prefill_rows(known.manifest.width)
-        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode(), tokens, rows)
+        prefixes = self.prefixes(known, tokens)
 
         def head(plan: PipelinePlan) -> Head:
             return Head(
@@ -234,13 +235,30 @@ class Pipeline:
                 ticks=self._world.clock.ticks,
             )  # fmt: skip
 
-        outcome = await self._open_head(head(plan), known)
-        if isinstance(outcome, NoCapacity):
+        opened = await self._open_somewhere(known, head)
+        return opened if isinstance(opened, Refusal) else self._generation(*opened, known)
+
+    def prefixes(self, known: KnownModel, tokens: Sequence[int]) -> tuple[bytes, ...]:
+        """Keys of the beginnings of a sequence."""
+        whose = f"{known.manifest.model}\n{known.manifest.layout}".encode()
+        return tuple(prefix_keys(self._secret, whose, tokens, prefill_rows(known.manifest.width)))
+
+    async def _open_somewhere(
+        self, known: KnownModel, head_on: Callable[[PipelinePlan], H]
+    ) -> tuple[H, AsyncExitStack] | Refusal:
+        """A head with its stages open."""
+        plan = self.plan(known.manifest.model)
+        if isinstance(plan, Refusal):
+            return plan
+        head = head_on(plan)
+        opened = await self._open_stages(head, known)
+        if isinstance(opened, NoCapacity):
             # What that node told of its memory is half a minute old at worst; it knows better, and others may have room.
-            other = planning.plan(self._snapshot(known, without={outcome.node}))
+            other = planning.plan(self._snapshot(known, without={opened.node}))
             if isinstance(other, PipelinePlan):
-                return await self._open_head(head(other), known)
-        return outcome
+                head = head_on(other)
+                opened = await self._open_stages(head, known)
+        return opened if isinstance(opened, Refusal) else (head, opened)
 
     def _proposals(self, known: KnownModel, request: GenerationRequest) -> int:
         """Most tokens to guess in one step; none where a step of several rows has other bits than one of one."""
@@ -248,21 +266,54 @@ class Pipeline:
             return 0
         return samples_at_once(request.sampling) - 1
 
-    async def _open_head(self, head: Head, known: KnownModel) -> Generation | Refusal:
-        request, plan = head.request, head.plan
-        opened = await self._open_stages(head, known)
-        if isinstance(opened, Refusal):
-            return opened
-        self._made += 1
-        self._bus.publish(
-            GenerationStarted(request=request.request, model=request.model, nodes=tuple(s.node for s in plan.stages))
-        )
+    def _generation(self, head: Head, opened: AsyncExitStack, known: KnownModel) -> Generation:
+        self.started(head.request.request, head.plan)
         barred: set[NodeId] = set()
 
         async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
             return await self._resume(head, failed, known, barred)
 
         return Generation(head=head, stack=opened, resume=resume, finished=self._finished)
+
+    def started(self, request: RequestId, plan: PipelinePlan) -> None:
+        """A request has its first stages."""
+        self._made += 1
+        nodes = tuple(stage.node for stage in plan.stages)
+        self._bus.publish(GenerationStarted(request=request, model=plan.model, nodes=nodes))
+
+    async def read(
+        self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
+    ) -> VectorHead | Refusal:
+        """Runs one sequence of which vectors are wanted through all stages when its turn has come. The head is done then."""
+        busy = await self._admission.enter(client)
+        if busy is not None:
+            return busy
+        try:
+            return await self._patiently(lambda: self._read(known, head_on))
+        finally:
+            self._admission.leave()
+
+    async def _read(self, known: KnownModel, head_on: Callable[[PipelinePlan], VectorHead]) -> VectorHead | Refusal:
+        opened = await self._open_somewhere(known, head_on)
+        if isinstance(opened, Refusal):
+            return opened
+        head, stack = opened
+        barred: set[NodeId] = set()
+        head.start()
+        try:
+            while True:
+                try:
+                    await head.read()
+                    return head
+                except GenerationFailed as failed:
+                    await stack.aclose()
+                    stack = await self._resume(head, failed, known, barred)
+                    head.go_on()
+        except GenerationFailed as failed:
+            return failed.refusal
+        finally:
+            head.stop()
+            await stack.aclose()
 
     async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | Refusal:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)

@@ -51,6 +51,11 @@ class TinyModel:
     per_layer: bool = False
     """Head counts as arrays with one number per layer."""
     output_bias: bool = False
+    pooling: int | None = None
+    """How it wants embeddings pooled, as a number of GGUF."""
+    causal: bool = True
+    ends_texts: bool = False
+    """With a tokenizer: its texts end with a token of their own."""
     seed: int = 1
 
     @property
@@ -91,6 +96,10 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_value_length(model.head_length)
     writer.add_rope_dimension_count(model.head_length)
     writer.add_rope_freq_base(1e6)
+    if model.pooling is not None:
+        writer.add_pooling_type(gguf.PoolingType(model.pooling))
+    if not model.causal:
+        writer.add_causal_attention(False)
     if model.experts:
         writer.add_expert_count(model.experts)
         writer.add_expert_used_count(2)
@@ -113,6 +122,8 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_bos_token_id(words.index("<|endoftext|>"))
     writer.add_eos_token_id(words.index("<|im_end|>"))
     writer.add_add_bos_token(False)
+    if model.ends_texts:
+        writer.add_add_eos_token(True)
     writer.add_chat_template(CHAT_TEMPLATE)
 
 

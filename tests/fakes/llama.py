@@ -86,7 +86,10 @@ class NativeModel:
     of tiny models with two threads each takes a hundred times as long.
     """
 
-    def __init__(self, llama: Llama, path: Path, *, tap: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, llama: Llama, path: Path, *, tap: str | None = None, threads: int = 1, pooling: int | None = None
+    ) -> None:
+        """`pooling`: for `vectors`, the number of a pooling type of llama.cpp."""
         self._call = call = llama.library.call
         self._tap, self._hidden = tap, None
         parameters = call.llama_model_default_params()
@@ -97,6 +100,9 @@ class NativeModel:
         context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max = _CONTEXT, _BATCH, _BATCH, 4
         context.n_outputs_max_per_seq, context.kv_unified = _BATCH, True
         context.n_threads = context.n_threads_batch = threads
+        if pooling is not None:
+            context.embeddings, context.pooling_type = True, pooling
+        self._pooling = pooling
         self._callback = _EVAL(self._on_tensor)  # llama.cpp keeps the pointer
         if tap is not None:
             context.cb_eval = c.cast(self._callback, c.c_void_p)
@@ -114,6 +120,26 @@ class NativeModel:
 
     def run(self, rows: Rows, hidden: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """One step; `hidden` (rows, width) in place of the tokens. Returns the tapped value, or the logits (rows, vocab)."""
+        self._decode(rows, hidden)
+        if self._tap is not None:
+            assert self._hidden is not None and self._hidden.shape == (len(rows), self.width)
+            return self._hidden
+        return np.stack([self._logits(row) for row in range(len(rows))])
+
+    def vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """One step of an embedding context: (rows, width) without pooling, else (sequences, width)."""
+        self._decode(rows, None)
+        if self._pooling == 0:
+            return np.stack([self._vector("llama_get_embeddings_ith", row) for row in range(len(rows))])
+        return np.stack([self._vector("llama_get_embeddings_seq", one) for one in sorted({one for one, _, _ in rows})])
+
+    def _vector(self, function: str, number: int) -> npt.NDArray[np.float32]:
+        found = getattr(self._call, function)
+        found.restype, found.argtypes = c.c_void_p, (c.c_void_p, c.c_int32)
+        pointer = found(self._context, number)
+        return np.ctypeslib.as_array(c.cast(pointer, c.POINTER(c.c_float)), (self.width,)).copy()
+
+    def _decode(self, rows: Rows, hidden: npt.NDArray[np.float32] | None) -> None:
         count = len(rows)
         sequences = [(c.c_int32 * 1)(sequence) for sequence, _, _ in rows]
         arrays = (
@@ -135,10 +161,6 @@ class NativeModel:
             batch.embd = hidden.ctypes.data
         status = self._call.llama_decode(self._context, batch)
         assert status == 0, f"llama_decode returned {status}"
-        if self._tap is not None:
-            assert self._hidden is not None and self._hidden.shape == (count, self.width)
-            return self._hidden
-        return np.stack([self._logits(row) for row in range(count)])
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         pointer = self._call.llama_get_logits_ith(self._context, row)

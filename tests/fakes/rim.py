@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
@@ -44,7 +46,16 @@ from swarmd.domain.autopilot import (
     ShardCount,
 )
 from swarmd.domain.autopilot import Gate as Gate_
-from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
+from swarmd.domain.generation import (
+    Embedded,
+    EmbeddingRequest,
+    Finish,
+    GenerationFailed,
+    GenerationRequest,
+    StageTiming,
+    TokenChunk,
+    Usage,
+)
 from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef, model_slug
 from swarmd.domain.membership import (
@@ -361,6 +372,21 @@ class FakeGeneration:
         raise StopAsyncIteration
 
 
+class FakeEmbeddings:
+    """Makes vectors of two numbers: the index of the text, and how long it is."""
+
+    def __init__(self) -> None:
+        self.requests: list[EmbeddingRequest] = []
+        self.refusal: Refusal | None = None
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded | Refusal:
+        self.requests.append(request)
+        if self.refusal is not None:
+            return self.refusal
+        vectors = tuple(array("f", (index, len(one))).tobytes() for index, one in enumerate(request.inputs))
+        return Embedded(vectors=vectors, tokens=sum(map(len, request.inputs)), nodes=(OWN, PEER))
+
+
 class FakeEncrypted:
     """As `inference.encrypted.EncryptedPipelines`: of a model with five shards, all of them here."""
 
@@ -587,6 +613,7 @@ class Rim:
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
+        self.embeddings = FakeEmbeddings()
         self.codes = FakeCodes()
         self.members = FakeMembers()
         self.autopilot = FakeAutopilot()
@@ -622,6 +649,9 @@ class Rim:
         return request.remote or "" if self.address is None else self.address
 
     def _table(self) -> tuple[Route, ...]:
+        openai = OpenAiHandlers(
+            models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
+        )
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -642,9 +672,8 @@ class Rim:
             members=MemberHandlers(members=self.members),
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
-            openai=OpenAiHandlers(
-                models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
-            ),
+            openai=openai,
+            embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=openai.named),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
         )  # fmt: skip
