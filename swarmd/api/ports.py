@@ -12,7 +12,7 @@ from swarmd.domain.generation import Embedded, EmbeddingRequest, GenerationReque
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
-from swarmd.domain.peers import Endpoint, LinkView, PeerView
+from swarmd.domain.peers import Endpoint, LinkView, PeerView, Purpose
 from swarmd.domain.plans import EncryptedPipeline, PipelinePlan
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
@@ -138,6 +138,44 @@ class Counters(Protocol):
     def latencies_ms(self) -> Sequence[float]: ...
 
 
+class Running(Protocol):
+    """`inference.pipeline.Pipeline`, as it is now."""
+
+    @property
+    def active(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def stage_sessions(self) -> int: ...
+    @property
+    def forwards_served(self) -> int: ...
+
+
+class WorkerReading(Protocol):
+    """`inference.workers.WorkerStatus`."""
+
+    @property
+    def model(self) -> ModelId: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def shards(self) -> tuple[int, ...]: ...
+    @property
+    def rss_bytes(self) -> int: ...
+    @property
+    def shard_bytes(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
+    @property
+    def cells_used(self) -> int: ...
+
+
+class InMemory(Protocol):
+    """`inference.workers.Workers`, as it is now."""
+
+    def statuses(self) -> Sequence[WorkerReading]: ...
+
+
 class HardwareReading(Protocol):
     """`hardware.HardwareView`."""
 
@@ -174,6 +212,16 @@ class Peers(Protocol):
 
     def views(self) -> tuple[PeerView, ...]: ...
     def lines(self) -> tuple[LinkView, ...]: ...
+
+
+class Traffic(Protocol):
+    """`peers.links.Links`, as it is now."""
+
+    def views(self) -> tuple[PeerView, ...]: ...
+    def lines(self) -> tuple[LinkView, ...]: ...
+    def traffic(self) -> Mapping[Purpose, tuple[int, int]]:
+        """Bytes in and out since the start."""
+        ...
 
 
 class Trust(Protocol):

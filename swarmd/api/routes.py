@@ -20,6 +20,7 @@ from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRe
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
+from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -91,6 +92,7 @@ def table(
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
     embeddings: EmbeddingHandlers,
+    metrics: Metrics,
     feed: LiveFeed,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
@@ -106,6 +108,10 @@ def table(
         *_autopilot_rows(autopilot),
         *_encrypted_rows(encrypted),
         *_openai_rows(openai),
+        Route(
+            method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
+            doc="Figures for Prometheus: docs/monitoring.md names them.",
+        ),
         Route(
             method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
             reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
 
 SHARED_ROWS: Final = 32
@@ -90,9 +91,11 @@ class Process(Protocol):
 class Batcher:
     """Of one worker process. The worker has one step at a time; what comes meanwhile waits here."""
 
-    def __init__(self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer]) -> None:
+    def __init__(
+        self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer], tallies: Tallies | None = None
+    ) -> None:
         """`later`: calls something after so many seconds."""
-        self._process, self._later = process, later
+        self._process, self._later, self._tallies = process, later, tallies
         self._timer: Timer | None = None
         self._blocked = False
         """The timer only makes sure of an end; whoever comes back starts a shorter one."""
@@ -248,6 +251,8 @@ class Batcher:
                 at_once = True
             else:
                 self._next()
+            if self._tallies is not None and isinstance(outcome.answer, frames.Stepped):
+                self._tallies.computed(len(batch), rows, outcome.answer.compute_us, shared=rows <= SHARED_ROWS)
 
         self._process.ask(command, payload, answered, deadline_s=STEP_DEADLINE_S)
         if at_once is None:

@@ -1,7 +1,8 @@
 """Embeddings: texts of a client become vectors, several at a time, each in its turn among all requests of this node.
 
 Equal to llama.cpp's own: the model's pooling (`<architecture>.pooling_type`), else the last row, which in a causal model
-is the one that has seen the whole text; then length 1. Publishes `GenerationStarted` and `GenerationFinished`, once for a request.
+is the one that has seen the whole text; then length 1. Publishes `GenerationStarted` and `GenerationFinished`, once for a
+request.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Reader(Protocol):
 
     def prefixes(self, known: KnownModel, tokens: Sequence[int]) -> tuple[bytes, ...]: ...
     def started(self, request: RequestId, plan: PipelinePlan) -> None: ...
+    def ended(self, outcome: str) -> None: ...
     def read(
         self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
     ) -> Awaitable[VectorHead | Refusal]: ...
@@ -59,6 +61,19 @@ class Embeddings:
         self._clock, self._bus = clock, bus
 
     async def embed(self, request: EmbeddingRequest) -> Embedded | Refusal:
+        work = await self._prepared(request)
+        if isinstance(work, Refusal):
+            self._reader.ended("refused")
+            return work
+        outcome = "cancelled"
+        try:
+            refusal = await work.run()
+            outcome = "embedded" if refusal is None else "failed"
+        finally:
+            self._finished(work, outcome)
+        return refusal if refusal is not None else work.done()
+
+    async def _prepared(self, request: EmbeddingRequest) -> _Work | Refusal:
         known = self._catalog.get(request.model)
         if known is None:
             return NotFound(what=f"model {request.model} is not known on this node: GET /v1/models lists what is")
@@ -75,18 +90,10 @@ class Embeddings:
         texts = await self._tokens(known, request)
         if isinstance(texts, Refusal):
             return texts
-        work = _Work(request, known, pooling, texts, self._reader, self._clock)
-        outcome = "cancelled"
-        try:
-            refusal = await work.run()
-            outcome = "embedded" if refusal is None else "failed"
-        finally:
-            self._finished(work, outcome)
-        if refusal is not None:
-            return refusal
-        return Embedded(vectors=work.done(), tokens=sum(map(len, texts)), nodes=work.nodes)
+        return _Work(request, known, pooling, texts, self._reader, self._clock)
 
     def _finished(self, work: _Work, outcome: str) -> None:
+        self._reader.ended(outcome if work.nodes or outcome == "cancelled" else "refused")
         if work.nodes:
             self._bus.publish(
                 GenerationFinished(
@@ -161,8 +168,9 @@ class _Work:
             refusal = _first(refused)
         return refusal
 
-    def done(self) -> tuple[bytes, ...]:
-        return tuple(vector for vector in self._vectors if vector is not None)
+    def done(self) -> Embedded:
+        vectors = tuple(vector for vector in self._vectors if vector is not None)
+        return Embedded(vectors=vectors, tokens=sum(map(len, self._texts)), nodes=self.nodes)
 
     async def _take_turns(self) -> None:
         for number in self._waiting:

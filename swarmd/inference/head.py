@@ -21,6 +21,7 @@ from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import StageFailed
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.drafting import Drafter
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
 
@@ -68,6 +69,7 @@ class Head:
         proposals: int,
         ticks: Callable[[], float],
         prefixes: Sequence[bytes] = (),
+        tallies: Tallies | None = None,
     ) -> None:
         """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss; `proposals`: most tokens to
         guess in one step; `prefixes`: keys of the prompt's whole chunks of `rows` (`inference.prefixes`)."""
@@ -75,6 +77,7 @@ class Head:
         self.rows, self._replay_rows = rows, replay_rows
         self._proposals = proposals
         self.prefixes = prefixes
+        self._tallies = tallies
         self.cached_tokens = 0
         """Of the prompt, that no stage had to compute."""
         self._drafter = Drafter(tokens) if proposals else None
@@ -220,13 +223,17 @@ class Head:
         if not all(0 <= token < len(self.texts.pieces) for token in done.tokens):
             self.fail(StageFailed(node=tail, reason=f"it picked tokens {done.tokens} of {len(self.texts.pieces)}"))
             return
+        before = self.generated
         if sample:
-            if self.generated:
+            if before:
                 self._time(done, (now - sent_at) * 1e6)
             self._pick(done, now, now - sent_at)
         self._advance()  # the next step leaves before the client hears of this one
         if sample:
             self._wake()
+            if before and self._tallies is not None:
+                nodes = [stage.node for stage in self.plan.stages]
+                self._tallies.decoded(nodes, done.trace, now - sent_at, self.generated - before)
 
     def _in_turn(self, done: StepDone) -> tuple[float, int] | None:
         """When the step was sent that is answered, and how many rows it samples. None: this answer does not count."""

@@ -29,6 +29,7 @@ from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
 from swarmd.inference.prefixes import SECRET_BYTES, prefix_keys
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.vector_head import VectorHead
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
@@ -72,7 +73,9 @@ class Pipeline:
         world: World,
         bus: EventBus,
         settings: Callable[[], Settings],
+        tallies: Tallies | None = None,
     ) -> None:
+        self._tallies = tallies or Tallies()
         self._node, self._catalog, self._registry = node, catalog, registry
         self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
@@ -101,6 +104,11 @@ class Pipeline:
     def waiting(self) -> int:
         """Requests that wait for a place."""
         return self._admission.waiting
+
+    @property
+    def stage_sessions(self) -> int:
+        """Stages that run here now, of whoever's generations."""
+        return self._stages.sessions
 
     @property
     def requests_made(self) -> int:
@@ -182,17 +190,29 @@ class Pipeline:
 
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
         """Tokenises, plans and opens every stage. The generation runs once its `async with` block is entered."""
-        busy = await self._admission.enter(request.client)
-        if busy is not None:
-            return busy
-        opened = False
+        arrived = self._world.clock.ticks()
+        opened = entered = False
+        outcome = "cancelled"
         try:
-            result = await self._patiently(lambda: self._open(request))
-            opened = isinstance(result, Generation)
+            busy = await self._enter(request.client)
+            if busy is not None:
+                outcome = "refused"
+                return busy
+            entered = True
+            result = await self._patiently(lambda: self._open(request, arrived))
+            opened, outcome = isinstance(result, Generation), "refused"
             return result
         finally:
             if not opened:
-                self._admission.leave()
+                self._tallies.ended(outcome)
+                if entered:
+                    self._admission.leave()
+
+    async def _enter(self, client: str) -> Busy | None:
+        began = self._world.clock.ticks()
+        busy = await self._admission.enter(client)
+        self._tallies.queue_s.add(self._world.clock.ticks() - began)
+        return busy
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
         """Waits while the workers' seats are taken, here or elsewhere: only our own tell us when one is free again."""
@@ -208,7 +228,7 @@ class Pipeline:
                 return replace(result, retry_after_s=self._admission.retry_after_s())
             await self._admission.somebody_left(delay_s)
 
-    async def _open(self, request: GenerationRequest) -> Generation | Refusal:
+    async def _open(self, request: GenerationRequest, arrived: float) -> Generation | Refusal:
         known = self._catalog.get(request.model)
         if known is None:
             return NotFound(what=f"model {request.model} is not known on this node: GET /v1/models lists what is")
@@ -232,11 +252,11 @@ class Pipeline:
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
                 replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
-                ticks=self._world.clock.ticks,
+                ticks=self._world.clock.ticks, tallies=self._tallies,
             )  # fmt: skip
 
         opened = await self._open_somewhere(known, head)
-        return opened if isinstance(opened, Refusal) else self._generation(*opened, known)
+        return opened if isinstance(opened, Refusal) else self._generation(*opened, known, arrived)
 
     def prefixes(self, known: KnownModel, tokens: Sequence[int]) -> tuple[bytes, ...]:
         """Keys of the beginnings of a sequence."""
@@ -266,14 +286,22 @@ class Pipeline:
             return 0
         return samples_at_once(request.sampling) - 1
 
-    def _generation(self, head: Head, opened: AsyncExitStack, known: KnownModel) -> Generation:
+    def _generation(self, head: Head, opened: AsyncExitStack, known: KnownModel, arrived: float) -> Generation:
         self.started(head.request.request, head.plan)
         barred: set[NodeId] = set()
 
         async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
             return await self._resume(head, failed, known, barred)
 
-        return Generation(head=head, stack=opened, resume=resume, finished=self._finished)
+        def finished(head: Head, outcome: str) -> None:
+            self._tallies.generated(head.usage(head.generated), waited_s=head.began - arrived)
+            self._finished(head, outcome)
+
+        return Generation(head=head, stack=opened, resume=resume, finished=finished)
+
+    def ended(self, outcome: str) -> None:
+        """A request of a client that generates nothing."""
+        self._tallies.ended(outcome)
 
     def started(self, request: RequestId, plan: PipelinePlan) -> None:
         """A request has its first stages."""
@@ -285,7 +313,7 @@ class Pipeline:
         self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
     ) -> VectorHead | Refusal:
         """Runs one sequence of which vectors are wanted through all stages when its turn has come. The head is done then."""
-        busy = await self._admission.enter(client)
+        busy = await self._enter(client)
         if busy is not None:
             return busy
         try:
@@ -304,6 +332,8 @@ class Pipeline:
             while True:
                 try:
                     await head.read()
+                    self._tallies.embedded_tokens += head.prompt_tokens
+                    self._tallies.cached_tokens += head.cached_tokens
                     return head
                 except GenerationFailed as failed:
                     await stack.aclose()
@@ -359,6 +389,7 @@ class Pipeline:
         raise failed
 
     def _resumed(self, head: Head, failed: GenerationFailed) -> None:
+        self._tallies.resumes += 1
         logger.warning("%s: %s; it goes on with others", head.request.model, failed.refusal.sentence)
         lost = failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node
         nodes = tuple(stage.node for stage in head.plan.stages)
@@ -381,6 +412,7 @@ class Pipeline:
 
     def _finished(self, head: Head, outcome: str) -> None:
         self._admission.leave()
+        self._tallies.ended(outcome)
         now = self._world.clock.ticks()
         duration_ms = (now - head.began) * 1e3
         if outcome in ("stop", "length"):

@@ -21,6 +21,7 @@ from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
+from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -74,6 +75,8 @@ from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
+from swarmd.inference.tallies import Tallies
+from swarmd.inference.workers import WorkerStatus
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
@@ -275,6 +278,10 @@ class FakeMemory:
 
     def __init__(self) -> None:
         self.says: Refusal | None = None
+        self.workers: list[WorkerStatus] = []
+
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        return tuple(self.workers)
 
     def loaded(self, model: ModelId) -> tuple[int, ...]:
         return (0,) if model == TINY else ()
@@ -327,6 +334,7 @@ class FakePipeline:
         self.left = asyncio.Event()
         """Set when a generation's block is left, for whatever reason."""
         self.active = 0
+        self.waiting = self.stage_sessions = 0
         self.requests_served = 1
         self.requests_made = 2
         self.forwards_served = 3
@@ -436,6 +444,9 @@ class FakePeers:
 
     def lines(self) -> tuple[LinkView, ...]:
         return tuple(self.links)
+
+    def traffic(self) -> dict[Purpose, tuple[int, int]]:
+        return {Purpose.CONTROL: (5_000, 2_600_000)}
 
 
 class FakeTrust:
@@ -633,6 +644,11 @@ class Rim:
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
+        self.tallies = Tallies()
+        self.metrics = Metrics(
+            tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
+            machine=self.machine, bus=self.bus, clock=self.world.clock,
+        )  # fmt: skip
         self.rows = complete(self._table(), extra)
         self.server = ApiServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -673,6 +689,7 @@ class Rim:
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=openai.named),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
@@ -698,6 +715,7 @@ class Rim:
 async def running(rim: Rim) -> AsyncIterator[Rim]:
     async with rim.supervisor:
         await rim.supervisor.start(rim.feed)
+        await rim.supervisor.start(rim.metrics)
         await rim.supervisor.start(rim.server)
         yield rim
 

@@ -37,6 +37,7 @@ class Reader:
         self.running = self.most = self.begun = 0
         self.started_with: list[Any] = []
         self.refuse_at: int | None = None
+        self.outcomes: list[str] = []
         self.cancelled = 0
         self.clients: set[str] = set()
 
@@ -45,6 +46,9 @@ class Reader:
 
     def started(self, request: Any, plan: Any) -> None:
         self.started_with.append(request)
+
+    def ended(self, outcome: str) -> None:
+        self.outcomes.append(outcome)
 
     async def read(self, known: Any, client: str, head_on: Any) -> Any:
         head = head_on(plan())
