@@ -51,6 +51,8 @@ class SamplingIn(Struct, frozen=True, kw_only=True):
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     user: str | None = None
     """Whom the client asks for: where requests wait, users take turns."""
+    lora_adapter: Annotated[str, Meta(max_length=256)] | None = None
+    """Id of an adapter of the model; `model: "model:adapter"` says the same."""
 
 
 class ChatRequest(SamplingIn, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.refusals import Refusal
 
@@ -48,6 +49,8 @@ class GenerationRequest:
     max_tokens: int = 2048
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    adapter: AdapterRef | None = None
+    """Applied on every stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

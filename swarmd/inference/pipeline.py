@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from swarmd.config.settings import Settings
@@ -19,7 +19,7 @@ from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, RequestId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
+from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.admission import Admission
@@ -54,6 +54,14 @@ T = TypeVar("T")
 H = TypeVar("H", bound=Head)
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotOpened:
+    """Why stages were not opened, and because of whom."""
+
+    node: NodeId
+    refusal: Refusal
 
 
 class Pipeline:
@@ -186,6 +194,12 @@ class Pipeline:
             rtt_ms=_round_trips(self._node, views, {offer.node for offer in offers}),
         )
 
+    def _plan_without(self, known: KnownModel, nodes: Collection[NodeId]) -> PipelinePlan | None:
+        if self._catalog.get(known.manifest.model) is None:  # deleted meanwhile
+            return None
+        plan = planning.plan(self._snapshot(known, without=nodes))
+        return plan if isinstance(plan, PipelinePlan) else None
+
     # -- opening
 
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
@@ -244,45 +258,52 @@ class Pipeline:
             return Invalid(what="the prompt is empty: give at least one token to continue from", param="prompt")
         if len(tokens) >= context:
             return PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        plan = self.plan(request.model)
+        if isinstance(plan, Refusal):
+            return plan
+
         rows = prefill_rows(known.manifest.width)
-        prefixes = self.prefixes(known, tokens)
+        prefixes = self.prefixes(known, tokens, b"" if request.adapter is None else request.adapter.digest)
 
         def head(plan: PipelinePlan) -> Head:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
-                replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
+                replay_rows=1 if _depends_on_rows(known, request) else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
                 ticks=self._world.clock.ticks, tallies=self._tallies,
             )  # fmt: skip
 
-        opened = await self._open_somewhere(known, head)
+        opened = await self._open_somewhere(head, plan, known)
         return opened if isinstance(opened, Refusal) else self._generation(*opened, known, arrived)
 
-    def prefixes(self, known: KnownModel, tokens: Sequence[int]) -> tuple[bytes, ...]:
-        """Keys of the beginnings of a sequence."""
-        whose = f"{known.manifest.model}\n{known.manifest.layout}".encode()
+    def prefixes(self, known: KnownModel, tokens: Sequence[int], adapter: bytes = b"") -> tuple[bytes, ...]:
+        """Keys of the beginnings of a sequence. `adapter`: the digest of the one that is applied."""
+        # Of fixed length behind the names, so that no other model and adapter have the same salt.
+        applied = b"\n" + adapter if adapter else b""
+        whose = f"{known.manifest.model}\n{known.manifest.layout}".encode() + applied
         return tuple(prefix_keys(self._secret, whose, tokens, prefill_rows(known.manifest.width)))
 
     async def _open_somewhere(
-        self, known: KnownModel, head_on: Callable[[PipelinePlan], H]
+        self, head_on: Callable[[PipelinePlan], H], plan: PipelinePlan, known: KnownModel
     ) -> tuple[H, AsyncExitStack] | Refusal:
         """A head with its stages open."""
-        plan = self.plan(known.manifest.model)
-        if isinstance(plan, Refusal):
-            return plan
-        head = head_on(plan)
-        opened = await self._open_stages(head, known)
-        if isinstance(opened, NoCapacity):
-            # What that node told of its memory is half a minute old at worst; it knows better, and others may have room.
-            other = planning.plan(self._snapshot(known, without={opened.node}))
-            if isinstance(other, PipelinePlan):
-                head = head_on(other)
-                opened = await self._open_stages(head, known)
-        return opened if isinstance(opened, Refusal) else (head, opened)
+        barred: set[NodeId] = set()
+        while True:
+            head = head_on(plan)
+            outcome = await self._open_stages(head, known)
+            if isinstance(outcome, AsyncExitStack):
+                return head, outcome
+            # What a node told of its memory and its shards is half a minute old at worst, and one that hangs tells nothing:
+            # others may have what is missing. Those who are busy are waited for. Each pass bars one node more.
+            barred.add(outcome.node)
+            other = None if isinstance(outcome.refusal, Busy) else self._plan_without(known, barred)
+            if other is None:
+                return outcome.refusal
+            plan = other
 
     def _proposals(self, known: KnownModel, request: GenerationRequest) -> int:
         """Most tokens to guess in one step; none where a step of several rows has other bits than one of one."""
-        if not self._settings().inference.speculation or known.manifest.quantization in NOT_QUANTISED:
+        if not self._settings().inference.speculation or _depends_on_rows(known, request):
             return 0
         return samples_at_once(request.sampling) - 1
 
@@ -322,7 +343,8 @@ class Pipeline:
             self._admission.leave()
 
     async def _read(self, known: KnownModel, head_on: Callable[[PipelinePlan], VectorHead]) -> VectorHead | Refusal:
-        opened = await self._open_somewhere(known, head_on)
+        plan = self.plan(known.manifest.model)
+        opened = plan if isinstance(plan, Refusal) else await self._open_somewhere(head_on, plan, known)
         if isinstance(opened, Refusal):
             return opened
         head, stack = opened
@@ -345,12 +367,13 @@ class Pipeline:
             head.stop()
             await stack.aclose()
 
-    async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | Refusal:
+    async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | _NotOpened:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)
         async with AsyncExitStack() as stack:
             refusal = await opening.open(stack, SessionId(self._world.entropy.token(16).hex()))
             if refusal is not None:
-                return refusal
+                assert opening.refused_by is not None, "somebody said it"
+                return _NotOpened(opening.refused_by, refusal)
             nodes = Counter(stage.node for stage in head.plan.stages)
             self._placed += nodes
             stack.callback(self._placed.subtract, nodes)
@@ -363,21 +386,24 @@ class Pipeline:
         """Other stages for a generation that lost one, opened. Raises GenerationFailed.
 
         `barred`: who failed it before. They are asked again only where nobody else has what is missing: a worker that
-        crashed is back in a moment, a cable too.
+        crashed is back in a moment, a cable too. Each pass plans without one node more, or waits, and waiting has an end.
         """
-        lost = failed.refusal
+        lost = _NotOpened(failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node, failed.refusal)
+        full: set[NodeId] = set()  # busy a moment ago
         began = self._world.clock.ticks()
         backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
-        while head.resumes < RESUMES and not isinstance(lost, NotFound | Invalid):
-            if isinstance(lost, StageFailed | NoCapacity):
-                barred.add(lost.node)
-            plan = planning.plan(self._snapshot(known, without=barred))
-            if not isinstance(plan, PipelinePlan) or isinstance(lost, Busy):
+        while head.resumes < RESUMES and self._catalog.get(head.request.model) is not None:
+            avoided = full if isinstance(lost.refusal, Busy) else barred
+            news = lost.node not in avoided
+            avoided.add(lost.node)
+            plan = self._plan_without(known, barred | full)
+            if not news or plan is None:
                 if self._world.clock.ticks() - began > RESUME_S:
                     break
                 await asyncio.sleep(backoff.delay())
-                plan = planning.plan(self._snapshot(known))
-            if not isinstance(plan, PipelinePlan):
+                full.clear()
+                plan = self._plan_without(known, barred) or self._plan_without(known, ())
+            if plan is None:
                 continue
             head.reroute(plan)
             opened = await self._open_stages(head, known)
@@ -385,7 +411,7 @@ class Pipeline:
                 self._resumed(head, failed)
                 return opened
             lost = opened
-            head.fail(StageFailed(node=self._node, reason=lost.sentence))
+            head.fail(StageFailed(node=lost.node, reason=lost.refusal.sentence))
         raise failed
 
     def _resumed(self, head: Head, failed: GenerationFailed) -> None:
@@ -443,6 +469,12 @@ def _round_trips(
             if other is not None and other != head:
                 found[one, other] = max(trip.tenths_ms / 10, found.get((other, one), 0.0))  # the worse word of the two
     return found
+
+
+def _depends_on_rows(known: KnownModel, request: GenerationRequest) -> bool:
+    """A step of one row has other bits than one of several: so it is with weights that are not quantised, and an adapter's
+    are float32."""
+    return known.manifest.quantization in NOT_QUANTISED or request.adapter is not None
 
 
 def _chat_template(known: KnownModel) -> str | Invalid:

@@ -86,6 +86,8 @@ class Worker:
                     loaded.close()
                     self._prefixes = Prefixes(self)
                     self._coming.clear()
+            case frames.LoadAdapter() | frames.UnloadAdapter():
+                self._change_adapters(command)
             case frames.OpenVocabulary(path):
                 return self._open_vocabulary(path)
             case frames.RenderChat(template, messages):
@@ -138,6 +140,8 @@ class Worker:
         outputs = [row for row, _, _ in command.outputs]
         normed = vector_rows(runs, command.vectors) if command.vectors else ()
         for shard in chain:
+            if shard.adapter != command.adapter:
+                shard.use_adapter(command.adapter)
             try:
                 result = shard.step(runs, hidden, outputs, normed)
             except NoCells:
@@ -176,6 +180,14 @@ class Worker:
         shard = LoadedShard(self._engine, Path(command.path), last=command.last, embeddings=table, shape=shape)
         self._shards[command.shard] = shard
         return frames.Loaded(command.shard, shard.layers, shard.width)
+
+    def _change_adapters(self, command: frames.LoadAdapter | frames.UnloadAdapter) -> None:
+        if isinstance(command, frames.LoadAdapter):
+            path = None if command.path is None else Path(command.path)
+            self._need_shard(command.shard).load_adapter(command.number, path)
+            return
+        for shard in self._shards.values():
+            shard.unload_adapter(command.number)
 
     def _open_vocabulary(self, path: str) -> tuple[frames.Answer, bytes]:
         vocabulary = Vocabulary(self._engine, Path(path))

@@ -55,6 +55,22 @@ class Unload(_Message, frozen=True):
     shard: int
 
 
+class LoadAdapter(_Message, frozen=True):
+    """Load a LoRA adapter's slice into one shard. Answer: `Done`."""
+
+    shard: int
+    number: int
+    """By which steps ask for it; from 1 on."""
+    path: str | None
+    """None: it changes nothing in this shard."""
+
+
+class UnloadAdapter(_Message, frozen=True):
+    """Free an adapter in all shards. Answer: `Done`."""
+
+    number: int
+
+
 class OpenVocabulary(_Message, frozen=True):
     """Answer: `VocabularyOpen`, its payload the token texts one after the other."""
 
@@ -160,6 +176,8 @@ class Step(_Message, frozen=True):
     vectors: tuple[int, ...] = ()
     """Tail only: of each run, so many of its last rows are added up behind the final norm; empty: of none. The sums of the
     runs that have any are the payload of the answer, float32 (sums, width)."""
+    adapter: int = 0
+    """Of all these runs; 0: none."""
 
 
 class Loaded(_Message, frozen=True):
@@ -223,6 +241,7 @@ class Unusable(_Message, frozen=True):
 
 Command: TypeAlias = (
     Load | Unload | OpenVocabulary | RenderChat | Tokenize | StartSequence | EndSequence | Rollback | CopySequence | Step
+    | LoadAdapter | UnloadAdapter
 )
 Answer: TypeAlias = Loaded | Done | Started | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
 
