@@ -28,6 +28,8 @@ GATHER_S: Final = 0.002  # longest wait for the others of a batch; on a busy mac
 TILE: Final = 4
 """Rows that ggml multiplies at once where weights are packed for vector instructions: one of them costs 26 ms of a 1.1B
 model on a core, three 79, four 81. So a share that lacks one row for a tile gets it."""
+ALONE: Final = (1, 0)
+"""The pace of a way that nobody entered."""
 STEP_DEADLINE_S: Final = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
 
 
@@ -113,12 +115,15 @@ class Batcher:
         self._alone: deque[Step] = deque()  # bounded by SHARED_ROWS: a batch that failed, one by one
         self._users: Counter[tuple[tuple[int, int, int], int]] = Counter()
         """By way, and stages of the pipeline."""
+        self._paces: dict[tuple[int, int, int], tuple[int, int]] = {}
+        """By way of somebody: users that travel together, and batches that may be under way from the first stage; 0: any."""
         self._busy = False
         self._prompt_was_last = False
 
     def enter(self, first: int, last: int, stages: int, adapter: int = 0) -> None:
         """A session over these shards, of a pipeline with so many stages."""
         self._users[(first, last, adapter), stages] += 1
+        self._set_pace((first, last, adapter))
 
     def leave(self, first: int, last: int, stages: int, sequence: int, adapter: int = 0) -> None:
         """What it had waiting is not computed any more."""
@@ -126,6 +131,7 @@ class Batcher:
         self._users[key] -= 1
         if self._users[key] <= 0:
             del self._users[key]  # numbers of adapters are never used again
+        self._set_pace(key[0])
         if first == 0:
             self._travelling.pop(sequence, None)
         for queue in (self._replies, self._prompts, self._alone):
@@ -170,18 +176,32 @@ class Batcher:
             self._prompt_was_last = True
             return [self._prompts.popleft()]
         self._prompt_was_last = False
-        oldest = next((step for step in self._replies if not self._has_to_wait(step)), None)
-        if self._replies and oldest is None:
-            self._wait(TRAVEL_S)
-            self._blocked = True
+        if not self._replies:
             return []
-        batch = [] if oldest is None else self._take_shared(oldest) if len(self._replies) > 1 else [self._replies.popleft()]
-        if batch and batch[0].first == 0:
+        oldest = self._replies[0]
+        if self._has_to_wait(oldest):
+            free = self._first_free()
+            if free is None:
+                self._wait(TRAVEL_S)
+                self._blocked = True
+                return []
+            oldest = free
+        batch = self._take_shared(oldest) if len(self._replies) > 1 else [self._replies.popleft()]
+        if batch[0].first == 0:
             travelling = _Batch(batch[0].way)
             self._later(TRAVEL_S, travelling.end)
             for step in batch:
                 self._travelling[step.run.sequence] = travelling
         return batch
+
+    def _first_free(self) -> Step | None:
+        """That need not wait, nor overtakes a step of its own sequence."""
+        waiting: set[int] = set()
+        for step in self._replies:
+            if step.run.sequence not in waiting and not self._has_to_wait(step):
+                return step
+            waiting.add(step.run.sequence)
+        return None
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -194,22 +214,26 @@ class Batcher:
 
     def _has_to_wait(self, step: Step) -> bool:
         """On the first stage: as many batches as can be full are on their way."""
-        users = sum(count for (way, stages), count in self._users.items() if way == step.way and stages > 1)
-        if step.first != 0 or users <= 1:
-            return False  # where there are no other stages, nothing is gained by staying together
-        under_way = {id(batch) for batch in self._travelling.values() if batch.way == step.way and not batch.over}
-        return len(under_way) >= -(-users // self._share(step))
+        if step.first != 0:
+            return False
+        way = step.way
+        _, most = self._paces.get(way, ALONE)
+        if not most:
+            return False
+        under_way = {id(batch) for batch in self._travelling.values() if batch.way == way and not batch.over}
+        return len(under_way) >= most
 
     def _take_shared(self, oldest: Step) -> list[Step]:
         """This one, and of those that go the same way as many as there is room for, one of each sequence."""
-        users = self._share(oldest)
+        way = oldest.way
+        users, _ = self._paces.get(way, ALONE)
         batch: list[Step] = []
         kept: list[Step] = []
         seen: set[int] = set()
         rows = 0
         for step in self._replies:
             fits = (len(batch) < users or oldest.first != 0) and rows + step.run.count <= SHARED_ROWS
-            if (fits or not batch) and step.way == oldest.way and step.run.sequence not in seen:
+            if (fits or not batch) and step.way == way and step.run.sequence not in seen:
                 batch.append(step)
                 rows += step.run.count
             else:
@@ -221,19 +245,24 @@ class Batcher:
 
     def _are_together(self, step: Step) -> bool:
         """All that will be here in a moment and go the same way are here."""
-        waiting = [one for one in self._replies if one.way == step.way]
-        expected = self._share(step) if step.first == 0 else max((one.together for one in waiting), default=1)
-        return len(waiting) >= expected
+        way = step.way
+        if step.first == 0:
+            expected, _ = self._paces.get(way, ALONE)
+            return expected <= len(self._replies) and expected <= sum(one.way == way for one in self._replies)
+        waiting = [one.together for one in self._replies if one.way == way]
+        return len(waiting) >= max(waiting, default=1)
 
-    def _share(self, step: Step) -> int:
-        """Of the users over these shards, those that travel together when all stages have something to do."""
-        shares = [
-            -(-users // stages)
-            for (way, stages), users in self._users.items()
-            if users > 0 and way == step.way
-        ]
-        share = max(1, sum(shares))
-        return share + 1 if share % TILE == TILE - 1 else share
+    def _set_pace(self, way: tuple[int, int, int]) -> None:
+        """Of the users that go this way, those travel together with whom all stages have something to do."""
+        counts = [(stages, users) for (one, stages), users in self._users.items() if one == way]
+        if not counts:
+            self._paces.pop(way, None)
+            return
+        share = sum(-(-users // stages) for stages, users in counts)
+        share += share % TILE == TILE - 1
+        elsewhere = sum(users for stages, users in counts if stages > 1)
+        # Where there are no other stages, nothing is gained by staying together.
+        self._paces[way] = share, -(-elsewhere // share) if elsewhere > 1 else 0
 
     def _start(self, batch: list[Step]) -> bool:
         """False: it was answered at once, by a worker that is gone."""

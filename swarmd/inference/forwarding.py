@@ -117,7 +117,8 @@ class StageSession:
         self._over = self._left = False
         self.rows = 0
         self._way = (request.first_shard, request.last_shard, request.stages)
-        seat.batcher.enter(*self._way, seat.adapter)
+        self._adapter = seat.adapter
+        seat.batcher.enter(*self._way, self._adapter)
 
     def feed(self, step: StepOn, payload: memoryview) -> None:
         """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
@@ -144,10 +145,9 @@ class StageSession:
         together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
             batching.Step(
-                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._seat.adapter,
-                vectors,
+                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._adapter, vectors
             )
-        )  # fmt: skip
+        )
 
     def fail(self, reason: str, *, culprit: NodeId | None = None) -> None:
         if not self._over:
@@ -167,7 +167,7 @@ class StageSession:
         self._over = True
         if not self._left:
             self._left = True
-            self._seat.batcher.leave(*self._way, self._seat.sequence, self._seat.adapter)
+            self._seat.batcher.leave(*self._way, self._seat.sequence, self._adapter)
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:

@@ -148,7 +148,8 @@ class Opening:
                     node=stage.node, reason=sentence
                 )  # fmt: skip
             case StageBroken(lacking=(needed, free)):
-                return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free)
+                layers = ((stage.layer_start, stage.layer_end),)
+                return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free, layers=layers)
             case StageBroken(reason=reason):
                 return StageFailed(node=stage.node, reason=reason)
             case None:

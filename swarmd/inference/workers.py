@@ -150,6 +150,8 @@ class _Host:
         self.flights: dict[frozenset[int], asyncio.Task[Refusal | None]] = {}
         """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
         self.waiting = 0
+        self.reading = 0
+        """Prompts that its process renders or tokenises now."""
         self.used_at = now()
         """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
         self.adapters: OrderedDict[bytes, _LoadedAdapter] = OrderedDict()
@@ -540,12 +542,19 @@ class Workers:
         process = await self._apart(model, self._process(model))
         if isinstance(process, Refusal):
             return process
+        host = self._hosts.get(model)
+        if host is None or host.process is not process:
+            return WorkerFailed(model=model, how="ended before it could be used")
+        host.reading += 1  # it must not be unloaded meanwhile: it may be all of the model that is here
         try:
             _, payload = await process.call(command, deadline_s=COMMAND_DEADLINE_S)
         except WorkerGone as gone:
             return WorkerFailed(model=model, how=str(gone))
         except CommandFailed as failed:
             return failed if failed.kind == "template" else WorkerFailed(model=model, how=f"refused: {failed}")
+        finally:
+            host.reading -= 1
+            host.used()
         return payload.cast("i").tolist()
 
     # -- inside
@@ -588,7 +597,7 @@ class Workers:
 
     def _in_use(self, host: _Host) -> bool:
         manifest = host.known.manifest
-        return any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        return bool(host.reading) or any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
 
     async def _running(self, host: _Host) -> WorkerProcess:
         """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""

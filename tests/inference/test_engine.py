@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.engine import keyed_seed
+from swarmd.inference.engine import ContextShape, Engine, LoadedShard, keyed_seed
 from swarmd.inference.worker_process import CommandFailed, WorkerProcess, start_worker
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import real_world
@@ -23,9 +23,9 @@ from tests.fakes.shards import CutModel, cut_model, write_shards
 CELLS, SEQUENCES, ROWS = 512, 4, 128
 MODELS = {
     "llama": TinyModel(layers=6),
-    "qwen2": TinyModel(architecture="qwen2", layers=6, width=128),
-    "qwen3": TinyModel(architecture="qwen3", layers=6, tied=True),
     "gemma3": TinyModel(architecture="gemma3", layers=18, tied=True),
+    "gemma2": TinyModel(architecture="gemma2", layers=6, tied=True),  # hidden states go in another way
+    "glm4": TinyModel(architecture="glm4", layers=3, kv_heads=1, heads=2),  # this one too
 }
 
 
@@ -35,7 +35,7 @@ def cut(path: Path, model: TinyModel, parts: int) -> CutModel:
     if parts == 1:
         return cut_model(data)
     probe = cut_model(data)
-    step = 6 if model.architecture == "gemma3" else layers // parts
+    step = max(probe.architecture.cut_period, layers // parts)
     bounds = [*[*range(0, layers, step)][:parts], layers]
     cuts = cuts_at(probe.header, probe.architecture, tuple(bounds))
     return cut_model(data, cuts=cuts)
@@ -167,6 +167,49 @@ async def test_three_processes_equal_one_bit_for_bit(name, tmp_path):
             await chain.all(frames.EndSequence(2))
             await chain.all(frames.CopySequence(0, 2, 40))
         await compare([4, 6], [(0, 52, 1), (2, 40, 1)])
+
+
+class Names:
+    """llama.cpp's functions; keeps which tensors it was asked the name of."""
+
+    def __init__(self, call) -> None:
+        self._call, self.asked = call, {}
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
+
+    def ggml_get_name(self, tensor):
+        self.asked[tensor] = self._call.ggml_get_name(tensor)
+        return self.asked[tensor]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["inner", "last"])
+def test_a_step_whose_hidden_states_did_not_go_in_is_run_again(tmp_path, last):
+    """What is remembered of one graph can be wrong of the next, at the same addresses."""
+    model = cut(tmp_path / "a.gguf", MODELS["gemma2"], 3)
+    path = write_shards(model, tmp_path)[2 if last else 1]
+    engine, shape = Engine(), ContextShape(cells=64, sequences=1, rows=4, threads=1)
+    hidden = np.random.default_rng(3).standard_normal((3, 1, model.architecture.hidden_width), dtype=np.float32)
+
+    def steps(disturbed: bool) -> list[np.ndarray]:
+        shard = LoadedShard(engine, path, last=last, embeddings=None, shape=shape)
+        nodes = shard._tap._nodes
+        nodes._call = names = Names(nodes._call)
+        out = []
+        try:
+            for position, row in enumerate(hidden):
+                if disturbed and position == 2:
+                    assert b"inp_scaled" in names.asked.values()
+                    nodes.update(dict.fromkeys(names.asked, False))
+                    names.asked.clear()
+                value = shard.step([frames.Run(0, position, 1)], row)
+                out.append(shard.logits(0).copy() if value is None else value)
+            assert b"inp_scaled" in names.asked.values(), "the graph was looked at anew"
+        finally:
+            shard.close()
+        return out
+
+    assert np.array_equal(steps(disturbed=True), steps(disturbed=False))
 
 
 async def test_shards_load_and_unload_one_by_one_without_a_restart(tmp_path):

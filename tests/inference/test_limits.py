@@ -197,7 +197,7 @@ async def test_a_stage_without_memory_is_replaced_once(parts: NodeParts, known: 
         pass
     roomy.says = lacking(roomy)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((0, 4),))
     assert (len(full.opened), len(roomy.opened)) == (2, 2)
 
 
@@ -206,7 +206,7 @@ async def test_a_refusal_for_memory_keeps_its_numbers_when_nobody_can_step_in(pa
     full = parts.meet("a", 2, 3)
     full.says = lacking(full)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((2, 4),))
     del parts.links.peers[full.node]
     assert isinstance(await parts.pipeline.open(ask(model)), NoCoverage)
 
@@ -509,3 +509,31 @@ async def test_a_model_that_nobody_uses_leaves_the_memory(
         await loaded(parts, used, *WHOLE)
         await asyncio.sleep(100_000)
         assert parts.workers.loaded(used) == WHOLE
+
+
+async def test_a_vocabulary_in_use_stays_though_the_node_holds_no_shard_of_its_model(
+    world: World, monkeypatch: pytest.MonkeyPatch, known: KnownModel
+) -> None:
+    settings = replace(SETTINGS, inference=replace(SETTINGS.inference, idle_unload_minutes=2))
+    async with open_parts(world, monkeypatch, settings=lambda: settings) as parts:
+        model = parts.add(known, "tiny", ())
+        for _ in range(10):
+            assert await parts.workers.tokenize(model, frames.Tokenize("p")) == [0, 0, 0]
+            await asyncio.sleep(60)
+        assert len(parts.processes) == 1 and parts.processes[0].alive
+        await asyncio.sleep(100)
+        assert not parts.processes[0].alive
+
+
+async def test_a_prompt_that_is_being_read_keeps_its_worker(parts: NodeParts, known: KnownModel) -> None:
+    model = parts.add(known, "tiny", ())
+    assert not isinstance(await parts.workers.texts(model), Refusal)
+    parts.processes[0].held = (frames.Tokenize,)
+    reading = asyncio.create_task(parts.workers.tokenize(model, frames.Tokenize("p")))
+    await soon()
+    assert isinstance(await parts.workers.unload_model(model), Busy)
+    assert parts.processes[0].alive
+    parts.processes[0].release()
+    assert await reading == [0, 0, 0]
+    assert not isinstance(await parts.workers.unload_model(model), Refusal)
+    assert not parts.processes[0].alive
