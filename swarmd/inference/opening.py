@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from swarmd.domain.ids import NodeId, SessionId, short
 from swarmd.domain.plans import Stage
-from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, StageFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, Refusal, StageFailed
 from swarmd.inference.forwarding import Failed, Stages, StageSession, StepSender, steps_in_flight
 from swarmd.inference.head import SILENCE_S, Feed, Head
 from swarmd.kit.service import Spawn
@@ -189,6 +189,7 @@ class Opening:
                     return StageBroken(reason="it ended its stage") if received is None else received.message
 
 
-def _kind_of(name: str) -> type[Busy] | type[Invalid] | type[NotFound] | None:
-    """Refusals of a stage that mean the same at the head, and so the same status to the client."""
-    return {"Busy": Busy, "Invalid": Invalid, "NotFound": NotFound}.get(name)
+def _kind_of(name: str) -> type[Busy] | type[Invalid] | None:
+    """Refusals of a stage that mean the same at the head, and so the same status to the client. What a stage has not found
+    is none: the client asked for a model that there is, and a shard that was deleted may be found elsewhere in a moment."""
+    return {"Busy": Busy, "Invalid": Invalid}.get(name)

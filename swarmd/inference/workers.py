@@ -597,7 +597,8 @@ class Workers:
 
     def _in_use(self, host: _Host) -> bool:
         manifest = host.known.manifest
-        return bool(host.reading) or any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        leased = (self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        return host.reading > 0 or any(leased)
 
     async def _running(self, host: _Host) -> WorkerProcess:
         """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""
@@ -720,6 +721,7 @@ class Workers:
         logger.warning("worker of %s %s; it starts again in %.1f s", model, how, delay_s)
         self._tallies.worker_deaths += 1
         self._bus.publish(WorkerDied(model=model, how=how))
+        host.wanted &= set(self._storage.held(model))  # one that was deleted must not keep the others away
         if host.wanted:
             refusal = await self.ensure(model, frozenset(host.wanted))
             if refusal is not None:

@@ -13,7 +13,7 @@ from swarmd.config.settings import InferenceSettings, Settings
 from swarmd.domain.events import WorkerReady
 from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId, RequestId, SessionId, ShardRef
-from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, NotFound, Refusal, StageFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, Refusal, StageFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.forwarding import SWEEP_S, UNANSWERED_STEPS, StageSession, steps_in_flight
 from swarmd.inference.generation import Generation
@@ -147,7 +147,7 @@ async def test_a_chat_template_that_is_none_is_the_model_s_fault_and_no_crash(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("Busy", Busy), ("Invalid", Invalid), ("NotFound", NotFound), ("WorkerFailed", StageFailed)]
+    ("kind", "expected"), [("Busy", Busy), ("Invalid", Invalid), ("NotFound", StageFailed), ("WorkerFailed", StageFailed)]
 )
 async def test_what_a_stage_refuses_keeps_its_kind(
     parts: NodeParts, known: KnownModel, kind: str, expected: type[Refusal]
@@ -537,3 +537,14 @@ async def test_a_prompt_that_is_being_read_keeps_its_worker(parts: NodeParts, kn
     assert await reading == [0, 0, 0]
     assert not isinstance(await parts.workers.unload_model(model), Refusal)
     assert not parts.processes[0].alive
+
+
+async def test_a_shard_that_was_deleted_before_the_worker_crashed_does_not_keep_the_others_away(
+    parts: NodeParts, known: KnownModel
+) -> None:
+    model = parts.add(known, "tiny", (0, 1))
+    await loaded(parts, model, 0, 1)
+    parts.storage.shards[model] = (0,)
+    parts.processes[0].ended.set_result("crashed")
+    await asyncio.sleep(5)
+    assert parts.workers.loaded(model) == (0,)
