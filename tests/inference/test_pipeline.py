@@ -71,7 +71,8 @@ class Swarm:
 
         plan = self._plan_without(None, set())
         assert plan is not None
-        return await self.pipeline._open_somewhere(head, plan, None)
+        opened = await self.pipeline._open_somewhere(head, plan, None)
+        return opened if isinstance(opened, Refusal) else self.pipeline._generation(*opened, None, 0.0)
 
 
 GONE = NotFound(what="the shard was deleted")
