@@ -92,8 +92,7 @@ class OpenAiHandlers:
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
             return request
-        client = f"{call.caller.address} {(body.user or '')[:USER_LENGTH]}"  # many people may sit behind one address
-        generation = await self._generations.open(replace(request, client=client))
+        generation = await self._generations.open(replace(request, client=client_of(call, body.user)))
         if isinstance(generation, Refusal):
             return generation
         async with generation:  # leaving it, cancelled or not, frees every stage
@@ -105,8 +104,8 @@ class OpenAiHandlers:
     def _target(self, name: str, wanted: str | None) -> tuple[ModelId, Adapter | None] | Refusal:
         """Model and adapter: of "model:adapter", or with the adapter's id in a field of its own."""
         base, colon, behind = name.rpartition(":")
-        if not colon or isinstance(model := self._named(base), Refusal):
-            base, behind, model = name, "", self._named(name)
+        if not colon or isinstance(model := self.named(base), Refusal):
+            base, behind, model = name, "", self.named(name)
             if isinstance(model, Refusal):
                 return model
         if wanted and behind and wanted != behind:
@@ -126,7 +125,7 @@ class OpenAiHandlers:
             )
         return model, adapter
 
-    def _named(self, name: str) -> ModelId | Refusal:
+    def named(self, name: str) -> ModelId | Refusal:
         """`auto`, a model id, or the name of the GGUF file it was made from. Never a model with a similar name."""
         if name == "auto":
             return self._automatic()
@@ -140,7 +139,7 @@ class OpenAiHandlers:
         """The configured default; else what runs with the least ado: loaded, then held whole, then over the swarm."""
         default = self._settings().inference.default_model
         if default:
-            return self._named(default)
+            return self.named(default)
         runnable = self._runnable()
         if not runnable:
             return UnknownModel(what="no model can answer now: add one, or connect nodes that hold the missing shards")
@@ -166,6 +165,11 @@ class OpenAiHandlers:
 
     def _fresh_seed(self) -> int:
         return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+def client_of(call: Call, user: str | None) -> str:
+    """Who takes turns with others: many people may sit behind one address."""
+    return f"{call.caller.address} {(user or '')[:USER_LENGTH]}"
 
 
 async def _whole(generation: Generation, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:

@@ -119,9 +119,16 @@ class Busy(Refusal):
 class PromptTooLong(Refusal):
     prompt_tokens: int
     context_tokens: int
+    param: str | None = None
+    """Which of several texts, where nothing is replied to it."""
 
     @property
     def sentence(self) -> str:
+        if self.param is not None:
+            return (
+                f"{self.param} has {self.prompt_tokens} tokens and the context holds {self.context_tokens}: "
+                "shorten it, or cut it into several"
+            )
         return (
             f"the prompt has {self.prompt_tokens} tokens and the context holds {self.context_tokens}, "
             "of which one must be left for the reply: shorten it"

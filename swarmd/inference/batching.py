@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
 
 SHARED_ROWS: Final = 32
@@ -43,6 +44,7 @@ class Stepped(msgspec.Struct, frozen=True):
     """In the batch."""
     picked: Sequence[tuple[int, list[tuple[int, float]]]]
     payload: memoryview
+    """Its rows, or behind the last layer its vector."""
 
 
 Done = Callable[["Stepped | WorkerGone | CommandFailed"], None]
@@ -62,6 +64,8 @@ class Step(msgspec.Struct, frozen=True):
     """Steps of the batch in which it was computed before."""
     adapter: int = 0
     """The worker's number of it. A batch has one: llama.cpp applies it to all rows."""
+    vectors: int = 0
+    """So many of the last rows are added up behind the final norm."""
 
     @property
     def way(self) -> tuple[int, int, int]:
@@ -96,9 +100,11 @@ class Process(Protocol):
 class Batcher:
     """Of one worker process. The worker has one step at a time; what comes meanwhile waits here."""
 
-    def __init__(self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer]) -> None:
+    def __init__(
+        self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer], tallies: Tallies | None = None
+    ) -> None:
         """`later`: calls something after so many seconds."""
-        self._process, self._later = process, later
+        self._process, self._later, self._tallies = process, later, tallies
         self._timer: Timer | None = None
         self._blocked = False
         """The timer only makes sure of an end; whoever comes back starts a shorter one."""
@@ -268,7 +274,11 @@ class Batcher:
             outputs += [
                 (rows - back, run.sequence, run.position + run.count - back) for back in range(step.outputs, 0, -1)
             ]
-        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs, adapter=batch[0].adapter)
+        vectors = tuple(step.vectors for step in batch)
+        command = frames.Step(
+            batch[0].first, batch[0].last, [step.run for step in batch], outputs,
+            vectors=vectors if any(vectors) else (), adapter=batch[0].adapter,
+        )  # fmt: skip
         payload = batch[0].payload if len(batch) == 1 else b"".join(step.payload for step in batch)
         at_once: bool | None = None
 
@@ -279,6 +289,8 @@ class Batcher:
                 at_once = True
             else:
                 self._next()
+            if self._tallies is not None and isinstance(outcome.answer, frames.Stepped):
+                self._tallies.computed(len(batch), rows, outcome.answer.compute_us, shared=rows <= SHARED_ROWS)
 
         self._process.ask(command, payload, answered, deadline_s=STEP_DEADLINE_S)
         if at_once is None:
@@ -298,9 +310,11 @@ class Batcher:
         if len(batch) == 1:
             batch[0].done(Stepped(answer.compute_us, rows, 1, answer.picked, outcome.payload))
             return
-        row_bytes = len(outcome.payload) // rows
+        vectors = sum(step.vectors > 0 for step in batch)
+        row_bytes = len(outcome.payload) // (vectors or rows)
         at = picked = 0
         for step in batch:
-            end, until = at + step.run.count * row_bytes, picked + step.outputs
+            share = (step.vectors > 0) if vectors else step.run.count
+            end, until = at + share * row_bytes, picked + step.outputs
             step.done(Stepped(answer.compute_us, rows, len(batch), answer.picked[picked:until], outcome.payload[at:end]))
             at, picked = end, until

@@ -134,6 +134,10 @@ class Tap:
         self._nodes = _Nodes(library, tensor, entry, width)
         self.callback = EvalCallback(self._nodes.__getitem__)
 
+    def want(self, *, wanted: bool, goes_on: bool = False) -> None:
+        """Whether the next steps are to be tapped, which they are at first; `goes_on`: and run to their end."""
+        self._nodes.wanted_now, self._nodes.goes_on = wanted, goes_on
+
     def enter(self, hidden: Hidden) -> None:
         """What the entry's value is to be in the next step. It must outlive that."""
         self._nodes.entering = hidden
@@ -159,6 +163,7 @@ class _Nodes(dict[int, bool]):
         self._names = frozenset(name.encode() for name in (wanted, entry) if name is not None)
         self._wanted = None if wanted is None else wanted.encode()
         self._announced = False
+        self.wanted_now, self.goes_on = True, False
         self.value: Hidden | None = None
         self.entering: Hidden | None = None
 
@@ -167,6 +172,8 @@ class _Nodes(dict[int, bool]):
         if name not in self._names:
             self[tensor] = False
             return False
+        if name == self._wanted and not self.wanted_now:
+            return False  # not remembered: the next step may want it
         if not self._announced:
             self._announced = True
             return True
@@ -181,7 +188,7 @@ class _Nodes(dict[int, bool]):
         value = np.empty((size // (4 * self._width), self._width), np.float32)
         self._call.ggml_backend_tensor_get(tensor, _address(value), 0, size)
         self.value = value
-        return False  # the rest of the graph, a norm and the dummy output matrix, is not computed
+        return self.goes_on  # else the rest of the graph, a norm and an output matrix, is not computed
 
 
 class _BatchBuffers:
@@ -252,8 +259,8 @@ class LoadedShard:
         self.vocabulary_size: int = self._call.llama_vocab_n_tokens(self._call.llama_model_get_vocab(self._model))
         family = FAMILIES.get(self._architecture())
         self._entry = family.entry if family else None
-        out = None if last else f"l_out-{self.layers - 1}"
-        self._tap = Tap(engine.library, tensor=out, entry=self._entry, width=self.width) if out or self._entry else None
+        out = "result_norm" if last else f"l_out-{self.layers - 1}"
+        self._tap = Tap(engine.library, tensor=out, entry=self._entry, width=self.width)
         self.context: int = self._call.llama_init_from_model(self._model, self._context_parameters())
         if not self.context:
             self._call.llama_model_free(self._model)
@@ -281,8 +288,7 @@ class LoadedShard:
         parameters.kv_unified = True  # one pool of cells for all sequences: a short chat leaves room for a long one
         parameters.n_threads = parameters.n_threads_batch = shape.threads
         parameters.flash_attn_type = FLASH_ATTENTION_AUTO
-        if self._tap:
-            parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
+        parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
         return parameters
 
     def embed(self, tokens: Tokens) -> Hidden:
@@ -291,34 +297,47 @@ class LoadedShard:
             raise AssertionError("only the first shard has the embedding table")
         return self._lookup.rows(tokens)
 
-    def step(self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None) -> Hidden | None:
+    def step(
+        self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None, normed: Sequence[int] = ()
+    ) -> Hidden | None:
         """Runs all rows through this shard's layers.
 
-        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape; None on the last shard,
-        whose logits of the rows in `outputs` can then be read. Raises EngineFailure (no free KV cells, bad batch).
+        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape. The last shard returns
+        that of the rows in `normed` behind the final norm, (len(normed), width), or None when there are none; the logits of
+        the rows in `outputs` (None: of all) can then be read. Raises EngineFailure (no free KV cells, bad batch).
         """
-        batch = self._buffers.fill(runs, hidden, outputs if self.last else None)
-        if self._tap is None:
-            self._decode(batch)
-            return None
-        complete, value = self._run(self._tap, batch, hidden)
+        if not self.last:
+            return self._tapped(self._buffers.fill(runs, hidden, None), runs, hidden, len(hidden))
+        outputs = range(len(hidden)) if outputs is None else outputs
+        self._tap.want(wanted=bool(normed), goes_on=bool(outputs))
+        wanted = sorted({*outputs, *normed}) if normed else outputs
+        batch = self._buffers.fill(runs, hidden, wanted)
+        value = self._tapped(batch, runs, hidden, len(wanted) if normed else None)
+        if value is None or len(wanted) == len(normed):
+            return value
+        place = {row: at for at, row in enumerate(wanted)}
+        return value[[place[row] for row in normed]]
+
+    def _tapped(self, batch: Batch, runs: Sequence[Run], hidden: Hidden, rows: int | None) -> Hidden | None:
+        """`rows`: that are to come out; None: nothing is."""
+        complete, value = self._run(batch, hidden, rows)
         if not complete:
             self._tap.forget_graph()
             for run in runs:
                 self.forget(run.sequence, run.position)
-            complete, value = self._run(self._tap, batch, hidden)
+            complete, value = self._run(batch, hidden, rows)
             if not complete:
                 raise EngineFailure(f"the hidden state of layer {self.layers - 1} did not go in or come out of llama.cpp")
         return value
 
-    def _run(self, tap: Tap, batch: Batch, hidden: Hidden) -> tuple[bool, Hidden | None]:
-        """Whether the hidden states went in and came out, and what came out; None of the last shard."""
+    def _run(self, batch: Batch, hidden: Hidden, rows: int | None) -> tuple[bool, Hidden | None]:
+        """Whether the hidden states went in and came out, and what came out."""
         if self._entry is not None:
-            tap.enter(hidden)
+            self._tap.enter(hidden)
         self._decode(batch)
-        value = tap.take()
-        came_out = self.last or (value is not None and len(value) == len(hidden))
-        return came_out and not tap.missed, value
+        value = self._tap.take()
+        came_out = rows is None or (value is not None and len(value) == rows)
+        return came_out and not self._tap.missed, value
 
     def _decode(self, batch: Batch) -> None:
         status = self._call.llama_decode(self.context, batch)

@@ -79,8 +79,9 @@ class Opening:
             cells=self._head.prompt_tokens + self._head.limit,
             predecessor=stages[number - 1].node if number else None,
             successor=None if tail else stages[number + 1].node,
-            sampling=self._head.request.sampling if tail else None,
+            sampling=self._head.request.sampling if tail and not self._head.vectors else None,
             prefixes=tuple(self._head.prefixes),
+            vectors=self._head.vectors,
             adapter=self._digest(),
             adapter_bytes=0 if self._head.request.adapter is None else self._head.request.adapter.size_bytes,
         )
@@ -126,9 +127,9 @@ class Opening:
         """The reply so far, which counts for the penalties of whoever goes on with it."""
         return memoryview(array("i", self._head.history[self._head.prompt_tokens :])).cast("B")
 
-    def _answered(self, done: StepDone) -> None:
+    def _answered(self, done: StepDone, payload: memoryview) -> None:
         if not self._closed:
-            self._head.answered(done)
+            self._head.answered(done, payload)
 
     async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
         match await self._first_words(stream):
@@ -158,13 +159,13 @@ class Opening:
         head = self._head
         head.await_signs(number)
 
-        def arrived(message: object, _payload: memoryview) -> None:
+        def arrived(message: object, payload: memoryview) -> None:
             if self._closed:
                 return
             head.heard(number)
             match message:
                 case StepDone():
-                    head.answered(message)
+                    head.answered(message, payload)
                 case StageAlive():
                     pass
                 case StageBroken(reason=reason, culprit=culprit):

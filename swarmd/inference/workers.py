@@ -24,6 +24,7 @@ from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal,
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import Batcher
 from swarmd.inference.memory import shard_bytes
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -69,6 +70,12 @@ class WorkerStatus:
     pid: int | None
     rss_bytes: int
     description: str
+    shard_bytes: int = 0
+    """Forecast of what its shards take, caches included."""
+    cells: int = 0
+    """Tokens that its caches hold."""
+    cells_used: int = 0
+    """Promised to sequences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +190,10 @@ class _Host:
         """These shards are loaded, and nobody is about to change that."""
         return self.process is not None and self.process.alive and wanted <= self.shards and not self.lock.locked()
 
+    @property
+    def cells_used(self) -> int:
+        return self.cells - self._free_cells
+
     def used(self) -> None:
         self.used_at = self._now()
 
@@ -238,8 +249,10 @@ class Workers:
         world: World,
         settings: Callable[[], Settings],
         memory_limit: Callable[[], int],
+        tallies: Tallies | None = None,
     ) -> None:
         """`memory_limit`: bytes that all workers together may use now, free memory of the machine considered."""
+        self._tallies = tallies or Tallies()
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
         self._bus, self._world, self._settings, self._memory_limit = bus, world, settings, memory_limit
         self._hosts: dict[ModelId, _Host] = {}
@@ -603,7 +616,7 @@ class Workers:
         if self._supervisor is None:  # `run` did not know of this process when it stopped the others
             await process.stop()
             raise WorkerGone(STOPPING)
-        batcher = Batcher(process, later=asyncio.get_running_loop().call_later)
+        batcher = Batcher(process, later=asyncio.get_running_loop().call_later, tallies=self._tallies)
         host.process, host.batcher, host.started_at = process, batcher, clock.monotonic()
         host.used()
         supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
@@ -706,6 +719,7 @@ class Workers:
         host.shards = set()
         self._registry.set_loaded(model, ())
         logger.warning("worker of %s %s; it starts again in %.1f s", model, how, delay_s)
+        self._tallies.worker_deaths += 1
         self._bus.publish(WorkerDied(model=model, how=how))
         host.wanted &= set(self._storage.held(model))  # one that was deleted must not keep the others away
         if host.wanted:
@@ -754,7 +768,7 @@ def _status(model: ModelId, host: _Host) -> WorkerStatus:
         rss = 0
     return WorkerStatus(
         model=model, state="ready", shards=tuple(sorted(host.shards)), pid=process.pid, rss_bytes=rss,
-        description=process.description,
+        description=process.description, shard_bytes=host.loaded_bytes(), cells=host.cells, cells_used=host.cells_used,
     )  # fmt: skip
 
 

@@ -66,6 +66,11 @@ class TinyModel:
     per_layer: bool = False
     """Head counts as arrays with one number per layer."""
     output_bias: bool = False
+    pooling: int | None = None
+    """How it wants embeddings pooled, as a number of GGUF."""
+    causal: bool = True
+    ends_texts: bool = False
+    """With a tokenizer: its texts end with a token of their own."""
     rope_long: int = 0
     """Tokens after which `rope_factors_long` are for; 0: the file has no such factors."""
     leading_dense: int = 0
@@ -142,6 +147,10 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_feed_forward_length([model.feed_forward] * layers or model.feed_forward)
     writer.add_head_count([model.heads] * layers or model.heads)
     writer.add_head_count_kv([model.kv_heads] * layers or model.kv_heads)
+    if model.pooling is not None:
+        writer.add_pooling_type(gguf.PoolingType(model.pooling))
+    if not model.causal:
+        writer.add_causal_attention(False)
     recipe = RECIPES[model.architecture]
     if recipe.layer_norm:
         writer.add_layer_norm_eps(1e-5)
@@ -181,6 +190,8 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_bos_token_id(words.index("<|endoftext|>"))
     writer.add_eos_token_id(words.index("<|im_end|>"))
     writer.add_add_bos_token(False)
+    if model.ends_texts:
+        writer.add_add_eos_token(True)
     writer.add_chat_template(CHAT_TEMPLATE)
 
 

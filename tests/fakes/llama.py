@@ -88,9 +88,10 @@ class NativeModel:
 
     def __init__(
         self, llama: Llama, path: Path, *, tap: str | None = None, entry: str | None = None, threads: int = 1,
-        adapter: Path | None = None,
+        adapter: Path | None = None, pooling: int | None = None,
     ) -> None:  # fmt: skip
-        """`entry`: hidden states go in as the value of this tensor, in place of what llama.cpp makes of tokens."""
+        """`entry`: hidden states go in as the value of this tensor, in place of what llama.cpp makes of tokens. `pooling`:
+        for `vectors`, the number of a pooling type of llama.cpp."""
         self._call = call = llama.library.call
         self._tap, self._hidden = tap, None
         self._entry, self._entering = entry, None
@@ -102,6 +103,9 @@ class NativeModel:
         context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max = _CONTEXT, _BATCH, _BATCH, 4
         context.n_outputs_max_per_seq, context.kv_unified = _BATCH, True
         context.n_threads = context.n_threads_batch = threads
+        if pooling is not None:
+            context.embeddings, context.pooling_type = True, pooling
+        self._pooling = pooling
         self._callback = _EVAL(self._on_tensor)  # llama.cpp keeps the pointer
         if tap is not None or entry is not None:
             context.cb_eval = c.cast(self._callback, c.c_void_p)
@@ -135,6 +139,26 @@ class NativeModel:
 
     def run(self, rows: Rows, hidden: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """One step; `hidden` (rows, width) in place of the tokens. Returns the tapped value, or the logits (rows, vocab)."""
+        self._decode(rows, hidden)
+        if self._tap is not None:
+            assert self._hidden is not None and self._hidden.shape == (len(rows), self.width)
+            return self._hidden
+        return np.stack([self._logits(row) for row in range(len(rows))])
+
+    def vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """One step of an embedding context: (rows, width) without pooling, else (sequences, width)."""
+        self._decode(rows, None)
+        if self._pooling == 0:
+            return np.stack([self._vector("llama_get_embeddings_ith", row) for row in range(len(rows))])
+        return np.stack([self._vector("llama_get_embeddings_seq", one) for one in sorted({one for one, _, _ in rows})])
+
+    def _vector(self, function: str, number: int) -> npt.NDArray[np.float32]:
+        found = getattr(self._call, function)
+        found.restype, found.argtypes = c.c_void_p, (c.c_void_p, c.c_int32)
+        pointer = found(self._context, number)
+        return np.ctypeslib.as_array(c.cast(pointer, c.POINTER(c.c_float)), (self.width,)).copy()
+
+    def _decode(self, rows: Rows, hidden: npt.NDArray[np.float32] | None) -> None:
         count = len(rows)
         sequences = [(c.c_int32 * 1)(sequence) for sequence, _, _ in rows]
         arrays = (
@@ -161,10 +185,6 @@ class NativeModel:
         status = self._call.llama_decode(self._context, batch)
         assert status == 0, f"llama_decode returned {status}"
         assert self._entering is None, f"no tensor {self._entry} came by"
-        if self._tap is not None:
-            assert self._hidden is not None and self._hidden.shape == (count, self.width)
-            return self._hidden
-        return np.stack([self._logits(row) for row in range(count)])
 
     def ends(self, token: int) -> bool:
         return bool(self._call.llama_vocab_is_eog(self._call.llama_model_get_vocab(self._model), token))

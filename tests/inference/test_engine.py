@@ -17,6 +17,7 @@ from swarmd.kit.world import real_world
 from swarmd.models.shard_file import vocabulary_file
 from swarmd.models.slicing import cuts_at
 from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.llama import Llama, NativeModel
 from tests.fakes.shards import CutModel, cut_model, write_shards
 
 CELLS, SEQUENCES, ROWS = 512, 4, 128
@@ -61,6 +62,20 @@ class Chain:
         return np.frombuffer(payload, np.float32).reshape(len(tokens), -1)
 
 
+    async def normed(self, tokens: list[int], runs: list[tuple[int, int, int]], vectors, outputs=()) -> np.ndarray:
+        """The vectors that the tail makes, (vectors, width)."""
+        payload: bytes | memoryview = np.array(tokens, np.int32).tobytes()
+        last = len(self.cut.files) - 1
+        for process, (first, end) in zip(self.processes, self.runs, strict=True):
+            at_tail = end == last
+            step = frames.Step(
+                first, end, [frames.Run(*run) for run in runs], list(outputs) if at_tail else [],
+                vectors=vectors if at_tail else [],
+            )
+            self.answer, payload = await process.call(step, payload, deadline_s=30)
+        return np.frombuffer(payload, np.float32).reshape(-1, self.cut.manifest.width)
+
+
 async def open_chain(stack: AsyncExitStack, supervisor: Supervisor, folder: Path, cut: CutModel, processes: int) -> Chain:
     folder.mkdir()
     paths = write_shards(cut, folder)
@@ -83,6 +98,50 @@ async def open_chain(stack: AsyncExitStack, supervisor: Supervisor, folder: Path
     for sequence in range(3):
         await chain.all(frames.StartSequence(sequence, None))
     return chain
+
+
+EMBEDDING_MODELS = MODELS | {
+    "llama, experts": TinyModel(layers=4, experts=4),
+    "gemma3, no window": TinyModel(architecture="gemma3", layers=12, window=0),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
+async def test_the_state_behind_the_final_norm_is_the_embedding_of_the_whole_model(name, tmp_path):
+    model = EMBEDDING_MODELS[name]
+    prompt = [(7 * i + 3) % 200 for i in range(100)]
+    llama = Llama()
+    parts = 3 if name in MODELS else 2
+    divided = cut(tmp_path / "a.gguf", model, parts)
+    with NativeModel(llama, tmp_path / "a.gguf", pooling=0) as whole:
+        expected = whole.vectors([(0, position, token) for position, token in enumerate(prompt)])
+        behind = whole.vectors([(0, 100, 5)])
+    llama.close()
+    async with Supervisor("test", world=real_world()) as supervisor, AsyncExitStack() as stack:
+        split = await open_chain(stack, supervisor, tmp_path / "split", divided, parts)
+        assert np.array_equal(await split.normed(prompt, [(0, 0, 100)], [1]), expected[-1:])
+        assert np.array_equal(await split.normed([5], [(0, 100, 1)], [1]), behind), "in the cache is what belongs there"
+        total = expected.sum(axis=0, dtype=np.float64).astype(np.float32)
+        await split.all(frames.EndSequence(0))
+        assert np.array_equal(await split.normed(prompt, [(0, 0, 100)], [100]), [total])
+
+
+async def test_a_reply_and_an_embedding_share_a_step_and_both_are_right(tmp_path):
+    async with Supervisor("test", world=real_world()) as supervisor, AsyncExitStack() as stack:
+        chain = await open_chain(stack, supervisor, tmp_path / "split", cut(tmp_path / "a.gguf", MODELS["llama"], 3), 3)
+        greedy = frames.SamplingAs(0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 0, None)
+        for process in chain.processes[-1:]:
+            await process.call(frames.StartSequence(0, greedy), deadline_s=30)
+        await chain.normed([1, 2, 3], [(0, 0, 3)], [], [(2, 0, 2)])
+        (alone,) = chain.answer.picked
+        await chain.all(frames.Rollback(0, 0))
+        vector = await chain.normed([4, 5], [(1, 0, 2)], [1])
+        await chain.all(frames.Rollback(1, 0))
+        for _ in range(2):  # the graph of the step before is used again
+            both = await chain.normed([4, 5, 1, 2, 3], [(1, 0, 2), (0, 0, 3)], [1, 0], [(4, 0, 2)])
+            assert np.array_equal(both, vector) and chain.answer.picked == [alone]
+            await chain.all(frames.Rollback(0, 0))
+            await chain.all(frames.Rollback(1, 0))
 
 
 @pytest.mark.parametrize("name", MODELS)

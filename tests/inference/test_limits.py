@@ -327,7 +327,7 @@ def stage(model: ModelId, known: KnownModel, **changed: object) -> OpenStage:
 async def test_steps_queued_behind_a_busy_worker_are_bounded(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         (worker,) = parts.processes
         worker.held = (frames.Step,)
@@ -376,7 +376,7 @@ async def test_a_step_has_as_many_rows_as_the_width_allows(
     monkeypatch.setattr("swarmd.inference.workers.MAX_PAYLOAD", known.manifest.width * 4 * 8)
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         (worker,) = parts.processes
         assert {command.rows for command in worker.commands if isinstance(command, frames.Load)} == {8}
@@ -390,7 +390,7 @@ async def test_a_step_has_as_many_rows_as_the_width_allows(
 async def test_a_session_that_nobody_feeds_ends_and_frees_its_caches(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         session.feed(StepOn(0, 0, 1, 0, []), TOKEN)
         await asyncio.sleep(90)
@@ -410,7 +410,7 @@ async def test_a_session_that_nobody_feeds_ends_and_frees_its_caches(parts: Node
 async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         await asyncio.sleep(LOAD_DEADLINE_S)  # the others are not ready yet
         (worker,) = parts.processes
@@ -422,7 +422,7 @@ async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts
         assert failures == []
         await asyncio.sleep(SWEEP_S + 1)
         assert len(failures) == 1
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         await asyncio.sleep(LOAD_DEADLINE_S + 100 + SWEEP_S)
         assert "no step came for 700 s" in failures[1]
 
@@ -430,9 +430,9 @@ async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts
 async def test_one_timer_looks_after_all_sessions(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     other = stage(model, known, session=SessionId("ab" * 16))
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(print)) as one:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(print)) as one:
         timer = parts.stages._timer
-        async with parts.stages.session(other, head=lambda done: None, failed=telling(print)) as two:
+        async with parts.stages.session(other, head=lambda *_: None, failed=telling(print)) as two:
             assert isinstance(one, StageSession) and isinstance(two, StageSession)
             assert timer is not None and parts.stages._timer is timer
             for number in range(50):
