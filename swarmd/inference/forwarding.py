@@ -426,6 +426,9 @@ class Stages:
             return None
         if self._adapters is None:
             return Invalid(what="this node applies no adapters")
+        shards = range(request.first_shard, request.last_shard + 1)
+        if not set(shards) <= set(self._registry.held(request.model)):  # before anything is fetched for it
+            return NotFound(what=f"shards {shards.start + 1} to {shards.stop} of model {request.model} are not all here")
         ref = AdapterRef(digest=request.adapter, size_bytes=request.adapter_bytes)
         return await self._adapters.prepare(ref, known, request.first_shard, request.last_shard, source=asker)
 

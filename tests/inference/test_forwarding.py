@@ -116,6 +116,11 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"sampling": Sampling(top_logprobs=1 << 20)}, "Invalid", "top_logprobs"),
         ({"vectors": True}, "Invalid", "no token is picked"),
         ({"stage": 1, "first_shard": 1}, "NotFound", "shard 2"),  # which the other node holds
+        ({"stage": 1, "first_shard": 1, "adapter": b"d" * 32, "adapter_bytes": 9}, "NotFound", "shards 2 to 4"),
+        ({"adapter": b"d" * 31, "adapter_bytes": 9}, "Invalid", "an adapter"),
+        ({"adapter": b"d" * 32}, "Invalid", "an adapter of 0 bytes"),
+        ({"adapter": b"d" * 32, "adapter_bytes": 1 << 60}, "Invalid", "an adapter of 1152921504606846976 bytes"),
+        ({"adapter": b"d" * 32, "adapter_bytes": 9}, "NotFound", "does not send it"),  # nor has it
     ]
     for changed, kind, words in cases:
         async with scene.opened(scene.request(**changed)) as stream:
