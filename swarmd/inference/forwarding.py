@@ -10,7 +10,6 @@ Publishes `StageServed` for other nodes' generations.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -27,6 +26,7 @@ from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.effort import decode_effort
 from swarmd.inference.prefixes import KEY_BYTES
+from swarmd.inference.signs import Listener, Teller
 from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -44,7 +44,6 @@ from swarmd.wire.messages import Refused
 START_DEADLINE_S = 10.0
 PRODUCED_BYTES = 4 * 1024 * 1024  # of a reply that goes on here: as many tokens as inference.context_tokens may be
 SESSIONS_LIMIT = 256  # stages of generations on this node at once; the workers' seats are the tighter bound
-ALIVE_S = 0.5  # between two signs of life to a head, which gives up after four of them
 LANE_QUEUE = 64  # steps waiting for a successor's credit; of one session, which has no more than `steps_in_flight`
 SPEED_WEIGHT = 0.1  # of a new sample in the smoothed time per layer: some ten tokens of history
 SAMPLING_RANGES = (  # wider than any API's, and far from where float32 ends
@@ -514,7 +513,10 @@ class Stages:
             else:
                 session.fail(f"the stage before sent {type(message).__name__}")
 
+        signs = Teller(lambda: _tell(stream))
+
         def ended(failure: LinkLost | StreamReset | None) -> None:
+            signs.stop()
             # A predecessor that is done closes its lane just before the head closes us; only a broken one is news.
             if isinstance(failure, LinkLost):
                 session.fail(f"the link to the stage before is lost: {failure}", culprit=stream.peer.node)
@@ -530,6 +532,7 @@ class _LaneOutlet:
         self._stages, self._request, self._told = stages, request, failed
         self._stream: Stream | None = None
         self._push: Callable[[StepOn | StepDone, memoryview], None] | None = None
+        self._signs: Listener | None = None
 
     def push(self, step: StepOn | StepDone, payload: memoryview) -> None:
         if self._push is None:
@@ -538,6 +541,8 @@ class _LaneOutlet:
             self._push(step, payload)
 
     def close(self) -> None:
+        if self._signs is not None:
+            self._signs.stop()
         if self._stream is not None:
             self._stream.reset(ResetCode.CANCELLED)
 
@@ -557,31 +562,37 @@ class _LaneOutlet:
         except (LinkLost, TooManyStreams) as error:
             self._failed(str(error))
             return None
+        signs = self._signs = Listener(
+            self._stages.ticks, lambda seconds: self._failed(f"the next stage gave no sign of life for {seconds:.1f} s")
+        )
+
+        def arrived(message: object, _payload: memoryview) -> None:
+            signs.heard()
+            if not isinstance(message, StageAlive):
+                self._failed(f"the next stage sent {type(message).__name__}")
+
         stream.on_message(
-            lambda message, _: self._failed(f"the next stage sent {type(message).__name__}"),
-            lambda failure: self._failed(f"the next stage is gone: {failure}") if failure else None,
+            arrived, lambda failure: self._failed(f"the next stage is gone: {failure}") if failure else None
         )
         return StepSender(stream, spawn=self._stages.spawn, failed=self._failed).push
 
 
 @asynccontextmanager
 async def _signs_of_life(stream: Stream) -> AsyncGenerator[None]:
-    """Within the block the head hears twice a second that we are there, unless there is so much else that it hears."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
-
-    def tell() -> None:
-        nonlocal timer
-        with contextlib.suppress(LinkLost, StreamReset):
-            stream.send_now(StageAlive())
-            timer = loop.call_later(ALIVE_S, tell)
-
-    tell()
+    """Within the block the head hears that we are there."""
+    signs = Teller(lambda: _tell(stream))
     try:
         yield
     finally:
-        if timer is not None:
-            timer.cancel()
+        signs.stop()
+
+
+def _tell(stream: Stream) -> bool:
+    try:
+        stream.send_now(StageAlive())  # where something else is on its way, that is a sign too
+    except (LinkLost, StreamReset):
+        return False
+    return True
 
 
 def steps_in_flight(width: int) -> int:

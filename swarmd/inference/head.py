@@ -21,6 +21,7 @@ from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import StageFailed
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.drafting import Drafter
+from swarmd.inference.signs import LATE_S, LOOK_S, SILENCE_S
 from swarmd.inference.tallies import Tallies
 from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
@@ -28,10 +29,6 @@ from swarmd.wire.generation import StepDone, StepOn
 SILENCE_DEADLINE_S = 180.0
 """Without an answer to any step in flight; above the 120 s after which a stage calls its worker hung. A long prompt may
 take longer: each of its chunks is answered."""
-LOOK_S = 0.5  # between two looks for signs of life
-SILENCE_S = 2.0  # without any: it is lost. Its event loop answers also while its worker computes
-LATE_S = 0.5
-"""By so much our own look may be late; above it, it was us who were held up, and everybody has a new term."""
 REPLAY_ROWS = 32
 """Of a step through tokens of the reply: within so many, quantised weights give a row the bits that it had alone (design,
 section 4, point 11). Others need a step for each."""

@@ -1,7 +1,7 @@
 """Opening the stages of a generation, all at once, and connecting their ends to its head.
 
 A stage says from the beginning that it is alive, however long its shards take to load: who is silent is given up after
-`head.SILENCE_S`, and another one can be asked.
+`signs.SILENCE_S`, and another one can be asked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from swarmd.domain.ids import NodeId, SessionId, short
 from swarmd.domain.plans import Stage
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, Refusal, StageFailed
 from swarmd.inference.forwarding import Failed, Stages, StageSession, StepSender, steps_in_flight
-from swarmd.inference.head import SILENCE_S, Feed, Head
+from swarmd.inference.head import Feed, Head
+from swarmd.inference.signs import SILENCE_S
 from swarmd.kit.service import Spawn
 from swarmd.peers.links import Links
 from swarmd.transport.stream import LinkLost, Stream, StreamReset

@@ -110,7 +110,10 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True):
 @message(126)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageAlive:
-    """A stage to the head, twice a second from the opening on: it is there, however long it computes or loads."""
+    """A stage to the head, twice a second from the opening on: it is there, however long it computes or loads.
+
+    Also to the stage before it, on their lane: the head cannot see a line between two others that carries nothing any more.
+    """
 
 
 @message(125)

@@ -16,6 +16,7 @@ from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, SessionId
 from swarmd.domain.peers import PeerIdentity
+from swarmd.inference import forwarding, signs
 from swarmd.inference.forwarding import LANE_QUEUE, LOGPROBS_LIMIT, StepSender
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
 from swarmd.wire.generation import Lane, OpenStage, StageAlive, StageBroken, StageReady, StepDone, StepOn
@@ -297,6 +298,37 @@ async def test_a_successor_that_is_not_there_ends_the_stage(scene: Scene) -> Non
         session.feed(StepOn(0, 0, 2, 0, []), tokens)
         async with asyncio.timeout(5):
             assert await failures.get() == "the next stage on this node is gone"
+
+
+async def test_a_line_between_two_stages_that_went_silent_ends_the_step_that_went_into_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head reaches both and sees nothing of it; the link itself is given up after eight seconds only."""
+    monkeypatch.setattr(signs, "ALIVE_S", 0.02)
+    monkeypatch.setattr(signs, "LOOK_S", 0.02)
+    monkeypatch.setattr(signs, "SILENCE_S", 0.3)
+    own = replace(
+        scene.request(), stage=0, first_shard=0, last_shard=1, predecessor=None, successor=scene.victim.node, sampling=None
+    )
+    failures: asyncio.Queue[tuple[str, object]] = asyncio.Queue(4)
+
+    def failed(reason: str, *, culprit: object = None) -> None:
+        failures.put_nowait((reason, culprit))
+
+    stages = scene.villain.pipeline._stages
+    async with scene.opened(scene.request()) as stream, stages.session(own, head=lambda *_: None, failed=failed) as session:
+        assert isinstance(await said(stream), StageReady)
+        session.feed(StepOn(0, 0, 2, 1, []), memoryview(np.array([1, 2], np.int32)).cast("B"))
+        assert isinstance(await said(stream), StepDone)
+        async with asyncio.timeout(5):
+            for _ in range(30):  # more than the silence, in signs that are heard
+                await stream.receive()
+            assert failures.empty()
+            monkeypatch.setattr(forwarding, "_tell", lambda stream: True)
+            reason, culprit = await failures.get()
+    assert "the next stage gave no sign of life for 0." in reason
+    assert culprit == scene.victim.node
+    await scene.all_free()
 
 
 async def test_bad_tokens_at_the_first_stage_are_refused_by_its_worker(scene: Scene) -> None:

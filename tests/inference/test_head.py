@@ -8,7 +8,8 @@ import pytest
 
 from swarmd.domain.generation import Finish, GenerationFailed
 from swarmd.domain.refusals import StageFailed
-from swarmd.inference.head import LOOK_S, SILENCE_S, TEXT_QUEUE, Head
+from swarmd.inference.head import TEXT_QUEUE, Head
+from swarmd.inference.signs import LOOK_S, SILENCE_S
 from swarmd.inference.workers import PREFILL_ROWS
 from swarmd.wire.generation import StepDone
 from tests.fakes.heads import END, NODES, PIECES, TRACE, Tail, Ticks, generation_of, plan, started

@@ -340,3 +340,13 @@ def test_the_vocabulary_file_tokenizes_like_the_model(llama: Llama, tmp_path: Pa
     assert words[:2] == ["<|im_start|>", "the"]
     assert words[-1] == "<|im_end|>"
     assert "Ġs" in words and set(SPECIAL_TOKENS) & set(words)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_llama_cpp_gives_as_an_embedding_is_the_tensor_that_the_tail_s_tap_takes(
+    llama: Llama, tmp_path: Path, name: str
+) -> None:
+    path = write_model(tmp_path / "tiny.gguf", MODELS[name])
+    rows: Rows = [(0, position, (position * 31 + 7) % MODELS[name].rows) for position in range(PREFILL)]
+    with NativeModel(llama, path, pooling=0) as embedding, NativeModel(llama, path, tap="result_norm") as tapped:
+        assert np.array_equal(embedding.vectors(rows), tapped.run(rows))
