@@ -18,8 +18,9 @@ from swarmd.domain.models import Manifest
 from swarmd.domain.peers import Holding, NodeSummary, PeerIdentity, PeerRecord, PeerView, Purpose
 from swarmd.inference import worker_frames as frames
 from swarmd.inference import workers as workers_module
-from swarmd.inference.forwarding import ALIVE_S, Stages
+from swarmd.inference.forwarding import Stages
 from swarmd.inference.pipeline import Pipeline
+from swarmd.inference.signs import ALIVE_S
 from swarmd.inference.worker_process import OnAnswer, Outcome
 from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
