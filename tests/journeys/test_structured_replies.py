@@ -15,6 +15,7 @@ import openai
 import pydantic
 import pytest
 
+from swarmd.app import BUILTIN_SHARD_BYTES
 from swarmd.domain.events import GenerationResumed
 from swarmd.domain.generation import Finish, Sampling
 from swarmd.domain.ids import ModelId
@@ -24,6 +25,7 @@ from swarmd.inference.generation import Generation
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.nodes import Node, chat, generated, running, spread, swarm, text_of
 
+BUILTIN = Path(__file__).parents[2] / "swarmd" / "builtin" / "swarmd-builtin.gguf"
 MODEL = TinyModel(layers=6, tokenizer=True)
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
@@ -171,9 +173,10 @@ async def test_a_tail_that_is_killed_goes_on_within_the_grammar(three):
     assert chunks[-1].usage.resumes == 1
 
 
-async def test_a_model_without_tools_in_its_template_says_what_to_do(tmp_path):
-    path = write_model(tmp_path / "tiny.gguf", MODEL)
-    async with running(tmp_path / "alone") as node:
-        model = ModelId(await node.desk.add_file(path, None))
+async def test_the_built_in_model_writes_json_and_says_that_it_knows_no_tools(tmp_path):
+    async with running(tmp_path / "alone", inference__context_tokens=1024) as node:
+        model = ModelId(await node.desk.add_file(BUILTIN, BUILTIN_SHARD_BYTES))
+        chunks = await generated(node, chat(model, "What is a shard?", max_tokens=300, schema=json.dumps(WEATHER)))
+        jsonschema.validate(json.loads(text_of(chunks)), WEATHER)
         refused = await node.pipeline.open(chat(model, "hello", tools=(Tool(name="now"),)))
         assert isinstance(refused, Invalid) and refused.param == "tools" and "leave tools out" in refused.what
