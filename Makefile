@@ -66,7 +66,7 @@ rig: install ## real nodes in network namespaces, behind NAT, cut off and back; 
 	@sh tools/rig_packages.sh
 	$(PY) -m tests.rig
 
-bench: install ## measure, and print the figures
+bench: install ## measure for an hour or two, and write docs/benchmarks.md
 	$(PY) -m bench
 
 lock: install ## write the installed versions into constraints.txt

@@ -1,1 +1,1 @@
-"""Measurements. Each prints ratios against a named alternative that ran in the same minutes; none is a test."""
+"""Measurements. Each against a named alternative that ran in the same minutes, or against a bar; none is a test."""

@@ -1,41 +1,43 @@
-"""`make bench`: every measurement, or the ones named. `python -m bench decode --threads 1 --rounds 7`."""
+"""`make bench`: every measurement and the report, or what is named. `python -m bench loss --rounds 3`.
+
+Options behind a name go to its program. A measurement that an earlier run has finished on this machine is not repeated,
+unless `--fresh` says so; one that was interrupted goes on.
+"""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import subprocess
 import sys
 
-from bench import decode
+REPORTED = ("decode", "users", "prefix", "wan", "loss", "predict", "soak")
+"""Their rounds go to bench/results, and into docs/benchmarks.md."""
+PRINTED = ("wire", "transport", "gossip", "exchange", "download", "resume")
+"""They print what docs/performance.md tells of."""
+BESIDE = ("rpc_build", "report")
 
-ALONE = ("wire", "transport", "gossip", "exchange", "download", "resume", "users", "loss", "predict")
-"""Programs of their own, with options of their own."""
-WHAT = f"decode, {', '.join(ALONE)}"
+
+def main(words: list[str]) -> int:
+    known = (*REPORTED, *PRINTED, *BESIDE)
+    names = [word for word in words if not word.startswith("-")]
+    if not names:
+        if any(word in ("-h", "--help") for word in words):
+            print(__doc__, f"\nMeasurements: {', '.join(known)}", sep="\n")
+            return 0
+        # Without llama.cpp's programs one column is missing, which is no reason to measure nothing.
+        _run("rpc_build", [])
+        failed = [name for name in (*REPORTED, "report") if _run(name, words if name != "report" else [])]
+        print(*(f"bench: {name} failed" for name in failed), sep="\n", file=sys.stderr)
+        return bool(failed)
+    name, options = names[0], words[words.index(names[0]) + 1 :]
+    if name not in known:
+        print(f"bench: there is no measurement {name!r}: {', '.join(known)}", file=sys.stderr)
+        return 2
+    return _run(name, options)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["decode", "wire", "exchange", "download"], help=WHAT)
-    parser.add_argument("--threads", type=int, action="append", help="of every worker; default 2 and 1")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--spin", help="GOMP_SPINCOUNT of the nodes' workers instead of the built-in choice")
-    arguments = parser.parse_args()
-    for what in arguments.what:
-        if what == "decode":
-            for threads in arguments.threads or (2, 1):
-                asyncio.run(
-                    decode.measure(
-                        threads=threads, rounds=arguments.rounds, tokens=arguments.tokens, spin=arguments.spin
-                    )
-                )
-        elif what in ALONE:
-            subprocess.run([sys.executable, "-m", f"bench.{what}"], check=True)
-        else:
-            parser.error(f"there is no measurement {what!r}")
-    return 0
+def _run(name: str, options: list[str]) -> int:
+    return subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -8,15 +8,31 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from bench.delay import API_PORT, Network
+
 ROOT = Path(__file__).resolve().parent.parent
-READY_S, SPREAD_S, STOP_S = 60.0, 300.0, 10.0
+READY_S, SPREAD_S, STOP_S = 120.0, 300.0, 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a node is started."""
+
+    folder: Path
+    port: int
+    threads: int
+    megabytes: float
+    environment: dict[str, str]
+    network: Network | None
+    number: int
+    core: int | None
 
 
 @dataclass(slots=True)
@@ -24,6 +40,7 @@ class Node:
     url: str
     key: str
     process: asyncio.subprocess.Process
+    recipe: Recipe
 
     async def call(self, session: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> Any:
         headers = {"authorization": f"Bearer {self.key}"}
@@ -44,33 +61,58 @@ async def until(check: Callable[[], Awaitable[bool]], seconds: float, what: str)
 
 @contextlib.asynccontextmanager
 async def fleet(
-    folder: Path, model: Path, *, count: int, threads: int, first_port: int, environment: dict[str, str]
+    folder: Path, model: Path, *, count: int, threads: int, first_port: int, environment: dict[str, str],
+    network: Network | None = None, cores: Sequence[int] | None = None,
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node], str]]:
-    """`count` nodes with the model's shards spread over them, and the model's id."""
+    """`count` nodes with the model's shards spread over them, and the model's id. The rest as `swarm`."""
     megabytes = model.stat().st_size / count / 1e6  # as many shards as nodes: every shard is a llama.cpp context
     async with swarm(
-        folder, count=count, threads=threads, first_port=first_port, megabytes=megabytes, environment=environment
-    ) as (session, nodes):
+        folder, count=count, threads=threads, first_port=first_port, megabytes=megabytes, environment=environment,
+        network=network, cores=cores,
+    ) as (session, nodes):  # fmt: skip
         await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(model)})
         name = await spread(session, nodes)
         yield session, nodes, name
 
 
 @contextlib.asynccontextmanager
+async def builtin_fleet(
+    folder: Path, *, count: int, threads: int, first_port: int, environment: dict[str, str], network: Network | None = None
+) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node], str]]:
+    """As `fleet`, with the built-in model, which answers questions about swarmd."""
+
+    def own(number: int) -> dict[str, str]:
+        return {"SWARMD_UI_BUILTIN_MODEL": "true"} if number == 0 else {}
+
+    async with swarm(
+        folder, count=count, threads=threads, first_port=first_port, megabytes=64, environment=environment,
+        network=network, own=own,
+    ) as (session, nodes):  # fmt: skip
+        yield session, nodes, await spread(session, nodes)
+
+
+@contextlib.asynccontextmanager
 async def swarm(
-    folder: Path, *, count: int, threads: int, first_port: int, megabytes: float, environment: dict[str, str]
+    folder: Path, *, count: int, threads: int, first_port: int, megabytes: float, environment: dict[str, str],
+    network: Network | None = None, cores: Sequence[int] | None = None,
+    own: Callable[[int], dict[str, str]] = lambda number: {},
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, list[Node]]]:
-    """`count` linked nodes without models. `megabytes`: of a shard."""
+    """`count` linked nodes without models. `megabytes`: of a shard. `network`: each in a place of its own, else all on
+    loopback from `first_port` on. `cores`: the processor that each is bound to. `own`: settings of one node by number."""
     shutil.rmtree(folder, ignore_errors=True)
     nodes: list[Node] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as session:
         try:
             for number in range(count):
-                home, port = folder / f"node-{number + 1}", first_port + 20 * number
-                nodes.append(await start(home, port, threads, megabytes, environment))
+                recipe = Recipe(
+                    folder=folder / f"node-{number + 1}", port=first_port + 20 * number, threads=threads,
+                    megabytes=megabytes, environment=environment | own(number), network=network, number=number,
+                    core=None if cores is None else cores[number],
+                )  # fmt: skip
+                nodes.append(await start(recipe))
             for node in nodes:
                 await until(lambda node=node: ready(session, node), READY_S, "ready")
-                node.key = (folder / f"node-{nodes.index(node) + 1}" / "api_key").read_text().strip()
+                node.key = (node.recipe.folder / "api_key").read_text().strip()
             for node in nodes[1:]:
                 code = await nodes[0].call(session, "GET", "/api/admin/network-code")
                 await node.call(session, "POST", "/api/admin/join-network", {"code": code["code"]})
@@ -81,27 +123,49 @@ async def swarm(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def start(
-    folder: Path, port: int, threads: int, megabytes: float, environment: dict[str, str], *, again: bool = False
-) -> Node:
+async def start(recipe: Recipe, *, again: bool = False) -> Node:
     """`again`: with what an earlier process left in the folder."""
-    folder.mkdir(parents=True, exist_ok=again)
+    recipe.folder.mkdir(parents=True, exist_ok=again)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARMD_")}
     settings = {
         "SWARMD_NETWORK_LISTEN_ADDRESS": "127.0.0.1",
         "SWARMD_UI_BUILTIN_MODEL": "false",
-        "SWARMD_RESOURCES_MAX_CPU_THREADS": str(threads),
-        "SWARMD_MODEL_SHARD_SIZE_MB": str(max(64, math.ceil(megabytes))),
+        "SWARMD_RESOURCES_MAX_CPU_THREADS": str(recipe.threads),
+        "SWARMD_MODEL_SHARD_SIZE_MB": str(max(64, math.ceil(recipe.megabytes))),
         "SWARMD_INFERENCE_CONTEXT_TOKENS": "2048",
         "SWARMD_NODE_CONTRIBUTION": "maximum",
         "SWARMD_LOGGING_LEVEL": "warning",
         "SWARMD_NETWORK_ENABLE_MDNS": "false",  # nothing but the tokens
+        "SWARMD_AUTO_MANAGE_ENABLED": "false",  # the parts stay as they are shared out here
+        "SWARMD_API_RATE_LIMIT_RPM": "0",
+        "SWARMD_API_RATE_LIMIT_ADMIN_RPM": "0",
     }
+    port, network = recipe.port, recipe.network
+    if network is not None:
+        port = API_PORT
+        settings |= network.settings(recipe.number)
+
+    def prepare() -> None:
+        """In the child, before it is swarmd."""
+        if network is not None:
+            network.places[recipe.number].enter()
+        if recipe.core is not None:
+            os.sched_setaffinity(0, {recipe.core})
+
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "swarmd", "run", "--data-dir", str(folder), "--port", str(port), cwd=ROOT,
-        env={**kept, **settings, **environment}, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
+        sys.executable, "-m", "swarmd", "run", "--data-dir", str(recipe.folder), "--port", str(port), cwd=ROOT,
+        env={**kept, **settings, **recipe.environment}, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=None if network is None and recipe.core is None else prepare,
     )  # fmt: skip
-    return Node(f"http://127.0.0.1:{port}", "", process)
+    port = recipe.port if network is None else network.api_port(recipe.number)
+    return Node(f"http://127.0.0.1:{port}", "", process, recipe)
+
+
+async def restart(session: aiohttp.ClientSession, node: Node) -> None:
+    """The node whose process has ended, in place and with what it had; ready."""
+    await node.process.wait()
+    node.process = (await start(node.recipe, again=True)).process
+    await until(lambda: ready(session, node), READY_S, "ready again")
 
 
 async def ready(session: aiohttp.ClientSession, node: Node) -> bool:
@@ -114,9 +178,13 @@ async def ready(session: aiohttp.ClientSession, node: Node) -> bool:
         return False
 
 
-async def linked(session: aiohttp.ClientSession, nodes: list[Node]) -> bool:
-    peers = [await node.call(session, "GET", "/api/admin/peers") for node in nodes]
-    return all(sum(1 for row in rows if row["healthy"]) >= len(nodes) - 1 for rows in peers)
+async def linked(session: aiohttp.ClientSession, nodes: list[Node], *, direct: bool = False) -> bool:
+    """All with all. `direct`: and none through a third."""
+    rows = [await node.call(session, "GET", "/api/admin/links") for node in nodes]
+    links = [{row["node_id"]: row["path"] for row in some if row["purpose"] == "control"} for some in rows]
+    if any(len(some) < len(nodes) - 1 for some in links):
+        return False
+    return not direct or all(path == "direct" for some in links for path in some.values())
 
 
 async def model_row(session: aiohttp.ClientSession, node: Node) -> dict[str, Any] | None:

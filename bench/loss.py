@@ -1,12 +1,20 @@
-"""A node lost in the middle of a reply: whether the reply is the same, and how long the pause was.
+"""A node or a line lost in the middle of a reply: whether the reply is the same, and how long the pause was.
 
-    python -m bench.loss [--rounds 5] [--tokens 200] [--at 50]
+    python -m bench.loss [--how kill stop reset silent head] [--rounds 100] [--tokens 200] [--at 50] [--fresh]
 
-Three loopback nodes have a third of a model each, a fourth has the second and the last third and stands by. Each round asks
-for the same reply at temperature 0; when its token `--at` has come, a node beside the head is killed with -9, or stopped
-with SIGSTOP. The text is compared with the undisturbed one; told is the longest time between two pieces of it, in which the
-loss is noticed, other stages are opened, and the history is computed anew. Then the lost node comes back, and the next round
-begins when all of them are linked.
+Three nodes have a third of a model each, two more stand by with the second and with the last third; between them is a proxy
+(`bench.delay`, no delay). Each round asks for the same reply at temperature 0; when its token `--at` has come,
+
+- kill: a node beside the head gets `kill -9`; it is started again for the next round,
+- stop: it gets SIGSTOP, and goes on after the reply,
+- reset: a line is cut, so that its connections are reset and new ones, too, until the reply goes on; in odd rounds the one
+  between the head and the next stage, in even rounds the one between the other two,
+- silent: the same, but nothing arrives any more and nobody is told,
+- head: the head gets `kill -9`: its client must see that the reply is not whole, and gets it by asking again.
+
+The text is compared with the undisturbed one; told is the longest time between two pieces of it, in which the loss is
+noticed, other stages are opened (and load, unless they were used before), and the history is computed anew. What that
+last part takes alone is measured at the beginning. A round that takes longer than a minute is a hang.
 """
 
 from __future__ import annotations
@@ -15,21 +23,28 @@ import argparse
 import asyncio
 import json
 import signal
-import statistics
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import aiohttp
 
 from bench import fleet as fleets
 from bench.decode import DATA
+from bench.delay import Cut, Network, Unavailable, ensure_allowed, run
 from bench.fleet import READY_S, Node, until
 from bench.random_model import Shape, write
+from bench.results import Record, Round
 
-SHAPE = Shape(layers=12, width=1024, heads=16, kv_heads=4, feed_forward=2816, vocabulary=8000)
-"""130 million numbers: a step is short beside what is measured here."""
+SHAPE = Shape(layers=24, width=1024, heads=16, kv_heads=4, feed_forward=2816, vocabulary=8000)
+"""290 million numbers in three shards of the smallest size: a step is short beside what is measured here."""
+HOW = ("kill", "stop", Cut.RESET.value, Cut.SILENT.value, "head")
+SITTINGS = 5  # with fresh nodes, where some did not find each other again
+GOES_ON = 10  # pieces: more than are on their way when a line is cut
+HANG_S = 60.0  # a reply takes three seconds, and a node gives a lost stage up after 30 s without a plan
 PROMPT = "the quick brown fox jumps over the lazy dog, and then again: "
-FIRST_PORT = 19700
+FIRST_PORT = 17920
 
 
 @dataclass(slots=True)
@@ -38,20 +53,23 @@ class Reply:
     tokens: int = 0
     pause_s: float = 0.0
     resumes: int = 0
-    nodes: list[str] = field(default_factory=list)
 
 
-async def ask(session: Any, node: Node, model: str, tokens: int, at: int, strike: Any = None) -> Reply:
+async def ask(
+    session: Any, node: Node, model: str, tokens: int, strikes: Mapping[int, Callable[[], None]] | None = None
+) -> Reply:
+    """`strikes`: what to do when so many pieces have come."""
     body = {
         "model": model, "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "stream": True,
         "stream_options": {"include_usage": True},
     }  # fmt: skip
-    reply, last, pieces = Reply(), 0.0, 0
+    reply, last, pieces, ended = Reply(), 0.0, 0, False
     headers = {"authorization": f"Bearer {node.key}"}
     async with session.post(f"{node.url}/v1/completions", json=body, headers=headers) as response:
         if response.status != 200:
             raise RuntimeError(f"{response.status} {await response.text()}")
         async for line in response.content:
+            ended = ended or line.startswith(b"data: [DONE]")
             if not line.startswith(b"data: {"):
                 continue
             chunk = json.loads(line[6:])
@@ -63,14 +81,19 @@ async def ask(session: Any, node: Node, model: str, tokens: int, at: int, strike
                     reply.pause_s = max(reply.pause_s, now - last)
                 last, pieces = now, pieces + 1
                 reply.text += chunk["choices"][0]["text"]
-                if pieces == at and strike is not None:
-                    strike()
+                if strikes and pieces in strikes:
+                    strikes[pieces]()
             if chunk.get("usage"):
                 reply.tokens = chunk["usage"]["completion_tokens"]
             if chunk.get("swarm"):
                 reply.resumes = chunk["swarm"]["resumes"]
-                reply.nodes = [stage["node"] for stage in chunk["swarm"]["stages"]]
+    if not ended:
+        raise Unended
     return reply
+
+
+class Unended(Exception):
+    """The stream ended, and nothing in it said that this was the end of the reply."""
 
 
 async def hold(session: Any, node: Node, model: str, shards: range) -> None:
@@ -80,76 +103,150 @@ async def hold(session: Any, node: Node, model: str, shards: range) -> None:
     await until(lambda: fleets.holds(session, node, shards), 120, "the standby's shards")
 
 
-async def measure(*, rounds: int, tokens: int, at: int) -> None:
-    path = write(DATA / "loss.gguf", SHAPE)
+@dataclass(slots=True, kw_only=True)
+class Lossy:
+    """The five nodes, and what an undisturbed reply is."""
+
+    session: Any
+    nodes: list[Node]
+    ids: list[str]
+    model: str
+    network: Network
+    plain: Reply
+    again_s: float
+    """Seconds for the prompt and the tokens before the loss, computed anew by loaded stages."""
+
+    async def round(self, how: str, number: int, tokens: int, at: int) -> Round:
+        """One, and everything as it was afterwards."""
+        one: Round = {
+            "how": how, "round": number, "plain_pause_s": self.plain.pause_s, "again_s": self.again_s, "outcome": "hang"
+        }  # fmt: skip
+        used = await self._stages()
+        victim = self.nodes[0] if how == "head" else self.nodes[used[1 + number % (len(used) - 1)]]
+        struck = False
+
+        def strike() -> None:
+            nonlocal struck
+            struck = True
+            victim.process.send_signal(signal.SIGSTOP if how == "stop" else signal.SIGKILL)
+
+        try:
+            async with asyncio.timeout(HANG_S):
+                if how in (Cut.RESET.value, Cut.SILENT.value):
+                    ends = (0, used[1]) if number % 2 else (used[1], used[2])
+                    one["between"] = "head and stage" if 0 in ends else "two stages"
+                    line = self.network.line(*ends)
+                    try:
+                        # Mended when the reply goes on, so that the nodes find each other soon.
+                        reply = await self._ask(tokens, {at: lambda: line.break_(Cut(how)), at + GOES_ON: line.mend})
+                    finally:
+                        line.mend()
+                else:
+                    try:
+                        reply = await self._ask(tokens, {at: strike})
+                    finally:
+                        if struck and how == "stop":
+                            victim.process.send_signal(signal.SIGCONT)
+            one |= {"pause_s": reply.pause_s, "resumes": reply.resumes}
+            if how == "head":
+                one["outcome"] = "not noticed"
+            elif not reply.resumes:
+                one["outcome"] = "not struck"
+            else:
+                one["outcome"] = "same" if reply.text == self.plain.text else "different"
+        except TimeoutError:
+            pass
+        except (RuntimeError, Unended, aiohttp.ClientError, ConnectionError) as error:
+            one |= {"outcome": "error", "said": str(error)[:200] or type(error).__name__}
+        try:
+            await self._recover(how, victim, struck=struck)
+            if how == "head":
+                await until(lambda: fleets.knows(self.session, victim), READY_S, "all shards")
+                reply = await self._ask(tokens)
+                one["again"] = "same" if reply.text == self.plain.text else "different"
+        except (RuntimeError, Unended, aiohttp.ClientError) as error:
+            one["recovery"] = str(error)[:200]
+        return one
+
+    async def _recover(self, how: str, victim: Node, *, struck: bool) -> None:
+        if how in ("kill", "head"):
+            if not struck:
+                victim.process.kill()
+            await fleets.restart(self.session, victim)
+        await until(lambda: fleets.linked(self.session, self.nodes, direct=True), READY_S, "linked")
+
+    async def _stages(self) -> list[int]:
+        """Numbers of the nodes of the next plan, in their order; those whose restart is not known yet are waited for."""
+        path = f"/api/admin/models/{self.model}/pipeline-plan"
+        found: list[int] = []
+
+        async def planned() -> bool:
+            try:
+                plan = await self.nodes[0].call(self.session, "GET", path)
+            except RuntimeError:
+                return False
+            found[:] = [self.ids.index(stage["node"]) for stage in plan["stages"]]
+            return len(found) == 3
+
+        await until(planned, READY_S, "a plan")
+        return found
+
+    async def _ask(self, tokens: int, strikes: Mapping[int, Callable[[], None]] | None = None) -> Reply:
+        return await ask(self.session, self.nodes[0], self.model, tokens, strikes)
+
+
+async def measure(records: dict[str, Record], *, rounds: int, tokens: int, at: int) -> None:
+    path = write(DATA / "loss-24.gguf", SHAPE)
     environment = {
-        "SWARMD_INFERENCE_SPECULATION": "false", "SWARMD_AUTO_MANAGE_ENABLED": "false",  # a random model repeats itself
+        "SWARMD_INFERENCE_SPECULATION": "false", "SWARMD_INFERENCE_PREFIX_CACHE_MB": "0",
     }  # fmt: skip
-    folder = DATA / "fleet-loss"
-    async with fleets.swarm(
-        folder, count=4, threads=1, first_port=FIRST_PORT, megabytes=64, environment=environment
-    ) as (session, nodes):
+    async with Network(5, first_port=FIRST_PORT) as network, fleets.swarm(
+        DATA / "fleet-loss", count=5, threads=1, first_port=FIRST_PORT, megabytes=64, environment=environment,
+        network=network,
+    ) as (session, nodes):  # fmt: skip
         await nodes[0].call(session, "POST", "/api/admin/models", {"path": str(path)})
         model = await fleets.spread(session, nodes[:3])
         row = await fleets.model_row(session, nodes[0])
-        assert row is not None
-        shards = range(round(row["shard_count"] / 3), row["shard_count"])
-        await hold(session, nodes[3], model, shards)
-        await ask(session, nodes[0], model, tokens, at)  # loads
-        plain = await ask(session, nodes[0], model, tokens, at)
-        swarm = Swarm(session, nodes, model, folder, environment, plain.text)
-        for how in (signal.SIGKILL, signal.SIGSTOP):
-            same, pauses, failures = 0, list[float](), list[str]()
-            for _ in range(rounds):
-                try:
-                    reply = await swarm.struck(how, tokens, at)
-                    same += reply.text == plain.text and reply.resumes > 0
-                    pauses.append(reply.pause_s)
-                except RuntimeError as error:
-                    failures.append(str(error))
-                await until(lambda: fleets.linked(session, nodes), READY_S, "linked")
-            shown = ", ".join(f"{pause:.2f}" for pause in sorted(pauses))
-            print(f"{how.name}: {same} of {rounds} replies the same; pauses {shown} s", *failures, sep="\n  ")
-            if pauses:
-                print(f"  median {statistics.median(pauses):.2f} s; undisturbed, the longest was {plain.pause_s:.2f} s")
-
-
-@dataclass(slots=True)
-class Swarm:
-    session: Any
-    nodes: list[Node]
-    model: str
-    folder: Path
-    environment: dict[str, str]
-    plain: str
-
-    async def struck(self, how: signal.Signals, tokens: int, at: int) -> Reply:
-        """A reply in which a node beside the head is lost, which is there again afterwards."""
-        head = self.nodes[0]
-        used = await ask(self.session, head, self.model, 8, at)
-        names = [(await node.call(self.session, "GET", "/api/admin/stats"))["node_id"][:16] for node in self.nodes]
-        number = next(names.index(node) for node in used.nodes if node != names[0])
-        victim = self.nodes[number]
-        try:
-            return await ask(self.session, head, self.model, tokens, at, lambda: victim.process.send_signal(how))
-        finally:
-            if how is signal.SIGSTOP:
-                victim.process.send_signal(signal.SIGCONT)
-            else:
-                await victim.process.wait()
-                home, port = self.folder / f"node-{number + 1}", FIRST_PORT + 20 * number
-                again = self.nodes[number] = await fleets.start(home, port, 1, 64, self.environment, again=True)
-                again.key = victim.key
-                await until(lambda: fleets.ready(self.session, again), READY_S, "ready")
+        assert row is not None and row["shard_count"] == 3, row
+        for index in (1, 2):  # two nodes, since one with both parts would be preferred to two
+            await hold(session, nodes[2 + index], model, range(index, index + 1))
+        await ask(session, nodes[0], model, tokens)  # loads
+        plain = await ask(session, nodes[0], model, tokens)
+        body = {"model": model, "prompt": PROMPT + plain.text[:at], "max_tokens": 1, "temperature": 0}
+        again = await nodes[0].call(session, "POST", "/v1/completions", body)
+        ids = [(await node.call(session, "GET", "/api/admin/stats"))["node_id"][:16] for node in nodes]
+        lossy = Lossy(
+            session=session, nodes=nodes, ids=ids, model=model, network=network, plain=plain,
+            again_s=again["swarm"]["prefill_ms"] / 1e3,
+        )  # fmt: skip
+        for how, record in records.items():
+            for number in range(record.count() + 1, rounds + 1):
+                one = await lossy.round(how, number, tokens, at)
+                record.add(one)
+                said = f"pause {one['pause_s']:.2f} s" if "pause_s" in one else one.get("said", "")
+                print(f"{how}, round {number}: {one['outcome']} {said} {one.get('recovery', '')}", flush=True)
+                if "recovery" in one:
+                    return  # with these nodes it makes no sense to go on
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.loss", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--how", nargs="+", choices=HOW, default=list(HOW))
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--at", type=int, default=50)
+    parser.add_argument("--fresh", action="store_true", help="measure anew what an earlier run has measured")
     options = parser.parse_args()
-    asyncio.run(measure(rounds=options.rounds, tokens=options.tokens, at=options.at))
+    try:
+        ensure_allowed()
+    except Unavailable as error:
+        parser.error(str(error))
+    said = {"tokens": options.tokens, "at": options.at}
+    records = {how: Record(f"loss-{how}", said, fresh=options.fresh) for how in options.how}
+    for _ in range(SITTINGS):
+        if all(record.count() >= options.rounds for record in records.values()):
+            return
+        run(measure(records, rounds=options.rounds, tokens=options.tokens, at=options.at))
 
 
 if __name__ == "__main__":

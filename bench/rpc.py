@@ -1,7 +1,7 @@
 """llama.cpp's own way to split a model: its RPC servers on loopback, measured by llama-bench on the same file.
 
-Runs only where LLAMA_CPP_BIN names a folder with `llama-bench` and `ggml-rpc-server`; the RPC has neither encryption nor
-authentication.
+The programs are those that `bench.rpc_build` has built, or in the folder that LLAMA_CPP_BIN names. The RPC has neither
+encryption nor authentication.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from bench import rpc_build
+
 SERVERS = 3
-FIRST_PORT = 18990
+FIRST_PORT = 17990
 START_S, RUN_S = 10.0, 300.0
 
 
 def folder() -> Path | None:
-    """Where llama.cpp's programs are; None when LLAMA_CPP_BIN is not set. Raises RuntimeError when one is missing."""
+    """Where llama.cpp's programs are; None when there are none. Raises RuntimeError when LLAMA_CPP_BIN lacks one."""
     named = os.environ.get("LLAMA_CPP_BIN")
     if not named:
-        return None
+        return rpc_build.BIN if rpc_build.present() else None
     found = Path(named)
-    for program in ("llama-bench", "ggml-rpc-server"):
+    for program in rpc_build.PROGRAMS:
         if not (found / program).is_file():
             raise RuntimeError(f"LLAMA_CPP_BIN is {found}, and there is no {program} in it")
     return found

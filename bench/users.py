@@ -1,9 +1,9 @@
-"""Several users at once over three loopback nodes, against one user alone: tokens of all of them a second, and first tokens.
+"""One to several users at once over three loopback nodes: tokens of all of them a second, and first tokens.
 
-    python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64]
+    python -m bench.users [--users 8] [--threads 1] [--rounds 5] [--tokens 64] [--fresh]
 
-Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; alone and together
-take turns, round by round. Nothing is guessed, and nothing kept of prompts.
+Each user streams a completion of its own prompt (64 tokens of a byte-level vocabulary) at temperature 0; one alone, two,
+four and so on take turns, round by round. Nothing is guessed, and nothing kept of prompts.
 A user's fair share of the beginning is as many times one user's first token as there are users.
 """
 
@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import time
 from typing import Any
 
 from bench.decode import DATA
 from bench.fleet import Node, fleet
 from bench.random_model import TINY_LLAMA, write
+from bench.results import Record, Round
 
+FIRST_PORT = 17600
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -57,45 +58,47 @@ async def together(session: Any, node: Node, model: str, users: range, tokens: i
     return sum(came for _, came in found) / spent, [first for first, _ in found]
 
 
-async def measure(*, users: int, threads: int, rounds: int, tokens: int) -> None:
+def counts(users: int) -> list[int]:
+    """1, 2, 4 and so on, and all: what a batch of each size brings."""
+    return [*(1 << at for at in range((users - 1).bit_length())), users] if users > 1 else [1]
+
+
+async def measure(record: Record, *, users: int, threads: int, rounds: int, tokens: int) -> None:
+    done = record.count(users=users)
+    if done >= rounds:
+        return
     model = write(DATA / "tiny-llama-shape.gguf", TINY_LLAMA)
     environment = {
         "SWARMD_INFERENCE_MAX_BATCH_SIZE": str(users), "SWARMD_INFERENCE_CONTEXT_TOKENS": "512",
         "SWARMD_INFERENCE_SPECULATION": "false", "SWARMD_INFERENCE_PREFIX_CACHE_MB": "0",
     }  # fmt: skip
     async with fleet(
-        DATA / "fleet-users", model, count=3, threads=threads, first_port=19300, environment=environment
+        DATA / "fleet-users", model, count=3, threads=threads, first_port=FIRST_PORT, environment=environment
     ) as (session, nodes, name):
-        speeds: dict[int, list[float]] = {1: [], users: []}
-        firsts: dict[int, list[float]] = {1: [], users: []}
-        for number in range(rounds + 1):
-            for count in speeds:
-                speed, first = await together(session, nodes[0], name, range(count), tokens)
-                if number:  # the first round loads and warms
-                    speeds[count].append(speed)
-                    firsts[count].append(max(first))
-        alone, all_of_them = statistics.median(speeds[1]), statistics.median(speeds[users])
-        share = users * statistics.median(firsts[1])
-        print(f"3 nodes, {threads} thread(s) each, {tokens} tokens, median of {rounds} rounds (range)")
-        for count in speeds:
-            print(
-                f"  {count} user(s): {statistics.median(speeds[count]):6.1f} tokens/s ({min(speeds[count]):.1f} to "
-                f"{max(speeds[count]):.1f}), last first token after {statistics.median(firsts[count]):.2f} s"
-            )
-        print(
-            f"  together {all_of_them / alone:.2f} times one user's; the last first token at "
-            f"{statistics.median(firsts[users]) / share:.2f} of the fair share"
-        )
+        for number in [0, *range(done + 1, rounds + 1)]:
+            found: list[Round] = []
+            for count in counts(users):
+                speed, firsts = await together(session, nodes[0], name, range(count), tokens)
+                found.append({"users": count, "round": number, "tokens_per_s": speed, "first_s": firsts})
+            if number:  # the first round loads and warms
+                record.add(*found)
+                said = (f"{one['users']} user(s) {one['tokens_per_s']:.1f} tokens/s" for one in found)
+                print(f"round {number}: " + ", ".join(said), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.users", description=__doc__)
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--fresh", action="store_true", help="measure anew what an earlier run has measured")
     options = parser.parse_args()
-    asyncio.run(measure(users=options.users, threads=options.threads, rounds=options.rounds, tokens=options.tokens))
+    said = {"users": options.users, "threads": options.threads, "tokens": options.tokens}
+    record = Record("users", said, fresh=options.fresh)
+    asyncio.run(
+        measure(record, users=options.users, threads=options.threads, rounds=options.rounds, tokens=options.tokens)
+    )
 
 
 if __name__ == "__main__":

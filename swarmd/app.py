@@ -22,6 +22,7 @@ import psutil
 
 from swarmd import __version__
 from swarmd.api import whereabouts
+from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
@@ -88,6 +89,9 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
+from swarmd.shards.adapter_exchange import AdapterExchange
+from swarmd.shards.adapter_parts import AdapterParts
+from swarmd.shards.adapters import Adapters
 from swarmd.shards.desk import ShardDesk
 from swarmd.shards.hub_desk import HubDesk
 from swarmd.shards.hub_source import HubLine
@@ -132,6 +136,7 @@ class Node:
     bus: EventBus
     steward: Steward
     encrypted: EncryptedPipelines
+    adapters: Adapters
 
 
 @asynccontextmanager
@@ -298,10 +303,20 @@ class _Built:
             node=key.node, catalog=self._catalog, storage=self._storage, bus=bus, summaries=self._summaries,
             trust=self._trust_in, locked=self._is_locked,
         )  # fmt: skip
-        ShardServer(
+        server = ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
             observed_host=self._observed_host, damaged=lambda ref: self._desk.doubt(ref),
-        ).register(dispatcher)  # fmt: skip
+        )  # fmt: skip
+        server.register(dispatcher)
+        parts = AdapterParts(
+            root=folder / "adapters" / ".parts", disk=disk, registered=lambda: self._adapters.digests()
+        )
+        exchange = AdapterExchange(parts=parts, server=server, lines=self._links, world=world, bus=bus)
+        exchange.register(dispatcher)
+        self._adapters = Adapters(
+            folder=folder / "adapters", more_folder=lambda: live.current().inference.adapter_folder,
+            catalog=self._catalog, parts=parts, exchange=exchange, db=database, disk=disk, world=world, bus=bus,
+        )  # fmt: skip
         self._desk = ShardDesk(
             node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, lines=self._links,
             summaries=self._summaries, db=database, disk=disk, world=world, bus=bus, gauges=gauges,
@@ -347,7 +362,7 @@ class _Built:
         )  # fmt: skip
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
-            spawn=spawn, world=world, bus=bus,
+            spawn=spawn, world=world, bus=bus, adapters=self._adapters,
         )  # fmt: skip
         stages.register(dispatcher)
         self._encrypted = EncryptedPipelines(
@@ -421,8 +436,10 @@ class _Built:
                 members=MemberHandlers(members=self._members),
                 autopilot=AutopilotHandlers(autopilot=self._steward),
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
+                adapters=AdapterHandlers(adapters=self._adapters),
                 openai=OpenAiHandlers(
-                    models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy
+                    models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy,
+                    adapters=self._adapters,
                 ),
                 feed=self._feed,
             )
@@ -447,6 +464,7 @@ class _Built:
             await self._short_codes.load()
             await asyncio.to_thread(self._catalog.load_now)
             await asyncio.to_thread(self._storage.scan_now)
+            await self._adapters.load()
             await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
@@ -473,6 +491,7 @@ class _Built:
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
             encrypted=self._encrypted,
+            adapters=self._adapters,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:

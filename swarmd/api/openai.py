@@ -12,9 +12,10 @@ from swarmd.api.choices import Choices, choices_of, opened
 from swarmd.api.openai_prints import ChatPrinter, CompletionPrinter, Gathered
 from swarmd.api.openai_requests import chat_request, choices, completion_request
 from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingIn
-from swarmd.api.ports import Generations, Models
-from swarmd.api.replies import UnknownModel, error_of
+from swarmd.api.ports import Adapters, Generations, Models
+from swarmd.api.replies import UnknownAdapter, UnknownModel, error_of
 from swarmd.config.settings import Settings
+from swarmd.domain.adapters import Adapter
 from swarmd.domain.generation import GenerationFailed, GenerationRequest, Usage
 from swarmd.domain.ids import ModelId, model_slug, short
 from swarmd.domain.refusals import Invalid, Refusal
@@ -30,42 +31,64 @@ Printer = ChatPrinter | CompletionPrinter
 
 class OpenAiHandlers:
     def __init__(
-        self, *, models: Models, generations: Generations, settings: Callable[[], Settings], entropy: Entropy
+        self,
+        *,
+        models: Models,
+        generations: Generations,
+        settings: Callable[[], Settings],
+        entropy: Entropy,
+        adapters: Adapters | None = None,
     ) -> None:
+        self._adapters = adapters
         self._models, self._generations = models, generations
         self._settings, self._entropy = settings, entropy
 
     async def chat(self, call: Call) -> Any:
         body: ChatRequest = call.body
-        model = self._named(body.model)
-        if isinstance(model, Refusal):
-            return model
+        target = self._target(body.model, body.lora_adapter)
+        if isinstance(target, Refusal):
+            return target
+        model, adapter = target
         request = chat_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
         printer = ChatPrinter(
-            id=f"chatcmpl-{call.request_id}", created=int(call.now), model=model, include_usage=_wants_usage(body)
-        )
+            id=f"chatcmpl-{call.request_id}", created=int(call.now), model=_name_of(model, adapter),
+            include_usage=_wants_usage(body),
+        )  # fmt: skip
+        if adapter is not None and not isinstance(request, Invalid):
+            request = replace(request, adapter=adapter.ref)
         return await self._answer(call, body, request, printer)
 
     async def complete(self, call: Call) -> Any:
         body: CompletionRequest = call.body
-        model = self._named(body.model)
-        if isinstance(model, Refusal):
-            return model
+        target = self._target(body.model, body.lora_adapter)
+        if isinstance(target, Refusal):
+            return target
+        model, adapter = target
         request = completion_request(body, request=call.request_id, model=model, fresh_seed=self._fresh_seed())
         printer = CompletionPrinter(
-            id=f"cmpl-{call.request_id}", created=int(call.now), model=model, include_usage=_wants_usage(body)
-        )
+            id=f"cmpl-{call.request_id}", created=int(call.now), model=_name_of(model, adapter),
+            include_usage=_wants_usage(body),
+        )  # fmt: skip
+        if adapter is not None and not isinstance(request, Invalid):
+            request = replace(request, adapter=adapter.ref)
         return await self._answer(call, body, request, printer)
 
     async def models(self, _call: Call) -> ModelList:
-        return ModelList(object="list", data=[self._card(view) for view in self._runnable()])
+        adapters = self._adapters.all() if self._adapters is not None else ()
+        cards: list[ModelCard] = []
+        for view in self._runnable():
+            cards.append(self._card(view))
+            cards += [self._card(view, adapter) for adapter in adapters if adapter.base_model == view.model]
+        return ModelList(object="list", data=cards)
 
     async def model(self, call: Call) -> ModelCard | Refusal:
-        model = self._named(call.path["id"])
-        view = None if isinstance(model, Refusal) else self._models.view(model)
-        if view is None or view.manifest is None:
+        target = self._target(call.path["id"], None)
+        if isinstance(target, UnknownAdapter):
+            return target
+        view = None if isinstance(target, Refusal) else self._models.view(target[0])
+        if isinstance(target, Refusal) or view is None or view.manifest is None:
             return _unknown(call.path["id"])
-        return self._card(view)
+        return self._card(view, target[1])
 
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
@@ -79,6 +102,30 @@ class OpenAiHandlers:
             if body.stream:
                 return await _streamed(call, several, count, printer, headers)
             return await _whole(several, count, printer, headers)
+
+    def _target(self, name: str, wanted: str | None) -> tuple[ModelId, Adapter | None] | Refusal:
+        """Model and adapter: of "model:adapter", or with the adapter's id in a field of its own."""
+        base, colon, behind = name.rpartition(":")
+        if not colon or isinstance(model := self._named(base), Refusal):
+            base, behind, model = name, "", self._named(name)
+            if isinstance(model, Refusal):
+                return model
+        if wanted and behind and wanted != behind:
+            what = f"model names the adapter {behind[:80]!r} and lora_adapter {wanted[:80]!r}: name one of them"
+            return Invalid(what=what, param="lora_adapter")
+        id = wanted or behind
+        if not id:
+            return model, None
+        adapter = self._adapters.get(id) if self._adapters is not None else None
+        if adapter is None:
+            what = f"no LoRA adapter {id[:80]!r} is registered on this node: GET /api/admin/adapters lists those that are"
+            return UnknownAdapter(what=what)
+        if adapter.base_model != model:
+            return Invalid(
+                what=f"adapter {id} is of model {adapter.base_model}, not of {model}",
+                param="lora_adapter" if wanted else "model",
+            )
+        return model, adapter
 
     def _named(self, name: str) -> ModelId | Refusal:
         """`auto`, a model id, or the name of the GGUF file it was made from. Never a model with a similar name."""
@@ -106,11 +153,11 @@ class OpenAiHandlers:
         found = [self._models.view(model) for model in self._models.models()]
         return [view for view in found if view is not None and view.covered and view.architecture_supported]
 
-    def _card(self, view: ModelView) -> ModelCard:
+    def _card(self, view: ModelView, adapter: Adapter | None = None) -> ModelCard:
         assert view.manifest is not None, "only models with a manifest are shown"
         context = min(view.manifest.context_length, self._settings().inference.context_tokens)
         return ModelCard(
-            id=view.model,
+            id=_name_of(view.model, adapter),
             object="model",
             created=view.manifest.created_at,
             owned_by=views.where_from(view),
@@ -157,6 +204,11 @@ async def _streamed(call: Call, several: Choices, count: int, printer: Printer, 
 
 def _wants_usage(body: SamplingIn) -> bool:
     return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def _name_of(model: ModelId, adapter: Adapter | None) -> str:
+    """Under which it can be asked for."""
+    return model if adapter is None else f"{model}:{adapter.id}"
 
 
 def _unknown(name: str) -> UnknownModel:

@@ -107,6 +107,8 @@ class SamplingIn(Struct, frozen=True, kw_only=True):
     guided_regex: Any = None
     guided_choice: Any = None
     guided_grammar: Any = None
+    lora_adapter: Annotated[str, Meta(max_length=256)] | None = None
+    """Id of an adapter of the model; `model: "model:adapter"` says the same."""
 
 
 class ChatRequest(SamplingIn, frozen=True, kw_only=True):

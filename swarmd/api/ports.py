@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from swarmd.domain.adapters import Adapter, NewAdapter
 from swarmd.domain.autopilot import AutopilotPlan, ModelPolicy, PruneRecord, Schedule
 from swarmd.domain.generation import GenerationRequest, TokenChunk
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
@@ -59,6 +60,15 @@ class Encrypted(Protocol):
 
     def state(self, model: ModelId) -> EncryptedPipeline | Refusal: ...
     async def choose(self, model: ModelId, *, enabled: bool) -> EncryptedPipeline | Refusal: ...
+
+
+class Adapters(Protocol):
+    """`shards.adapters.Adapters`."""
+
+    def all(self) -> tuple[Adapter, ...]: ...
+    def get(self, id: str) -> Adapter | None: ...
+    async def register(self, new: NewAdapter) -> Adapter | Refusal: ...
+    async def remove(self, id: str) -> Adapter | Refusal: ...
 
 
 class Downloads(Protocol):

@@ -215,6 +215,21 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="shard_verify_failed", category="download", models_changed=True,
         say=_refused,
     ),
+    events.AdapterRegistered: Row(
+        kind="adapter_registered", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"adapter {fact.adapter} of {fact.model} is ready", toast=SUCCESS, model=fact.model),
+    ),
+    events.AdapterRemoved: Row(
+        kind="adapter_removed", category="model", models_changed=True,
+        say=lambda fact: Said(message=f"adapter {fact.adapter} of {fact.model} was removed", toast=INFO, model=fact.model),
+    ),
+    events.AdapterRejected: Row(
+        kind="adapter_verify_failed", category="download",
+        say=lambda fact: Said(
+            message=f"an adapter of node {short(fact.source)} was refused: {fact.reason}", toast=ERROR, node=fact.source,
+            reason=fact.reason,
+        ),
+    ),
     events.ShardDropped: Row(
         kind="shard_deleted", category="model", models_changed=True,
         say=lambda fact: Said(message=f"{_shard(fact.shard)} was deleted here", toast=INFO, shard=fact.shard),

@@ -62,6 +62,11 @@ class UnknownModel(NotFound):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownAdapter(NotFound):
+    """A LoRA adapter named in a `/v1` request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoPath(NotFound):
     """No row of the table has this path."""
 
@@ -162,6 +167,7 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     TooManyRequests: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     BodyTooLarge: Row(413, REQUEST, "body_too_large"),
     UnknownModel: Row(404, REQUEST, "model_not_found"),
+    UnknownAdapter: Row(404, REQUEST, "adapter_not_found"),
     NoPath: Row(404, "not_found_error", "unknown_path"),
     WrongMethod: Row(405, REQUEST, "wrong_method"),
     BadHttp: Row(400, REQUEST, "bad_request"),

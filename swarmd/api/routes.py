@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swarmd.api import adapters as adapters_api
 from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
+from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
@@ -90,9 +92,10 @@ def table(
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
     feed: LiveFeed,
+    adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
-    """The node's own rows. `downloads`: None on a node that has no hub."""
+    """The node's own rows. `downloads`: None on a node that has no hub; `adapters`: on one that keeps none."""
     return (
         *_page_rows(pages),
         *_node_rows(node),
@@ -103,6 +106,7 @@ def table(
         *_member_rows(members),
         *_autopilot_rows(autopilot),
         *_encrypted_rows(encrypted),
+        *(_adapter_rows(adapters) if adapters is not None else ()),
         *_openai_rows(openai),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
@@ -395,6 +399,24 @@ def _encrypted_rows(encrypted: EncryptedHandlers) -> tuple[Route, ...]:
             method="PUT", path="/api/admin/models/{model}/encrypted-pipeline", guard=WRITE, handler=encrypted.choose,
             request=encrypted_api.EncryptedRequest, reply=encrypted_api.EncryptedSet, status=(200, 400, 404),
             doc="Switch that on or off for a model; it needs the first and the last shard on this node.",
+        ),
+    )  # fmt: skip
+
+
+def _adapter_rows(adapters: AdapterHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/adapters", guard=READ, handler=adapters.list, reply=adapters_api.AdapterList,
+            doc="LoRA adapters that are registered on this node.",
+        ),
+        Route(
+            method="POST", path="/api/admin/adapters", guard=WRITE, handler=adapters.add,
+            request=adapters_api.AdapterRequest, reply=adapters_api.AdapterAdded, status=(200, 400, 507),
+            doc="Register a LoRA adapter from a safetensors file; it is checked and converted before the answer.",
+        ),
+        Route(
+            method="DELETE", path="/api/admin/adapters/{id}", guard=WRITE, handler=adapters.remove,
+            reply=adapters_api.AdapterGone, status=(200, 400), doc="Unregister a LoRA adapter; its file stays.",
         ),
     )  # fmt: skip
 

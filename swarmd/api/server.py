@@ -167,7 +167,9 @@ class ApiServer:
             raise
         except ConnectionError:
             if call.request.transport is None or call.request.transport.is_closing():
-                raise  # the client went away while we wrote to it
+                if call.stream is not None:
+                    return call.stream  # the client went away while we wrote to it; raised, aiohttp would log a traceback
+                raise
             logger.exception("%s %s failed (%s)", row.method, row.plain_path, call.request_id)
         except Exception:
             logger.exception("%s %s failed (%s)", row.method, row.plain_path, call.request_id)

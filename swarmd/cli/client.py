@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
+from swarmd.api import adapters as adapter_shapes
 from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import Failure
@@ -25,6 +26,7 @@ CONNECT_S: Final = 5.0  # the node is on this machine or in the next room
 REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials, 10 s for the link
 SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
 PROBE_S: Final = 300.0  # for what asks the hub: a probe is tried again after 5, 30 and 120 s (swarmllm.md 2.4.2)
+CONVERT_S: Final = 300.0  # 1 GiB of an adapter read twice, hashed and written on a slow disk
 CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
 
 
@@ -188,6 +190,20 @@ class NodeClient:
     async def lock_shard(self, model: str, index: int, *, locked: bool) -> autopilot_shapes.LockSet:
         body = autopilot_shapes.LockRequest(locked=locked)
         return await self._ask("PUT", f"{_shard(model, index)}/lock", autopilot_shapes.LockSet, body=body)
+
+    # -- adapters
+
+    async def adapters(self) -> list[adapter_shapes.AdapterRow]:
+        return (await self._ask("GET", "/api/admin/adapters", adapter_shapes.AdapterList)).adapters
+
+    async def add_adapter(self, request: adapter_shapes.AdapterRequest) -> adapter_shapes.AdapterRow:
+        added = await self._ask(
+            "POST", "/api/admin/adapters", adapter_shapes.AdapterAdded, body=request, within_s=CONVERT_S
+        )
+        return added.adapter
+
+    async def remove_adapter(self, id: str) -> None:
+        await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
 
     # -- the hub and downloads
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from swarmd import __version__
-from swarmd.cli import autopilot, chat, doctor, downloads, members, models, network, running, search
+from swarmd.cli import adapters, autopilot, chat, doctor, downloads, members, models, network, running, search
 from swarmd.cli.failure import FAILED
 from swarmd.cli.terminal import complain, say
 
@@ -60,6 +60,7 @@ def program() -> typer.Typer:
     commands.command("revoke", cls=_Command)(members.revoke)
     commands.command("models", cls=_Command)(models.list_models)
     commands.add_typer(_model_program(), name="model")
+    commands.add_typer(_adapters_program(), name="adapters")
     commands.command("autopilot", cls=_Command)(autopilot.autopilot)
     commands.command("lock", cls=_Command)(autopilot.lock)
     commands.command("unlock", cls=_Command)(autopilot.unlock)
@@ -116,6 +117,14 @@ def _model_program() -> typer.Typer:
     commands.command("list", cls=_Command)(models.list_models)
     commands.command("fetch", cls=_Command)(models.fetch)
     commands.command("remove", cls=_Command)(models.remove)
+    return commands
+
+
+def _adapters_program() -> typer.Typer:
+    commands = typer.Typer(cls=_Group, help="LoRA adapters of this node.", no_args_is_help=True)
+    commands.command("list", cls=_Command)(adapters.list_adapters)
+    commands.command("add", cls=_Command)(adapters.add)
+    commands.command("rm", cls=_Command)(adapters.remove)
     return commands
 
 

@@ -240,6 +240,10 @@ class InferenceSettings:
         True, "Whether to guess tokens from the text so far and compute several in a step: another speed, the same replies.",
         live=True,
     )
+    adapter_folder: str = setting(
+        "", "A further folder from which LoRA adapters may be registered; empty: `adapters` in the data folder alone.",
+        live=True, form=FOLDER,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

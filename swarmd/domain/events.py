@@ -227,6 +227,30 @@ class ShardRejected(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRegistered(Fact):
+    """A LoRA adapter can be asked for on this node."""
+
+    adapter: str
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRemoved(Fact):
+    """A LoRA adapter cannot be asked for on this node any more."""
+
+    adapter: str
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRejected(Fact):
+    """What a node sent of its adapter was not what its digest says, and was not kept."""
+
+    source: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDropped(Fact):
     """A shard was deleted from this node's disk."""
 

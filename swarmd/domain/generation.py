@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.structure import CallPiece, Grammar, Tool, ToolCall, ToolUse
@@ -68,6 +69,8 @@ class GenerationRequest:
     max_tokens: int = 2048
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    adapter: AdapterRef | None = None
+    """Applied on every stage."""
 
 
 class Finish(Enum):

@@ -58,13 +58,20 @@ class Step(msgspec.Struct, frozen=True):
     done: Done
     together: int = 1
     """Steps of the batch in which it was computed before."""
+    adapter: int = 0
+    """The worker's number of it. A batch has one: llama.cpp applies it to all rows."""
+
+    @property
+    def way(self) -> tuple[int, int, int]:
+        """What all steps of a batch have in common."""
+        return self.first, self.last, self.adapter
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
     """On its way through the stages."""
 
-    shards: tuple[int, int]
+    way: tuple[int, int, int]
     over: bool = False
     """One of its steps is back, or nobody knows."""
 
@@ -98,17 +105,21 @@ class Batcher:
         self._replies: deque[Step] = deque()  # bounded by seats and the steps that a session may have unanswered
         self._prompts: deque[Step] = deque()  # bounded likewise
         self._alone: deque[Step] = deque()  # bounded by SHARED_ROWS: a batch that failed, one by one
-        self._users: Counter[tuple[int, int, int]] = Counter()
+        self._users: Counter[tuple[tuple[int, int, int], int]] = Counter()
+        """By way, and stages of the pipeline."""
         self._busy = False
         self._prompt_was_last = False
 
-    def enter(self, first: int, last: int, stages: int) -> None:
+    def enter(self, first: int, last: int, stages: int, adapter: int = 0) -> None:
         """A session over these shards, of a pipeline with so many stages."""
-        self._users[first, last, stages] += 1
+        self._users[(first, last, adapter), stages] += 1
 
-    def leave(self, first: int, last: int, stages: int, sequence: int) -> None:
+    def leave(self, first: int, last: int, stages: int, sequence: int, adapter: int = 0) -> None:
         """What it had waiting is not computed any more."""
-        self._users[first, last, stages] -= 1
+        key = (first, last, adapter), stages
+        self._users[key] -= 1
+        if self._users[key] <= 0:
+            del self._users[key]  # numbers of adapters are never used again
         if first == 0:
             self._travelling.pop(sequence, None)
         for queue in (self._replies, self._prompts, self._alone):
@@ -124,7 +135,7 @@ class Batcher:
         self._queue(step).append(step)
         if self._busy:
             return
-        if self._prompts or len(self._replies) >= self._expected(step):
+        if self._prompts or self._are_together(step):
             self._next()
         elif self._timer is None or self._blocked:
             # The steps of a batch that another stage has computed come one behind the other: the first must not leave alone.
@@ -153,13 +164,14 @@ class Batcher:
             self._prompt_was_last = True
             return [self._prompts.popleft()]
         self._prompt_was_last = False
-        if self._replies and self._has_to_wait(self._replies[0]):
+        oldest = next((step for step in self._replies if not self._has_to_wait(step)), None)
+        if self._replies and oldest is None:
             self._wait(TRAVEL_S)
             self._blocked = True
             return []
-        batch = self._take_shared() if len(self._replies) > 1 else [self._replies.popleft()] if self._replies else []
+        batch = [] if oldest is None else self._take_shared(oldest) if len(self._replies) > 1 else [self._replies.popleft()]
         if batch and batch[0].first == 0:
-            travelling = _Batch((batch[0].first, batch[0].last))
+            travelling = _Batch(batch[0].way)
             self._later(TRAVEL_S, travelling.end)
             for step in batch:
                 self._travelling[step.run.sequence] = travelling
@@ -176,26 +188,22 @@ class Batcher:
 
     def _has_to_wait(self, step: Step) -> bool:
         """On the first stage: as many batches as can be full are on their way."""
-        shards = (step.first, step.last)
-        users = sum(
-            count for (first, last, stages), count in self._users.items() if (first, last) == shards and stages > 1
-        )
+        users = sum(count for (way, stages), count in self._users.items() if way == step.way and stages > 1)
         if step.first != 0 or users <= 1:
             return False  # where there are no other stages, nothing is gained by staying together
-        under_way = {id(batch) for batch in self._travelling.values() if batch.shards == shards and not batch.over}
+        under_way = {id(batch) for batch in self._travelling.values() if batch.way == step.way and not batch.over}
         return len(under_way) >= -(-users // self._share(step))
 
-    def _take_shared(self) -> list[Step]:
-        """The oldest, and of those over the same shards as many as there is room for, one of each sequence."""
-        oldest = self._replies[0]
-        shards, users = (oldest.first, oldest.last), self._share(oldest)
+    def _take_shared(self, oldest: Step) -> list[Step]:
+        """This one, and of those that go the same way as many as there is room for, one of each sequence."""
+        users = self._share(oldest)
         batch: list[Step] = []
         kept: list[Step] = []
         seen: set[int] = set()
         rows = 0
         for step in self._replies:
             fits = (len(batch) < users or oldest.first != 0) and rows + step.run.count <= SHARED_ROWS
-            if (fits or not batch) and (step.first, step.last) == shards and step.run.sequence not in seen:
+            if (fits or not batch) and step.way == oldest.way and step.run.sequence not in seen:
                 batch.append(step)
                 rows += step.run.count
             else:
@@ -205,18 +213,18 @@ class Batcher:
         self._replies.extend(kept)
         return batch
 
-    def _expected(self, step: Step) -> int:
-        """So many will be here in a moment, if they are not yet."""
-        if step.first == 0:
-            return self._share(step)
-        return max(waiting.together for waiting in self._replies)
+    def _are_together(self, step: Step) -> bool:
+        """All that will be here in a moment and go the same way are here."""
+        waiting = [one for one in self._replies if one.way == step.way]
+        expected = self._share(step) if step.first == 0 else max((one.together for one in waiting), default=1)
+        return len(waiting) >= expected
 
     def _share(self, step: Step) -> int:
         """Of the users over these shards, those that travel together when all stages have something to do."""
         shares = [
             -(-users // stages)
-            for (first, last, stages), users in self._users.items()
-            if users > 0 and (first, last) == (step.first, step.last)
+            for (way, stages), users in self._users.items()
+            if users > 0 and way == step.way
         ]
         share = max(1, sum(shares))
         return share + 1 if share % TILE == TILE - 1 else share
@@ -231,7 +239,7 @@ class Batcher:
             outputs += [
                 (rows - back, run.sequence, run.position + run.count - back) for back in range(step.outputs, 0, -1)
             ]
-        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs)
+        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs, adapter=batch[0].adapter)
         payload = batch[0].payload if len(batch) == 1 else b"".join(step.payload for step in batch)
         at_once: bool | None = None
 

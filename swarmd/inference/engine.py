@@ -231,6 +231,10 @@ class LoadedShard:
             raise OutOfMemory(f"no memory for the context of {path.name}: {engine.evidence()}")
         self._memory = self._call.llama_get_memory(self.context)
         self._buffers = _BatchBuffers(shape.rows)
+        self.adapter = 0
+        """Applied to all steps, by the worker's number; 0: none."""
+        self._adapters: dict[int, int | None] = {0: None}
+        """llama.cpp's, by number; None: it changes nothing in these layers."""
         self._lookup = _Lookup(engine.library, path, embeddings) if embeddings else None
 
     def _context_parameters(self) -> Any:
@@ -311,6 +315,40 @@ class LoadedShard:
         """The cache as it was saved, in cells that are free now. False: there are not enough, and nothing is changed."""
         read = self._call.llama_state_seq_set_data(self.context, state.ctypes.data, state.nbytes, sequence)
         return bool(read == state.nbytes)
+
+    def load_adapter(self, number: int, path: Path | None) -> None:
+        """`path`: its slice for these layers; None: it changes none of them. Raises OutOfMemory or EngineFailure."""
+        loaded: int | None = None
+        if path is not None:
+            loaded = self._call.llama_adapter_lora_init(self._model, str(path).encode())
+            if not loaded:
+                raise _load_failure(self._engine, f"llama.cpp cannot load the adapter {path.name}")
+        self._adapters[number] = loaded
+
+    def unload_adapter(self, number: int) -> None:
+        loaded = self._adapters.pop(number, None)
+        if self.adapter == number:
+            self._set_adapter(None)
+            self.adapter = 0
+        if loaded:
+            self._call.llama_adapter_lora_free(loaded)
+
+    def use_adapter(self, number: int) -> None:
+        """For all steps from now on; 0: none. llama.cpp plans its memory anew, which takes as long as some steps."""
+        if number not in self._adapters:
+            raise EngineFailure(f"adapter {number} is not loaded")
+        wanted = self._adapters[number]
+        if wanted != self._adapters[self.adapter]:
+            self._set_adapter(wanted)
+        self.adapter = number
+
+    def _set_adapter(self, loaded: int | None) -> None:
+        adapters, scales = (c.c_void_p * 1)(loaded), (c.c_float * 1)(1.0)
+        count = 0 if loaded is None else 1
+        if self._call.llama_set_adapters_lora(self.context, c.addressof(adapters), count, c.addressof(scales)) != 0:
+            raise EngineFailure(f"llama.cpp does not take an adapter: {self._engine.evidence()}")
+        if self._tap:
+            self._tap.forget_graph()  # the next one has other nodes, at addresses that were others' before
 
     def close(self) -> None:
         self._call.llama_free(self.context)

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
@@ -32,6 +33,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.shards.adapters import AdapterSlices
 from swarmd.shards.registry import Registry
 from swarmd.transport.rpc import Dispatcher, Link
 from swarmd.transport.stream import LinkLost, ResetCode, Stream, StreamReset
@@ -75,6 +77,14 @@ class Linking(Protocol):
     def link(self, node: NodeId) -> Link | None: ...
 
 
+class Adapting(Protocol):
+    """What stages need of `shards.adapters.Adapters`."""
+
+    async def prepare(
+        self, ref: AdapterRef, known: KnownModel, first: int, last: int, *, source: NodeId | None
+    ) -> AdapterSlices | Refusal: ...
+
+
 class StageSession:
     """One generation's caches on this node, and the way steps take through it."""
 
@@ -104,7 +114,7 @@ class StageSession:
         self._over = self._left = False
         self.rows = 0
         self._way = (request.first_shard, request.last_shard, request.stages)
-        seat.batcher.enter(*self._way)
+        seat.batcher.enter(*self._way, seat.adapter)
 
     def feed(self, step: StepOn, payload: memoryview) -> None:
         """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
@@ -129,7 +139,9 @@ class StageSession:
         request = self._request
         together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
-            batching.Step(request.first_shard, request.last_shard, run, outputs, payload, stepped, together)
+            batching.Step(
+                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._seat.adapter
+            )
         )
 
     def fail(self, reason: str, *, culprit: NodeId | None = None) -> None:
@@ -150,7 +162,7 @@ class StageSession:
         self._over = True
         if not self._left:
             self._left = True
-            self._seat.batcher.leave(*self._way, self._seat.sequence)
+            self._seat.batcher.leave(*self._way, self._seat.sequence, self._seat.adapter)
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:
@@ -238,7 +250,9 @@ class Stages:
         spawn: Spawn,
         world: World,
         bus: EventBus,
+        adapters: Adapting | None = None,
     ) -> None:
+        self._adapters = adapters
         self._node, self._catalog, self._registry, self._workers = node, catalog, registry, workers
         self._links, self._spawn, self._world, self._bus = links, spawn, world, bus
         self._sessions: dict[tuple[SessionId, int], tuple[OpenStage, StageSession]] = {}
@@ -278,20 +292,30 @@ class Stages:
 
     @asynccontextmanager
     async def session(
-        self, request: OpenStage, produced: memoryview = NOTHING, *, head: Callable[[StepDone], None], failed: Failed
+        self,
+        request: OpenStage,
+        produced: memoryview = NOTHING,
+        *,
+        head: Callable[[StepDone], None],
+        failed: Failed,
+        asker: NodeId | None = None,
     ) -> AsyncGenerator[StageSession | Refusal]:
         """Opens our stage of a generation, and drops it when the block is left.
 
         `produced`: tokens of the reply so far, int32, for the tail. `head` hears the tail's answers when this stage is the
-        tail; `failed` is told once when the stage cannot go on.
+        tail; `failed` is told once when the stage cannot go on. `asker`: the node of the head; None: this one.
         """
         known = self._check(request, produced)
         if isinstance(known, Refusal):
             yield known
             return
         shards = range(request.first_shard, request.last_shard + 1)
+        adapter = await self._adapter(request, known, asker)
+        if isinstance(adapter, Refusal):
+            yield adapter
+            return
         with self._registry.lease(request.model, shards):
-            seat = await self._workers.take_seat(request.model, shards, cells=request.cells)
+            seat = await self._workers.take_seat(request.model, shards, cells=request.cells, adapter=adapter)
             if isinstance(seat, Refusal):
                 yield seat
                 return
@@ -387,6 +411,17 @@ class Stages:
             return Busy(what=f"this node already serves {SESSIONS_LIMIT} stages: try again soon")
         return known
 
+    async def _adapter(
+        self, request: OpenStage, known: KnownModel, asker: NodeId | None
+    ) -> AdapterSlices | Refusal | None:
+        """What is applied to our layers; fetched from the head where it is not here."""
+        if request.adapter is None:
+            return None
+        if self._adapters is None:
+            return Invalid(what="this node applies no adapters")
+        ref = AdapterRef(digest=request.adapter, size_bytes=request.adapter_bytes)
+        return await self._adapters.prepare(ref, known, request.first_shard, request.last_shard, source=asker)
+
     async def _start(self, seat: Seat, request: OpenStage, produced: memoryview, rows: int) -> int | Refusal:
         """Positions of the sequence that are in the caches already."""
         sampling = request.sampling
@@ -429,7 +464,9 @@ class Stages:
         sender = StepSender(stream, spawn=self._spawn, failed=failed)
         async with (
             _signs_of_life(stream),
-            self.session(request, produced, head=lambda done: sender.push(done, NOTHING), failed=failed) as session,
+            self.session(
+                request, produced, head=lambda done: sender.push(done, NOTHING), failed=failed, asker=stream.peer.node
+            ) as session,
         ):
             if isinstance(session, NoCapacity):
                 lacking = (session.needed_bytes, session.free_bytes)
@@ -445,7 +482,7 @@ class Stages:
                 else:
                     session.fail(f"the head sent {type(message).__name__}")
 
-            await stream.send(StageReady(positions=session.positions))
+            await stream.send(StageReady(positions=session.positions, adapter=request.adapter))
             stream.on_message(arrived, lambda failure: finish(None))
             try:
                 broken = await over

@@ -25,7 +25,8 @@ from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
 
 SILENCE_DEADLINE_S = 180.0
-"""Without an answer to any step in flight; above the 120 s after which a stage calls its worker hung."""
+"""Without an answer to any step in flight; above the 120 s after which a stage calls its worker hung. A long prompt may
+take longer: each of its chunks is answered."""
 LOOK_S = 0.5  # between two looks for signs of life
 SILENCE_S = 2.0  # without any: it is lost. Its event loop answers also while its worker computes
 LATE_S = 0.5
@@ -77,6 +78,7 @@ class Head:
         """Behind the last token of the history in the step under way."""
         self.resumes = 0
         """Times the stages were replaced."""
+        self._rerouted = False
         self.history = tokens
         """Every token of the sequence, prompt and reply: what a replacement stage is fed."""
         self.prompt_tokens = len(tokens)
@@ -96,6 +98,8 @@ class Head:
         self._ended = False
         self._heard: list[float] = []
         """When each stage gave its last sign of life; infinity: one of this node, whose worker is watched here."""
+        self._answered_at = 0.0
+        """When a step was last answered, or the stages were connected."""
         self._looked = 0.0
         self._look: asyncio.TimerHandle | None = None
         self._compute_us = [0] * len(plan.stages)
@@ -113,7 +117,9 @@ class Head:
         """`positions`: that all stages have in their caches already."""
         self._feed, self._window = feed, window
         self._sent = positions
-        if not self.resumes:
+        if self._rerouted:
+            self.resumes += 1
+        else:
             self.cached_tokens = positions
 
     def start(self) -> None:
@@ -122,6 +128,7 @@ class Head:
 
     def go_on(self) -> None:
         """On stages that are open."""
+        self._answered_at = self._ticks()
         self._watch()
         self._advance()
 
@@ -135,7 +142,7 @@ class Head:
         assert self.failure is not None, "the old stages are still at work"
         self._stop_watching()
         self.plan, self.failure, self._feed = plan, None, None
-        self.resumes += 1
+        self._rerouted = True
         self._sent = self._step = self._done = 0
         self._draft = []
         self._under_way.clear()
@@ -168,9 +175,13 @@ class Head:
         now = self._ticks()
         if now - self._looked > LOOK_S + LATE_S:
             self._heard = [max(at, now) for at in self._heard]
+            self._answered_at = now
         for stage, at in zip(self.plan.stages, self._heard, strict=False):
             if now - at > SILENCE_S:
                 self.fail(StageFailed(node=stage.node, reason=f"it gave no sign of life for {now - at:.1f} s"))
+        if self._under_way and now - max(self._answered_at, self._under_way[0][0]) >= SILENCE_DEADLINE_S:
+            tail = self.plan.stages[-1].node
+            self.fail(StageFailed(node=tail, reason=f"no answer came within {SILENCE_DEADLINE_S:.0f} s"))
         if self.failure is None and not self._ended:
             self._watch()
 
@@ -209,7 +220,7 @@ class Head:
         if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
             self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
             return
-        now = self._ticks()
+        now = self._answered_at = self._ticks()
         self._done += 1
         sent_at, sample = self._under_way.popleft()
         if sample != len(done.tokens) or sample != len(done.logprobs):
@@ -283,11 +294,7 @@ class Head:
             assert not self._ended, "asked for a token after the last one"
             self._waiter = asyncio.get_running_loop().create_future()
             try:
-                async with asyncio.timeout(SILENCE_DEADLINE_S):
-                    await self._waiter
-            except TimeoutError:
-                stage = self.plan.stages[-1]
-                self.fail(StageFailed(node=stage.node, reason=f"no answer came within {SILENCE_DEADLINE_S:.0f} s"))
+                await self._waiter
             finally:
                 self._waiter = None
         picked = self._queue.popleft()

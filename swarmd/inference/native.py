@@ -126,6 +126,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_init_from_model": (_ptr, _ptr, ContextParams),
     "llama_free": (None, _ptr),
     "llama_n_ctx": (_u32, _ptr),
+    "llama_adapter_lora_init": (_ptr, _ptr, c.c_char_p),
+    "llama_adapter_lora_free": (None, _ptr),
+    "llama_set_adapters_lora": (_i32, _ptr, _ptr, _size, _ptr),  # context, array of adapters, how many, array of scales
     "llama_decode": (_i32, _ptr, Batch),
     "llama_get_logits_ith": (_ptr, _ptr, _i32),
     "llama_get_memory": (_ptr, _ptr),

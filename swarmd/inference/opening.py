@@ -34,6 +34,8 @@ class Opening:
         self._window = min(len(head.plan.stages) + 1, steps_in_flight(width))
         self._positions: list[int] = []
         """That each stage has in its caches already."""
+        self.refused_by: NodeId | None = None
+        """Whose stage was the first that was not opened."""
         self._closed = False
         """What these stages still say is of no interest: others have taken over."""
 
@@ -44,7 +46,7 @@ class Opening:
         stacks = [await stack.enter_async_context(AsyncExitStack()) for _ in requests]
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._open_stage(own, stage, request))
+                group.create_task(self._open_or_note(own, stage, request))
                 for own, stage, request in zip(stacks, plan.stages, requests, strict=True)
             ]
             for next_one in asyncio.as_completed(tasks):
@@ -79,7 +81,15 @@ class Opening:
             successor=None if tail else stages[number + 1].node,
             sampling=self._head.request.sampling if tail else None,
             prefixes=tuple(self._head.prefixes),
+            adapter=self._digest(),
+            adapter_bytes=0 if self._head.request.adapter is None else self._head.request.adapter.size_bytes,
         )
+
+    async def _open_or_note(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
+        outcome = await self._open_stage(stack, stage, request)
+        if isinstance(outcome, Refusal) and self.refused_by is None:
+            self.refused_by = stage.node
+        return outcome
 
     async def _open_stage(self, stack: AsyncExitStack, stage: Stage, request: OpenStage) -> Feed | Refusal:
         head = self._head
@@ -108,6 +118,10 @@ class Opening:
         except TimeoutError:
             return StageFailed(node=stage.node, reason=f"it was not ready within {OPEN_DEADLINE_S:.0f} s")
 
+    def _digest(self) -> bytes | None:
+        adapter = self._head.request.adapter
+        return None if adapter is None else adapter.digest
+
     def _produced(self) -> memoryview:
         """The reply so far, which counts for the penalties of whoever goes on with it."""
         return memoryview(array("i", self._head.history[self._head.prompt_tokens :])).cast("B")
@@ -118,6 +132,9 @@ class Opening:
 
     async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
         match await self._first_words(stream):
+            case StageReady(adapter=applied) if applied != self._digest():
+                what = f"node {short(stage.node)} runs a version that applies no adapters: update it"
+                return Invalid(what=what, param="lora_adapter")
             case StageReady(positions=positions) if positions % self._head.rows == 0 and (
                 0 <= positions <= len(self._head.prefixes) * self._head.rows
             ):

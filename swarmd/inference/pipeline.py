@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import blake3
 
@@ -20,7 +20,7 @@ from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NoCapacity, NotFound, PromptTooLong, Refusal, StageFailed
+from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed
 from swarmd.domain.structure import CallForm, CallRule, Grammar, ToolUse
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
@@ -52,6 +52,14 @@ RESUME_S = 30.0  # without anybody who has what is missing: time for a node to s
 FIRST_RETRY_S, LIMIT_RETRY_S = 0.25, 2.0
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotOpened:
+    """Why stages were not opened, and because of whom."""
+
+    node: NodeId
+    refusal: Refusal
 
 
 class Pipeline:
@@ -177,6 +185,12 @@ class Pipeline:
             rtt_ms=_round_trips(self._node, views, {offer.node for offer in offers}),
         )
 
+    def _plan_without(self, known: KnownModel, nodes: Collection[NodeId]) -> PipelinePlan | None:
+        if self._catalog.get(known.manifest.model) is None:  # deleted meanwhile
+            return None
+        plan = planning.plan(self._snapshot(known, without=nodes))
+        return plan if isinstance(plan, PipelinePlan) else None
+
     # -- opening
 
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
@@ -235,37 +249,46 @@ class Pipeline:
             return plan
 
         rows = prefill_rows(known.manifest.width)
-        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode(), tokens, rows)
+        # Of fixed length behind the names, so that no other model and adapter have the same salt.
+        applied = b"" if request.adapter is None else b"\n" + request.adapter.digest
+        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode() + applied, tokens, rows)
 
         def head(plan: PipelinePlan) -> Head:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
-                replay_rows=1 if known.manifest.quantization in NOT_QUANTISED else REPLAY_ROWS,
+                replay_rows=1 if _depends_on_rows(known, request) else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
                 ticks=self._world.clock.ticks,
             )  # fmt: skip
 
-        def calls() -> ToolCallParser | None:
-            return None if form is None else _parser(request, form)
+        return await self._open_somewhere(head, plan, known)
 
-        outcome = await self._open_head(head(plan), known, calls())
-        if isinstance(outcome, NoCapacity):
-            # What that node told of its memory is half a minute old at worst; it knows better, and others may have room.
-            other = planning.plan(self._snapshot(known, without={outcome.node}))
-            if isinstance(other, PipelinePlan):
-                return await self._open_head(head(other), known, calls())
-        return outcome
+    async def _open_somewhere(
+        self, head: Callable[[PipelinePlan], Head], plan: PipelinePlan, known: KnownModel
+    ) -> Generation | Refusal:
+        barred: set[NodeId] = set()
+        while True:
+            outcome = await self._open_head(head(plan), known)
+            if isinstance(outcome, Generation):
+                return outcome
+            # What a node told of its memory and its shards is half a minute old at worst, and one that hangs tells nothing:
+            # others may have what is missing. Those who are busy are waited for. Each pass bars one node more.
+            barred.add(outcome.node)
+            other = None if isinstance(outcome.refusal, Busy) else self._plan_without(known, barred)
+            if other is None:
+                return outcome.refusal
+            plan = other
 
     def _proposals(self, known: KnownModel, request: GenerationRequest) -> int:
         """Most tokens to guess in one step; none where a step of several rows has other bits than one of one."""
-        if not self._settings().inference.speculation or known.manifest.quantization in NOT_QUANTISED:
+        if not self._settings().inference.speculation or _depends_on_rows(known, request):
             return 0
         return samples_at_once(request.sampling) - 1
 
-    async def _open_head(self, head: Head, known: KnownModel, calls: ToolCallParser | None) -> Generation | Refusal:
+    async def _open_head(self, head: Head, known: KnownModel) -> Generation | _NotOpened:
         request, plan = head.request, head.plan
         opened = await self._open_stages(head, known)
-        if isinstance(opened, Refusal):
+        if isinstance(opened, _NotOpened):
             return opened
         self._made += 1
         self._bus.publish(
@@ -276,14 +299,16 @@ class Pipeline:
         async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
             return await self._resume(head, failed, known, barred)
 
+        calls = self._call_parser(known, request)
         return Generation(head=head, stack=opened, resume=resume, finished=self._finished, calls=calls)
 
-    async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | Refusal:
+    async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | _NotOpened:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)
         async with AsyncExitStack() as stack:
             refusal = await opening.open(stack, SessionId(self._world.entropy.token(16).hex()))
             if refusal is not None:
-                return refusal
+                assert opening.refused_by is not None, "somebody said it"
+                return _NotOpened(opening.refused_by, refusal)
             nodes = Counter(stage.node for stage in head.plan.stages)
             self._placed += nodes
             stack.callback(self._placed.subtract, nodes)
@@ -296,21 +321,24 @@ class Pipeline:
         """Other stages for a generation that lost one, opened. Raises GenerationFailed.
 
         `barred`: who failed it before. They are asked again only where nobody else has what is missing: a worker that
-        crashed is back in a moment, a cable too.
+        crashed is back in a moment, a cable too. Each pass plans without one node more, or waits, and waiting has an end.
         """
-        lost = failed.refusal
+        lost = _NotOpened(failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node, failed.refusal)
+        full: set[NodeId] = set()  # busy a moment ago
         began = self._world.clock.ticks()
         backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
-        while head.resumes < RESUMES and not isinstance(lost, NotFound | Invalid):
-            if isinstance(lost, StageFailed | NoCapacity):
-                barred.add(lost.node)
-            plan = planning.plan(self._snapshot(known, without=barred))
-            if not isinstance(plan, PipelinePlan) or isinstance(lost, Busy):
+        while head.resumes < RESUMES and self._catalog.get(head.request.model) is not None:
+            avoided = full if isinstance(lost.refusal, Busy) else barred
+            news = lost.node not in avoided
+            avoided.add(lost.node)
+            plan = self._plan_without(known, barred | full)
+            if not news or plan is None:
                 if self._world.clock.ticks() - began > RESUME_S:
                     break
                 await asyncio.sleep(backoff.delay())
-                plan = planning.plan(self._snapshot(known))
-            if not isinstance(plan, PipelinePlan):
+                full.clear()
+                plan = self._plan_without(known, barred) or self._plan_without(known, ())
+            if plan is None:
                 continue
             head.reroute(plan)
             opened = await self._open_stages(head, known)
@@ -318,7 +346,7 @@ class Pipeline:
                 self._resumed(head, failed)
                 return opened
             lost = opened
-            head.fail(StageFailed(node=self._node, reason=lost.sentence))
+            head.fail(StageFailed(node=lost.node, reason=lost.refusal.sentence))
         raise failed
 
     def _resumed(self, head: Head, failed: GenerationFailed) -> None:
@@ -344,6 +372,10 @@ class Pipeline:
             )
             return Invalid(what=what, param="tools")
         return form
+
+    def _call_parser(self, known: KnownModel, request: GenerationRequest) -> ToolCallParser | None:
+        form = self._call_form(known, request)
+        return _parser(request, form) if isinstance(form, CallForm) else None
 
     async def _held_to_grammar(
         self, known: KnownModel, request: GenerationRequest, form: CallForm | None
@@ -463,6 +495,12 @@ def _parser(request: GenerationRequest, form: CallForm) -> ToolCallParser:
         form=form, names=[tool.name for tool in request.tools], make_id=make_id,
         several=request.several_calls and request.tool_named is None,
     )  # fmt: skip
+
+
+def _depends_on_rows(known: KnownModel, request: GenerationRequest) -> bool:
+    """A step of one row has other bits than one of several: so it is with weights that are not quantised, and an adapter's
+    are float32."""
+    return known.manifest.quantization in NOT_QUANTISED or request.adapter is not None
 
 
 def _chat_template(known: KnownModel) -> str | Invalid:

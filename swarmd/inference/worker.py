@@ -94,6 +94,8 @@ class Worker:
                     loaded.close()
                     self._prefixes = Prefixes(self)
                     self._coming.clear()
+            case frames.LoadAdapter() | frames.UnloadAdapter():
+                self._change_adapters(command)
             case frames.OpenVocabulary(path):
                 return self._open_vocabulary(path)
             case frames.RenderChat():
@@ -103,13 +105,8 @@ class Worker:
             case frames.Tokenize(text):
                 vocabulary = self._need_vocabulary()
                 return frames.Tokenized(), _ids(vocabulary.tokenize(text, special=False, add_bos=vocabulary.adds_bos))
-            case frames.StartSequence(sequence, sampling, prefix):
-                self._end(sequence)
-                if sampling:
-                    sampler = self._samplers[sequence] = self._sampler(sampling)  # `_end` closes it, whatever fails
-                    for token in np.frombuffer(payload, np.int32).tolist():
-                        sampler.accept(token)
-                return frames.Started(self._take_up(sequence, prefix) if prefix else 0), b""
+            case frames.StartSequence():
+                return self._start(command, payload), b""
             case frames.EndSequence(sequence):
                 self._end(sequence)
             case frames.Rollback(sequence, position):
@@ -120,6 +117,15 @@ class Worker:
                     shard.copy_sequence(self._slots.slot(source).number, copy.number, end=end)
                 copy.end = end
         return frames.Done(), b""
+
+    def _start(self, command: frames.StartSequence, payload: memoryview) -> frames.Started:
+        sequence = command.sequence
+        self._end(sequence)
+        if command.sampling:
+            sampler = self._samplers[sequence] = self._sampler(command.sampling)  # `_end` closes it, whatever fails
+            for token in np.frombuffer(payload, np.int32).tolist():
+                sampler.accept(token)
+        return frames.Started(self._take_up(sequence, command.prefix) if command.prefix else 0)
 
     def _step(self, command: frames.Step, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         started = time.perf_counter_ns()
@@ -146,6 +152,8 @@ class Worker:
         ]
         outputs = [row for row, _, _ in command.outputs]
         for shard in chain:
+            if shard.adapter != command.adapter:
+                shard.use_adapter(command.adapter)
             try:
                 result = shard.step(runs, hidden, outputs)
             except NoCells:
@@ -183,6 +191,14 @@ class Worker:
         shard = LoadedShard(self._engine, Path(command.path), last=command.last, embeddings=table, shape=shape)
         self._shards[command.shard] = shard
         return frames.Loaded(command.shard, shard.layers, shard.width)
+
+    def _change_adapters(self, command: frames.LoadAdapter | frames.UnloadAdapter) -> None:
+        if isinstance(command, frames.LoadAdapter):
+            path = None if command.path is None else Path(command.path)
+            self._need_shard(command.shard).load_adapter(command.number, path)
+            return
+        for shard in self._shards.values():
+            shard.unload_adapter(command.number)
 
     def _open_vocabulary(self, path: str) -> tuple[frames.Answer, bytes]:
         vocabulary = Vocabulary(self._engine, Path(path))

@@ -59,6 +59,22 @@ class Unload(_Message, frozen=True):
     shard: int
 
 
+class LoadAdapter(_Message, frozen=True):
+    """Load a LoRA adapter's slice into one shard. Answer: `Done`."""
+
+    shard: int
+    number: int
+    """By which steps ask for it; from 1 on."""
+    path: str | None
+    """None: it changes nothing in this shard."""
+
+
+class UnloadAdapter(_Message, frozen=True):
+    """Free an adapter in all shards. Answer: `Done`."""
+
+    number: int
+
+
 class OpenVocabulary(_Message, frozen=True):
     """Answer: `VocabularyOpen`, its payload the token texts one after the other."""
 
@@ -178,6 +194,8 @@ class Step(_Message, frozen=True):
     logits: bool = False
     """Answer with the raw logits of the outputs as payload, float32 (outputs, vocabulary), and sample nothing: for
     tests and measurements of exactness."""
+    adapter: int = 0
+    """Of all these runs; 0: none."""
 
 
 class Loaded(_Message, frozen=True):
@@ -242,17 +260,8 @@ class Unusable(_Message, frozen=True):
 
 
 Command: TypeAlias = (
-    Load
-    | Unload
-    | OpenVocabulary
-    | RenderChat
-    | Tokenize
-    | CheckGrammar
-    | StartSequence
-    | EndSequence
-    | Rollback
-    | CopySequence
-    | Step
+    Load | Unload | OpenVocabulary | RenderChat | Tokenize | CheckGrammar | StartSequence | EndSequence | Rollback
+    | CopySequence | Step | LoadAdapter | UnloadAdapter
 )
 Answer: TypeAlias = Loaded | Done | Started | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from swarmd.kit.flow import Backoff
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
+from swarmd.shards.adapters import AdapterSlices
 from swarmd.shards.registry import Registry
 from swarmd.shards.storage import ShardStorage
 from swarmd.wire.frames import MAX_PAYLOAD
@@ -49,6 +51,7 @@ FIRST_RESTART_S, LIMIT_RESTART_S = 0.5, 60.0
 QUIET_S = 60.0  # a worker that lived this long is well: the next restart waits the short delay again
 IDLE_LOOK_S = 15.0  # between looks for models that nobody uses: a quarter of the shortest time that can be set
 LOADS_WAITING = 32  # requests that wait for one model to load: three heads with the usual ten each
+ADAPTERS_LIMIT = 8  # LoRA adapters in one worker: each switch costs as much as some steps, so more would only thrash
 STOPPING = "cannot be started: the node is stopping"
 
 T = TypeVar("T")
@@ -83,14 +86,42 @@ class Texts:
 class Seat:
     """One sequence in a worker, with its share of the KV cells. Owned by whoever took it; `release` gives it back."""
 
-    def __init__(self, host: _Host, process: WorkerProcess, batcher: Batcher, sequence: int, cells: int) -> None:
+    def __init__(
+        self,
+        host: _Host,
+        process: WorkerProcess,
+        batcher: Batcher,
+        sequence: int,
+        cells: int,
+        adapter: _LoadedAdapter | None = None,
+    ) -> None:
         self._host, self.process, self.batcher, self.sequence, self._cells = host, process, batcher, sequence, cells
+        self._adapter = adapter
         self._released = False
+
+    @property
+    def adapter(self) -> int:
+        """The worker's number of it; 0: none."""
+        return 0 if self._adapter is None else self._adapter.number
 
     def release(self) -> None:
         if not self._released:
             self._released = True
+            if self._adapter is not None:
+                self._adapter.users -= 1
             self._host.give_back(self.process, self.sequence, self._cells)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _LoadedAdapter:
+    """A LoRA adapter in a worker."""
+
+    number: int
+    """For the worker."""
+    sizes: dict[int, int]
+    """Bytes it takes, by shard that has it."""
+    users: int = 0
+    """Sequences, running or about to begin: it must not go."""
 
 
 class _Host:
@@ -117,6 +148,11 @@ class _Host:
         self.waiting = 0
         self.used_at = now()
         """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
+        self.adapters: OrderedDict[bytes, _LoadedAdapter] = OrderedDict()
+        """By digest, the latest used last; at most ADAPTERS_LIMIT."""
+        self.adapter_loading = 0
+        """Bytes promised to one on its way into memory."""
+        self._adapters_made = 0
         self.not_before = 0.0
         self.started_at = 0.0
         self.sequences = settings.inference.max_batch_size
@@ -132,7 +168,17 @@ class _Host:
         return shard_bytes(self.known, index, cells=self.cells, rows=prefill_rows(self.known.manifest.width))
 
     def loaded_bytes(self) -> int:
-        return sum(self.memory_bytes(index) for index in self.shards)
+        adapters = sum(sum(adapter.sizes.values()) for adapter in self.adapters.values())
+        return sum(self.memory_bytes(index) for index in self.shards) + adapters
+
+    def adapter(self, digest: bytes) -> _LoadedAdapter:
+        """In this worker, or new to it."""
+        found = self.adapters.get(digest)
+        if found is None:
+            self._adapters_made += 1
+            found = self.adapters[digest] = _LoadedAdapter(number=self._adapters_made, sizes={})
+        self.adapters.move_to_end(digest)
+        return found
 
     def serves(self, wanted: frozenset[int]) -> bool:
         """These shards are loaded, and nobody is about to change that."""
@@ -145,7 +191,7 @@ class _Host:
         """Nothing is loaded, on its way, or waited for."""
         return not (self.shards or self.loading or self.flights or self.lock.locked())
 
-    def take(self, cells: int) -> Seat | Busy:
+    def take(self, cells: int, adapter: _LoadedAdapter | None = None) -> Seat | Busy:
         assert self.process is not None and self.batcher is not None
         if not self._free:
             return Busy(
@@ -158,7 +204,9 @@ class _Host:
             )
         self._free_cells -= cells
         self.used()
-        return Seat(self, self.process, self.batcher, self._free.pop(0), cells)
+        if adapter is not None:
+            adapter.users += 1
+        return Seat(self, self.process, self.batcher, self._free.pop(0), cells, adapter)
 
     def give_back(self, process: WorkerProcess, sequence: int, cells: int) -> None:
         if process is not self.process:
@@ -172,6 +220,7 @@ class _Host:
     def reset_seats(self) -> None:
         self._free = list(range(self.sequences))
         self._free_cells = self.cells
+        self.adapters.clear()  # of a process that is gone
 
 
 class Workers:
@@ -231,7 +280,8 @@ class Workers:
 
         Too little rather than too much while a shard loads: a part of it is gone from the machine's free memory already.
         """
-        return max(0, self._memory_limit() - sum(sum(host.loading.values()) for host in self._hosts.values()))
+        promised = sum(sum(host.loading.values()) + host.adapter_loading for host in self._hosts.values())
+        return max(0, self._memory_limit() - promised)
 
     def available_bytes(self, model: ModelId | None = None) -> int:
         """What shards of this model may use, or of any: with what idle models would give back."""
@@ -293,7 +343,7 @@ class Workers:
             try:
                 process = await self._running(host)
                 missing = sorted(wanted - host.shards)
-                await self._make_room(host, missing)
+                await self._make_room(model, sum(host.memory_bytes(index) for index in missing))
                 needed = self._room_for(host, missing)
                 if isinstance(needed, Refusal):
                     return needed
@@ -310,8 +360,11 @@ class Workers:
                 return WorkerFailed(model=model, how=f"refused: {failed}")
         return None
 
-    async def take_seat(self, model: ModelId, shards: Iterable[int], *, cells: int) -> Seat | Refusal:
-        """A sequence of its own on a worker with these shards; `cells`: the most tokens it will have."""
+    async def take_seat(
+        self, model: ModelId, shards: Iterable[int], *, cells: int, adapter: AdapterSlices | None = None
+    ) -> Seat | Refusal:
+        """A sequence of its own on a worker with these shards; `cells`: the most tokens it will have; `adapter`: what is
+        applied to it."""
         wanted = frozenset(shards)
         host = self._host(model)
         if host is not None and cells > host.cells:
@@ -326,7 +379,60 @@ class Workers:
         host = self._hosts.get(model)
         if host is None or host.process is None or not host.process.alive or not wanted <= host.shards:
             return WorkerFailed(model=model, how="ended before it could be used")
-        return host.take(cells)  # no await since we looked at the shards
+        if adapter is None:
+            return host.take(cells)  # no await since we looked at the shards
+        refusal = await self._apart(model, self._load_adapter(model, wanted, adapter))
+        if refusal is not None:
+            return refusal
+        loaded = host.adapters.get(adapter.ref.digest)
+        if self._hosts.get(model) is not host or loaded is None or not wanted <= loaded.sizes.keys():
+            return Busy(what=f"the adapter left the memory of node {short(self._node)} at once: try again soon")
+        return host.take(cells, loaded)  # no await since we looked at the adapter
+
+    async def _load_adapter(
+        self, model: ModelId, wanted: frozenset[int], slices: AdapterSlices
+    ) -> Refusal | None:
+        """Into these shards, which are loaded."""
+        async with self._locked(model) as host:
+            if host is None or host.process is None or not host.process.alive or not wanted <= host.shards:
+                return WorkerFailed(model=model, how="ended before it could be used")
+            digest = slices.ref.digest
+            missing = {index: slices.files[index] for index in sorted(wanted)}
+            if (known := host.adapters.get(digest)) is not None:
+                missing = {index: file for index, file in missing.items() if index not in known.sizes}
+            try:
+                if known is None and len(host.adapters) >= ADAPTERS_LIMIT and not await self._drop_adapter(host, digest):
+                    where = f"of model {model} on node {short(self._node)}"
+                    return Busy(what=f"{ADAPTERS_LIMIT} adapters {where} are in use: try again soon")
+                needed = sum(file[1] for file in missing.values() if file is not None)
+                await self._make_room(model, needed)
+                while needed > self.free_bytes():
+                    if not await self._drop_adapter(host, digest):
+                        return NoCapacity(node=self._node, needed_bytes=needed, free_bytes=self.free_bytes())
+                loaded = host.adapter(digest)
+                host.adapter_loading = needed  # no await since it was compared with what is free
+                try:
+                    for index, file in missing.items():
+                        command = frames.LoadAdapter(index, loaded.number, None if file is None else str(file[0]))
+                        await host.process.call(command, deadline_s=COMMAND_DEADLINE_S)
+                        loaded.sizes[index] = 0 if file is None else file[1]
+                finally:
+                    host.adapter_loading = 0
+            except WorkerGone as gone:
+                return WorkerFailed(model=model, how=str(gone))
+            except CommandFailed as failed:
+                return WorkerFailed(model=model, how=f"refused: {failed}")
+        return None
+
+    async def _drop_adapter(self, host: _Host, keep: bytes) -> bool:
+        """The longest unused one that nobody uses. False: there is none. Raises WorkerGone, CommandFailed."""
+        assert host.process is not None
+        for digest, adapter in host.adapters.items():
+            if digest != keep and not adapter.users:
+                del host.adapters[digest]
+                await host.process.call(frames.UnloadAdapter(adapter.number), deadline_s=COMMAND_DEADLINE_S)
+                return True
+        return False
 
     async def load_shard(self, ref: ShardRef) -> tuple[int, ...] | Refusal:
         if ref.index not in self._storage.held(ref.model):
@@ -357,6 +463,8 @@ class Workers:
                 return WorkerFailed(model=ref.model, how=str(error))
             host.shards.discard(ref.index)
             host.wanted.discard(ref.index)
+            for adapter in host.adapters.values():
+                adapter.sizes.pop(ref.index, None)
             self._registry.set_loaded(ref.model, host.shards)
             self._bus.publish(WorkerReady(model=ref.model, shards=tuple(sorted(host.shards))))  # others plan with it
         return self.loaded(ref.model)
@@ -533,10 +641,8 @@ class Workers:
             return NoCapacity(node=self._node, needed_bytes=total, free_bytes=self.available_bytes(model))
         return needed
 
-    async def _make_room(self, host: _Host, missing: Sequence[int]) -> None:
-        """Unloads models that nobody uses, the least recently used first, if that makes enough room."""
-        model = host.known.manifest.model
-        total = sum(host.memory_bytes(index) for index in missing)
+    async def _make_room(self, model: ModelId, total: int) -> None:
+        """Unloads other models that nobody uses, the least recently used first, if that makes enough room for this one."""
         if not self.free_bytes() < total <= self.available_bytes(model):
             return
         for other, idle in sorted(self._idle(), key=lambda one: one[1].used_at):

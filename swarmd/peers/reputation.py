@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmd.domain.events import (
+    AdapterRejected,
     GenerationFinished,
     GenerationResumed,
     GenerationStarted,
@@ -33,7 +34,7 @@ MAX_KEPT: Final = MAX_PEERS  # as many as the book has
 FORGOTTEN: Final = 0.005  # so near to DEFAULT that it says nothing: half of the least deed
 MAX_RUNNING: Final = 1024  # four times the largest `inference.max_concurrent_requests`
 
-Fact = ShardRejected | SummaryRejected | GenerationStarted | GenerationResumed | GenerationFinished
+Fact = ShardRejected | AdapterRejected | SummaryRejected | GenerationStarted | GenerationResumed | GenerationFinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Reputation:
 
     async def run(self, ready: Ready) -> None:
         with self._bus.subscribe(
-            ShardRejected, SummaryRejected, GenerationStarted, GenerationResumed, GenerationFinished
+            ShardRejected, AdapterRejected, SummaryRejected, GenerationStarted, GenerationResumed, GenerationFinished
         ) as inbox:
             ready()
             while True:
@@ -86,6 +87,8 @@ class Reputation:
             case ShardRejected():
                 if fact.source is not None:
                     self._judge(fact.source, Deed.BAD_DATA)
+            case AdapterRejected():
+                self._judge(fact.source, Deed.BAD_DATA)
             case SummaryRejected():
                 self._judge(fact.node, Deed.INVALID_GOSSIP)
             case GenerationStarted() | GenerationResumed():

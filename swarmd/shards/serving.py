@@ -12,6 +12,7 @@ import ipaddress
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from swarmd.config.settings import Settings
@@ -122,18 +123,25 @@ class ShardServer:
         if isinstance(known, Refusal):
             await self._refuse(stream, known)
             return
-        path = self._catalog.folder(known.manifest.model) / name
+        await self.send_range(
+            self._catalog.folder(known.manifest.model) / name, offset, stream, message, f"{name} of model {model}"
+        )
+
+    async def send_range(
+        self, path: Path, offset: int, stream: Stream, message: Callable[..., object], what: str
+    ) -> None:
+        """PART_BYTES of a file, or a refusal, to whoever asks: one of a peer's turns, and of the uplink's bytes."""
         try:
             total = await self._disk.size_bytes(path)
             if not 0 <= offset <= total:
-                await self._refuse(stream, Invalid(what=f"{name} of {model} has {total} bytes, none at {offset}"))
+                await self._refuse(stream, Invalid(what=f"{what} has {total} bytes, none at {offset}"))
                 return
             async with self._place(stream.peer, min(PART_BYTES, total - offset)):
                 data = await self._disk.read_range(path, offset, PART_BYTES)
                 await stream.send(message(total_bytes=total), data, last=True)
                 await stream.drain()
         except OSError as error:
-            await self._refuse(stream, _unreadable(path.name, model, error))
+            await self._refuse(stream, _unreadable(what, error))
 
     async def _map(self, ask: AskChunkMap, payload: memoryview, peer: PeerIdentity) -> WithPayload | Refusal:
         spec = self._shard(ask.model, ask.layout, ask.shard)
@@ -159,7 +167,7 @@ class ShardServer:
             except OSError as error:
                 if isinstance(error, Damaged):
                     self._damaged(ref)
-                await self._refuse(stream, _unreadable(f"shard {ask.shard + 1}", ask.model, error))
+                await self._refuse(stream, _unreadable(f"shard {ask.shard + 1} of model {ask.model}", error))
                 return
             await stream.send(ShardChunk(), data, last=True)
             await stream.drain()
@@ -240,6 +248,6 @@ class _Queue:
         """It has one of the first places, or is next for it."""
 
 
-def _unreadable(what: str, model: ModelId, error: OSError) -> NotFound:
-    logger.warning("%s of model %s cannot be read: %s", what, model, error)
-    return NotFound(what=f"{what} of model {model} cannot be read here at the moment")
+def _unreadable(what: str, error: OSError) -> NotFound:
+    logger.warning("%s cannot be read: %s", what, error)
+    return NotFound(what=f"{what} cannot be read here at the moment")

@@ -106,6 +106,26 @@ class SealPart:
     """The payload is the seal as `models.seals` encodes it."""
 
 
+@message(112)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskAdapter:
+    """For a LoRA adapter by its digest: from `offset` on its index, or what it does to one layer. Answered with
+    `AdapterPart`."""
+
+    digest: bytes
+    layer: int | None
+    """None: the index."""
+    offset: int
+
+
+@message(113)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterPart:
+    """The payload is up to PART_BYTES of it. Whoever asked checks the hash of the whole."""
+
+    total_bytes: int
+
+
 def pack_chunks(numbers: Iterable[int], count: int) -> bytes:
     """One bit for each of `count` chunks, the first in the lowest bit of the first byte."""
     bits = 0

@@ -46,6 +46,10 @@ class OpenStage:
     """For the tail alone."""
     prefixes: tuple[bytes, ...] = ()
     """Keys of the prompt's beginnings (`inference.prefixes`), one for each whole prefill chunk."""
+    adapter: bytes | None = None
+    """Digest of a LoRA adapter (`models.lora`) to apply; a stage that lacks its part asks the head for it."""
+    adapter_bytes: int = 0
+    """Of the whole adapter."""
 
 
 @message(121)
@@ -55,6 +59,8 @@ class StageReady:
 
     positions: int = 0
     """In its caches already: a prefix that it had kept. Steps may begin there or before."""
+    adapter: bytes | None = None
+    """As in `OpenStage`: it is applied. A node that knows no adapters says nothing, and must not run the stage."""
 
 
 @message(122)

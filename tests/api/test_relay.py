@@ -40,6 +40,9 @@ SAMPLES: list[Fact] = [
     events.ShardDownloadStarted(shard=REF, source=None),
     events.ShardStored(shard=REF, size_bytes=1, source=PEER),
     events.ShardRejected(shard=REF, source=PEER, reason="hash"),
+    events.AdapterRegistered(adapter="style", model=MODEL),
+    events.AdapterRemoved(adapter="style", model=MODEL),
+    events.AdapterRejected(source=PEER, reason="hash"),
     events.ShardDropped(shard=REF),
     events.ShardsWanted(model=MODEL, shards=(1, 2), reason="1 of 2 copies are there"),
     events.ShardPruned(

@@ -20,7 +20,8 @@ class Body(msgspec.Struct):
 
 
 EXAMPLES: dict[str, object] = {
-    "what": "words", "param": None, "model": ModelId("m"), "missing": (1,), "layers": ((3, 6),), "shard_count": 2, "node": NodeId("a" * 64),
+    "what": "words", "param": None, "model": ModelId("m"), "missing": (1,), "shard_count": 2, "node": NodeId("a" * 64),
+    "layers": ((3, 6),),
     "needed_bytes": 1, "free_bytes": 0, "prompt_tokens": 9, "context_tokens": 8, "reason": "because", "expired_at": 0.0,
     "tried": (), "network": "c" * 64, "how": "crashed", "given": True, "retry_after_s": 2.5, "limit_bytes": 1,
     "above": None, "method": "GET", "allowed": ("PUT",), "request": RequestId("r"),

@@ -38,6 +38,9 @@ GET /api/admin/models/{model}/auto-manage
 PUT /api/admin/models/{model}/auto-manage
 GET /api/admin/models/{model}/encrypted-pipeline
 PUT /api/admin/models/{model}/encrypted-pipeline
+GET /api/admin/adapters
+POST /api/admin/adapters
+DELETE /api/admin/adapters/{id}
 PUT /api/admin/models/{model}/shards/{index}/lock
 GET /api/admin/hf/search
 GET /api/admin/hf/probe

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
+
+import aiohttp
+import pytest
 
 from swarmd.api.calls import Call
 from swarmd.api.guard import Guard
@@ -40,3 +44,30 @@ async def test_a_failure_is_the_last_event(tmp_path: Path) -> None:
         text = await reply.text()
     assert text.startswith("data: 1\n\ndata: {") and text.endswith("}}\n\n")
     assert "internal_error" in text and "secret" not in text and "DONE" not in text
+
+
+async def test_a_client_that_is_gone_before_the_next_event_is_no_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hanging up cancels the handler, but an event may be written before that."""
+    wrote: list[bool] = []
+
+    async def handler(call: Call) -> Any:
+        stream = await call.open_stream()
+        await stream.send(1)
+        assert call.request.transport is not None
+        call.request.transport.close()
+        try:
+            await stream.send(2)
+        finally:
+            wrote.append(True)
+        return stream
+
+    rim = Rim(tmp_path, extra=[row(handler)])
+    with caplog.at_level(logging.WARNING):
+        async with running(rim), rim.client() as client:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                async with client.get("/stream") as reply:
+                    await reply.read()
+    assert wrote
+    assert not caplog.records, [record.getMessage() for record in caplog.records]

@@ -79,7 +79,7 @@ def write_model(path: Path, model: TinyModel, *, split_max_tensors: int = 0) -> 
 def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     layers = model.layers if model.per_layer else 0
     writer.add_name("tiny")
-    writer.add_file_type(gguf.LlamaFileType["MOSTLY_" + model.kind])
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if model.kind == "F32" else "MOSTLY_" + model.kind])
     writer.add_context_length(4096)
     writer.add_embedding_length(model.width)
     writer.add_block_count(model.layers)

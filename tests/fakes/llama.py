@@ -86,7 +86,9 @@ class NativeModel:
     of tiny models with two threads each takes a hundred times as long.
     """
 
-    def __init__(self, llama: Llama, path: Path, *, tap: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, llama: Llama, path: Path, *, tap: str | None = None, threads: int = 1, adapter: Path | None = None
+    ) -> None:
         self._call = call = llama.library.call
         self._tap, self._hidden = tap, None
         parameters = call.llama_model_default_params()
@@ -102,6 +104,8 @@ class NativeModel:
             context.cb_eval = c.cast(self._callback, c.c_void_p)
         self._context = call.llama_init_from_model(self._model, context)
         assert self._context, "".join(llama.log[-8:])
+        if adapter is not None:
+            self.use(self.adapter(llama, adapter))
         self.width = int(call.llama_model_n_embd(self._model))
         self.vocab = int(call.llama_vocab_n_tokens(call.llama_model_get_vocab(self._model)))
 
@@ -111,6 +115,17 @@ class NativeModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._call.llama_free(self._context)
         self._call.llama_model_free(self._model)
+
+    def adapter(self, llama: Llama, path: Path) -> int:
+        loaded = self._call.llama_adapter_lora_init(self._model, str(path).encode())
+        assert loaded, "".join(llama.log[-8:])
+        return int(loaded)
+
+    def use(self, adapter: int | None) -> None:
+        """An adapter of this model for all further steps; None: none."""
+        count = 0 if adapter is None else 1
+        pointers, scales = (c.c_void_p * 1)(adapter), (c.c_float * 1)(1.0)
+        assert self._call.llama_set_adapters_lora(self._context, c.addressof(pointers), count, c.addressof(scales)) == 0
 
     def run(self, rows: Rows, hidden: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """One step; `hidden` (rows, width) in place of the tokens. Returns the tapped value, or the logits (rows, vocab)."""

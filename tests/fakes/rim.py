@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import aiohttp
 from aiohttp import web
 
+from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.encrypted import EncryptedHandlers
@@ -31,6 +32,7 @@ from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import Settings, with_values
+from swarmd.domain.adapters import Adapter, AdapterRef, NewAdapter
 from swarmd.domain.autopilot import (
     AutopilotPlan,
     Drop,
@@ -60,7 +62,7 @@ from swarmd.domain.membership import (
 from swarmd.domain.models import Manifest, TrustLevel
 from swarmd.domain.peers import Endpoint, Holding, LinkView, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
-from swarmd.domain.refusals import Busy, NoCoverage, NotFound, Refusal
+from swarmd.domain.refusals import Busy, Invalid, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
 from swarmd.kit.bus import EventBus
@@ -379,6 +381,37 @@ class FakeEncrypted:
         return self.state(model)
 
 
+class FakeAdapters:
+    """As `shards.adapters.Adapters`: takes everything, unless it is to refuse."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Adapter] = {}
+        self.asked: list[NewAdapter] = []
+        self.says: Refusal | None = None
+
+    def all(self) -> tuple[Adapter, ...]:
+        return tuple(self.rows.values())
+
+    def get(self, id: str) -> Adapter | None:
+        return self.rows.get(id)
+
+    async def register(self, new: NewAdapter) -> Adapter | Refusal:
+        self.asked.append(new)
+        if self.says is not None:
+            return self.says
+        id = new.id or "4f9c1d3e-0000-4000-8000-000000000000"
+        self.rows[id] = adapter(id, ModelId(new.base_model), name=new.name, path=new.path)
+        return self.rows[id]
+
+    async def remove(self, id: str) -> Adapter | Refusal:
+        return self.rows.pop(id, None) or Invalid(what=f"no adapter {id!r} is registered here", param="id")
+
+
+def adapter(id: str, model: ModelId, *, name: str = "Mine", path: str = "/a/b.safetensors") -> Adapter:
+    ref = AdapterRef(digest=bytes([7]) * 32, size_bytes=1000)
+    return Adapter(id=id, name=name, base_model=model, rank=16, alpha=32.0, path=path, ref=ref)
+
+
 @dataclass
 class FakePeers:
     """As `peers.links.Links`."""
@@ -584,6 +617,7 @@ class Rim:
         self.bus = EventBus()
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
         self.encrypted = FakeEncrypted()
+        self.adapters = FakeAdapters()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
@@ -643,8 +677,10 @@ class Rim:
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=OpenAiHandlers(
-                models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy
+                models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy,
+                adapters=self.adapters,
             ),
+            adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
         )  # fmt: skip

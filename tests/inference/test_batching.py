@@ -84,13 +84,13 @@ class Users:
         self.batcher = Batcher(self.worker, later=self.timers.later)
         self.heard: list[tuple[int, object]] = []
 
-    def enter(self, count: int, *, last: int = 3) -> None:
+    def enter(self, count: int, *, last: int = 3, adapter: int = 0) -> None:
         for _ in range(count):
-            self.batcher.enter(0, last, self.stages)
+            self.batcher.enter(0, last, self.stages, adapter)
 
     def submit(
         self, sequence: int, *, count: int = 1, position: int = 0, outputs: int = 0, first: int = 0, last: int = 3,
-        together: int = 1,
+        together: int = 1, adapter: int = 0,
         then: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         def done(result: object) -> None:
@@ -99,7 +99,7 @@ class Users:
                 then()
 
         run = frames.Run(sequence, position, count)
-        self.batcher.submit(Step(first, last, run, outputs, memoryview(bytes(ROW * count)), done, together))
+        self.batcher.submit(Step(first, last, run, outputs, memoryview(bytes(ROW * count)), done, together, adapter))
 
     def batch(self) -> list[int]:
         """Answers what the worker computes, now or when nobody else has come in a moment, and tells whose it was."""
@@ -334,3 +334,32 @@ def test_a_later_stage_waits_for_the_others_of_a_batch(users: Users) -> None:
     assert users.batch() == [0], "but not for long"
     users.submit(1, first=2, last=3, position=1)
     assert users.worker.asked, "and not at all for one that came alone"
+
+
+def test_a_batch_has_one_adapter() -> None:
+    users = Users()
+    users.enter(2)
+    users.enter(2, adapter=5)
+    for sequence, adapter in ((0, 0), (1, 5), (2, 0), (3, 5)):
+        users.submit(sequence, adapter=adapter)
+    assert [users.batch() for _ in range(2)] == [[0, 2], [1, 3]]
+    assert [step.adapter for step in users.worker.steps] == [0, 5]
+
+
+def test_users_of_another_adapter_do_not_wait_for_a_batch_that_travels() -> None:
+    users = Users(stages=2)
+    users.enter(2)
+    users.enter(1, adapter=5)
+    users.submit(0)
+    assert users.batch() == [0]
+    users.submit(1)
+    assert users.batch() == [1]  # both batches that two stages can have are on their way
+    users.submit(2, adapter=5)
+    assert users.batch() == [2]
+
+
+def test_who_left_leaves_no_trace_of_its_adapter() -> None:
+    users = Users()
+    users.enter(1, adapter=9)
+    users.batcher.leave(0, 3, users.stages, 0, 9)
+    assert not users.batcher._users

@@ -116,10 +116,38 @@ async def test_whoever_waits_is_woken_by_a_token_and_by_a_failure() -> None:
 
 @pytest.mark.looptime
 async def test_silence_is_a_failure_with_its_seconds() -> None:
-    head, _ = started(1)
+    loop = asyncio.get_running_loop()
+    head, _ = started(1, ticks=loop.time)
     with pytest.raises(GenerationFailed, match="no answer came within 180 s"):
         await head.next()
-    assert asyncio.get_running_loop().time() >= 180, "although they all are alive"
+    assert loop.time() >= 180, "although they all are alive"
+
+
+@pytest.mark.looptime
+async def test_a_prompt_that_takes_longer_than_the_silence_deadline_is_no_failure_as_long_as_chunks_are_answered() -> None:
+    loop = asyncio.get_running_loop()
+    head, tail = started(4 * PREFILL_ROWS, ticks=loop.time)
+    waiting = asyncio.create_task(head.next())
+    for _ in range(4):
+        await asyncio.sleep(100)
+        assert head.failure is None, head.failure
+        tail.answer(1)
+    assert (await waiting).token == 1
+    head.stop()
+
+
+@pytest.mark.looptime
+async def test_a_step_sent_after_a_slow_client_has_paused_has_all_of_its_time() -> None:
+    loop = asyncio.get_running_loop()
+    head, tail = started(1, ticks=loop.time)
+    for _ in range(TEXT_QUEUE):
+        tail.answer(1)
+    await asyncio.sleep(1000)  # nothing is under way
+    assert (await head.next()).token == 1
+    await asyncio.sleep(100)
+    assert head.failure is None, head.failure
+    tail.answer(1)
+    head.stop()
 
 
 REPLY = 70

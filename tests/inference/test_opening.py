@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.ids import NodeId, SessionId
-from swarmd.domain.refusals import Busy, NoCapacity, Refusal, StageFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, Refusal, StageFailed
 from swarmd.inference.opening import Opening
 from swarmd.transport.stream import LinkLost
 from swarmd.wire.events import TooManyStreams
@@ -94,3 +96,36 @@ async def test_the_first_no_is_the_answer_and_closes_the_others(answer: object, 
     refusal, links = await opened(StageReady(), answer)
     assert isinstance(refusal, kind) and words in refusal.sentence
     assert links.closed == len(links.opened), "nothing stays open"
+
+
+async def test_who_refused_is_told_also_where_the_refusal_does_not_say_it() -> None:
+    head, _ = started(3)
+    links = Linked({NODES[0]: StageReady(), NODES[1]: Refused(kind="NotFound", sentence="the shard is not here")})
+    async with AsyncExitStack() as stack:
+        opening = Opening(NodeId("f" * 64), None, links, None, head, width=64)
+        await opening.open(stack, SessionId("1" * 32))
+    assert opening.refused_by == NODES[1]
+
+
+async def with_adapter(*answers: object) -> tuple[Refusal | None, Linked]:
+    head, _ = started(3)
+    head.request = replace(head.request, adapter=AdapterRef(digest=b"d" * 32, size_bytes=7))
+    links = Linked(dict(zip(NODES, answers, strict=False)))
+    async with AsyncExitStack() as stack:
+        opening = Opening(NodeId("f" * 64), None, links, None, head, width=64)
+        return await opening.open(stack, SessionId("1" * 32)), links
+
+
+async def test_every_stage_is_told_the_adapter_by_its_digest() -> None:
+    ready = StageReady(adapter=b"d" * 32)
+    refusal, links = await with_adapter(ready, ready)
+    assert refusal is None
+    assert [(request.adapter, request.adapter_bytes) for request in links.opened] == [(b"d" * 32, 7)] * 2
+
+
+@pytest.mark.parametrize("old", [StageReady(), StageReady(adapter=b"e" * 32)])
+async def test_a_stage_that_does_not_apply_the_adapter_is_not_run(old: StageReady) -> None:
+    """An older version ignores the field, and would compute something else without a word."""
+    refusal, links = await with_adapter(StageReady(adapter=b"d" * 32), old)
+    assert isinstance(refusal, Invalid) and "applies no adapters" in refusal.sentence
+    assert links.closed == len(links.opened)

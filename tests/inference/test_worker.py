@@ -206,53 +206,6 @@ def test_memory_that_python_does_not_get_is_a_failure_too(worker: Worker, monkey
     assert "out of memory" in failed(worker, step, bytearray(4 * WIDTH), kind="memory")
 
 
-def conversation(*commands: frames.Command) -> list[frames.Answer]:
-    """Says all of it, hangs up, and returns what `serve` had answered by then."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for command in commands:
-            ours.sendall(frames.encode(command, 0))
-        ours.shutdown(socket.SHUT_WR)
-        try:
-            serve(theirs)
-        except EOFError:
-            pass  # as `main` takes it
-        else:
-            assert not commands, "it ended before the node did"
-        theirs.close()
-        data = b""
-        while piece := ours.recv(65536):
-            data += piece
-    answers = []
-    while data:
-        message, payload = frames.sizes(data)
-        answers.append(frames.decode_answer(data[8 : 8 + message]))
-        data = data[8 + message + payload :]
-    return answers
-
-
-def test_it_says_what_it_is_answers_in_order_and_ends_at_the_end_of_file() -> None:
-    first, *rest = conversation(frames.EndSequence(0), frames.Tokenize("x"), frames.Unload(3))
-    assert isinstance(first, frames.Ready) and "llama.cpp" in first.description and first.compared > 20
-    assert rest == [frames.Done(), frames.Failed("engine", "the vocabulary is not open"), frames.Done()]
-
-
-def test_an_engine_that_does_not_fit_is_the_last_thing_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mismatched() -> Engine:
-        raise EngineMismatch("the wheel is another one")
-
-    monkeypatch.setattr(worker_module, "Engine", mismatched)
-    assert conversation() == [frames.Unusable("the wheel is another one")]
-
-
-def test_main_ends_well_when_the_node_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("other files") if "oom_score" not in str(_[0]) else 3)
-    monkeypatch.setattr(worker_module.signal, "signal", lambda *_: None)
-    ours, theirs = socket.socketpair()
-    ours.close()
-    assert main(["--fd", str(theirs.detach())]) == 0
-
-
 def constrained(**more: Any) -> frames.SamplingAs:
     return frames.SamplingAs(0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 7, None, **more)
 
@@ -318,3 +271,50 @@ def test_a_sequence_that_goes_on_elsewhere_is_held_to_what_is_left_of_its_gramma
 
     whole = go_on([], 4)
     assert go_on(whole[:2], 4) == whole
+
+
+def conversation(*commands: frames.Command) -> list[frames.Answer]:
+    """Says all of it, hangs up, and returns what `serve` had answered by then."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for command in commands:
+            ours.sendall(frames.encode(command, 0))
+        ours.shutdown(socket.SHUT_WR)
+        try:
+            serve(theirs)
+        except EOFError:
+            pass  # as `main` takes it
+        else:
+            assert not commands, "it ended before the node did"
+        theirs.close()
+        data = b""
+        while piece := ours.recv(65536):
+            data += piece
+    answers = []
+    while data:
+        message, payload = frames.sizes(data)
+        answers.append(frames.decode_answer(data[8 : 8 + message]))
+        data = data[8 + message + payload :]
+    return answers
+
+
+def test_it_says_what_it_is_answers_in_order_and_ends_at_the_end_of_file() -> None:
+    first, *rest = conversation(frames.EndSequence(0), frames.Tokenize("x"), frames.Unload(3))
+    assert isinstance(first, frames.Ready) and "llama.cpp" in first.description and first.compared > 20
+    assert rest == [frames.Done(), frames.Failed("engine", "the vocabulary is not open"), frames.Done()]
+
+
+def test_an_engine_that_does_not_fit_is_the_last_thing_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatched() -> Engine:
+        raise EngineMismatch("the wheel is another one")
+
+    monkeypatch.setattr(worker_module, "Engine", mismatched)
+    assert conversation() == [frames.Unusable("the wheel is another one")]
+
+
+def test_main_ends_well_when_the_node_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("other files") if "oom_score" not in str(_[0]) else 3)
+    monkeypatch.setattr(worker_module.signal, "signal", lambda *_: None)
+    ours, theirs = socket.socketpair()
+    ours.close()
+    assert main(["--fd", str(theirs.detach())]) == 0

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from swarmd.domain.events import Fact, GenerationFinished, GenerationStarted, ShardRejected, SummaryRejected
+from swarmd.domain.events import AdapterRejected, Fact, GenerationFinished, GenerationStarted, ShardRejected, SummaryRejected
 from swarmd.domain.ids import ModelId, NodeId, RequestId, ShardRef
 from swarmd.kit.bus import EventBus
 from swarmd.kit.service import Supervisor
@@ -62,6 +62,12 @@ async def test_deeds_are_judged_and_time_forgives(world: World) -> None:
         assert reputation.score(B) == pytest.approx(0.45, abs=1e-5)
         await asyncio.sleep(300)
         assert reputation.score(A) == pytest.approx(drifted(0.4, 300), abs=1e-5)
+
+
+async def test_wrong_bytes_of_an_adapter_count_like_those_of_a_shard(world: World) -> None:
+    async with inline_database() as db, hearing(world, db) as (reputation, bus):
+        await told(bus, AdapterRejected(source=A, reason="hash"), rejected(B))
+        assert reputation.score(A) == pytest.approx(reputation.score(B), abs=1e-9)
 
 
 async def test_every_node_that_served_a_whole_reply_gains_once_for_it(world: World) -> None:
