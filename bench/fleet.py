@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Any
 
 import aiohttp
 
-from bench.delay import API_PORT, Network
+from bench.delay import API_PORT, LIBC, Network
 
 ROOT = Path(__file__).resolve().parent.parent
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 READY_S, SPREAD_S, STOP_S = 120.0, 300.0, 10.0
 
 
@@ -147,6 +149,8 @@ async def start(recipe: Recipe, *, again: bool = False) -> Node:
 
     def prepare() -> None:
         """In the child, before it is swarmd."""
+        if sys.platform == "linux":
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a measurement that is killed leaves no nodes behind
         if network is not None:
             network.places[recipe.number].enter()
         if recipe.core is not None:
@@ -155,7 +159,7 @@ async def start(recipe: Recipe, *, again: bool = False) -> Node:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "swarmd", "run", "--data-dir", str(recipe.folder), "--port", str(port), cwd=ROOT,
         env={**kept, **settings, **recipe.environment}, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
-        preexec_fn=None if network is None and recipe.core is None else prepare,
+        preexec_fn=prepare,
     )  # fmt: skip
     port = recipe.port if network is None else network.api_port(recipe.number)
     return Node(f"http://127.0.0.1:{port}", "", process, recipe)

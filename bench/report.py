@@ -363,8 +363,8 @@ def soaking(results: Results) -> Section:
         "Four nodes share the built-in model, each layer on two of them. Clients at two of them ask without a "
         "pause: chats, completions, long prompts, some hang up, some ask for nonsense, models are unloaded; "
         "meanwhile B or D is killed, nodes are stopped, lines reset or silent. Replies are compared with "
-        "undisturbed ones. Memory is judged on A and C, which are never killed: the median of the last quarter "
-        "against that of the second.",
+        "undisturbed ones; none of them has a pick that is so close that rounding decides. Memory is judged on A "
+        "and C, which are never killed: the median of the last quarter against that of the second.",
     )  # fmt: skip
     result = results.get("soak")
     if result is None:

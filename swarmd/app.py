@@ -27,10 +27,12 @@ from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
+from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -64,10 +66,12 @@ from swarmd.economy.steward import Steward
 from swarmd.economy.trust_records import ModelTrust
 from swarmd.hardware import Hardware, addresses, interfaces, region
 from swarmd.identity.keys import KeyFileError, NodeKey, Signed, ensure_node_key, verify
+from swarmd.inference.embedding import Embeddings
 from swarmd.inference.encrypted import EncryptedPipelines
 from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
 from swarmd.inference.pipeline import Pipeline
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
@@ -136,6 +140,7 @@ class Node:
     bus: EventBus
     steward: Steward
     encrypted: EncryptedPipelines
+    embeddings: Embeddings
     adapters: Adapters
 
 
@@ -356,9 +361,10 @@ class _Built:
         )  # fmt: skip
 
         # floor 6: running layers
+        self._tallies = Tallies()
         self._workers = Workers(
             node=key.node, catalog=self._catalog, storage=self._storage, registry=self._registry, bus=bus, world=world,
-            settings=live.current, memory_limit=self._free_ram,
+            settings=live.current, memory_limit=self._free_ram, tallies=self._tallies,
         )  # fmt: skip
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
@@ -371,6 +377,7 @@ class _Built:
         self._pipeline = Pipeline(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, stages=stages,
             links=self._links, encrypted=self._encrypted, spawn=spawn, world=world, bus=bus, settings=live.current,
+            tallies=self._tallies,
         )  # fmt: skip
         self._demand = Demand(bus=bus, clock=world.clock)
         self._herald = Herald(
@@ -410,6 +417,17 @@ class _Built:
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
             probes=self._hub_desk.probing,
         )  # fmt: skip
+        openai = OpenAiHandlers(
+            models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy,
+            adapters=self._adapters,
+        )  # fmt: skip
+        self._embeddings = Embeddings(
+            catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
+        )
+        self._metrics = Metrics(
+            tallies=self._tallies, running=self._pipeline, workers=self._workers, traffic=self._links,
+            models=self._registry, machine=self._hardware, bus=self._bus, clock=world.clock,
+        )  # fmt: skip
         pages = PageHandlers(
             key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),
             tickets=tickets, subsystems=lambda: {"node": self._ready},
@@ -437,10 +455,9 @@ class _Built:
                 autopilot=AutopilotHandlers(autopilot=self._steward),
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
-                openai=OpenAiHandlers(
-                    models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy,
-                    adapters=self._adapters,
-                ),
+                openai=openai,
+                metrics=self._metrics,
+                embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=openai.named),
                 feed=self._feed,
             )
         )  # fmt: skip
@@ -472,7 +489,7 @@ class _Built:
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
-            self._feed, self._hardware, self._reputation, self._doors, self._links, self._renewal,
+            self._feed, self._metrics, self._hardware, self._reputation, self._doors, self._links, self._renewal,
             self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
             self._trust, self._steward, self._server,
         ):  # fmt: skip
@@ -490,8 +507,7 @@ class _Built:
             stop=self._stop, pipeline=self._pipeline, workers=self._workers, desk=self._desk, registry=self._registry,
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
-            encrypted=self._encrypted,
-            adapters=self._adapters,
+            encrypted=self._encrypted, embeddings=self._embeddings, adapters=self._adapters,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:

@@ -93,9 +93,9 @@ class OpenAiHandlers:
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
             return request
-        client = f"{call.caller.address} {(body.user or '')[:USER_LENGTH]}"  # many people may sit behind one address
         count = choices(body)
-        async with opened(self._generations, choices_of(replace(request, client=client), count)) as several:
+        requests = choices_of(replace(request, client=client_of(call, body.user)), count)
+        async with opened(self._generations, requests) as several:
             if isinstance(several, Refusal):
                 return several
             headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in several.plan.stages)}
@@ -106,8 +106,8 @@ class OpenAiHandlers:
     def _target(self, name: str, wanted: str | None) -> tuple[ModelId, Adapter | None] | Refusal:
         """Model and adapter: of "model:adapter", or with the adapter's id in a field of its own."""
         base, colon, behind = name.rpartition(":")
-        if not colon or isinstance(model := self._named(base), Refusal):
-            base, behind, model = name, "", self._named(name)
+        if not colon or isinstance(model := self.named(base), Refusal):
+            base, behind, model = name, "", self.named(name)
             if isinstance(model, Refusal):
                 return model
         if wanted and behind and wanted != behind:
@@ -127,7 +127,7 @@ class OpenAiHandlers:
             )
         return model, adapter
 
-    def _named(self, name: str) -> ModelId | Refusal:
+    def named(self, name: str) -> ModelId | Refusal:
         """`auto`, a model id, or the name of the GGUF file it was made from. Never a model with a similar name."""
         if name == "auto":
             return self._automatic()
@@ -141,7 +141,7 @@ class OpenAiHandlers:
         """The configured default; else what runs with the least ado: loaded, then held whole, then over the swarm."""
         default = self._settings().inference.default_model
         if default:
-            return self._named(default)
+            return self.named(default)
         runnable = self._runnable()
         if not runnable:
             return UnknownModel(what="no model can answer now: add one, or connect nodes that hold the missing shards")
@@ -167,6 +167,11 @@ class OpenAiHandlers:
 
     def _fresh_seed(self) -> int:
         return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+def client_of(call: Call, user: str | None) -> str:
+    """Who takes turns with others: many people may sit behind one address."""
+    return f"{call.caller.address} {(user or '')[:USER_LENGTH]}"
 
 
 async def _whole(several: Choices, count: int, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:

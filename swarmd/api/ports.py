@@ -9,11 +9,11 @@ from typing import Protocol, Self
 
 from swarmd.domain.adapters import Adapter, NewAdapter
 from swarmd.domain.autopilot import AutopilotPlan, ModelPolicy, PruneRecord, Schedule
-from swarmd.domain.generation import GenerationRequest, TokenChunk
+from swarmd.domain.generation import Embedded, EmbeddingRequest, GenerationRequest, TokenChunk
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
-from swarmd.domain.peers import Endpoint, LinkView, PeerView
+from swarmd.domain.peers import Endpoint, LinkView, PeerView, Purpose
 from swarmd.domain.plans import EncryptedPipeline, PipelinePlan
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
@@ -119,6 +119,12 @@ class Generation(Protocol):
     async def __anext__(self) -> TokenChunk: ...
 
 
+class Embeddings(Protocol):
+    """`inference.embedding.Embeddings`."""
+
+    def embed(self, request: EmbeddingRequest) -> Awaitable[Embedded | Refusal]: ...
+
+
 class Generations(Protocol):
     """`inference.pipeline.Pipeline`, as a source of replies."""
 
@@ -140,6 +146,44 @@ class Counters(Protocol):
     @property
     def last_tokens_per_second(self) -> float | None: ...
     def latencies_ms(self) -> Sequence[float]: ...
+
+
+class Running(Protocol):
+    """`inference.pipeline.Pipeline`, as it is now."""
+
+    @property
+    def active(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def stage_sessions(self) -> int: ...
+    @property
+    def forwards_served(self) -> int: ...
+
+
+class WorkerReading(Protocol):
+    """`inference.workers.WorkerStatus`."""
+
+    @property
+    def model(self) -> ModelId: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def shards(self) -> tuple[int, ...]: ...
+    @property
+    def rss_bytes(self) -> int: ...
+    @property
+    def shard_bytes(self) -> int: ...
+    @property
+    def cells(self) -> int: ...
+    @property
+    def cells_used(self) -> int: ...
+
+
+class InMemory(Protocol):
+    """`inference.workers.Workers`, as it is now."""
+
+    def statuses(self) -> Sequence[WorkerReading]: ...
 
 
 class HardwareReading(Protocol):
@@ -178,6 +222,16 @@ class Peers(Protocol):
 
     def views(self) -> tuple[PeerView, ...]: ...
     def lines(self) -> tuple[LinkView, ...]: ...
+
+
+class Traffic(Protocol):
+    """`peers.links.Links`, as it is now."""
+
+    def views(self) -> tuple[PeerView, ...]: ...
+    def lines(self) -> tuple[LinkView, ...]: ...
+    def traffic(self) -> Mapping[Purpose, tuple[int, int]]:
+        """Bytes in and out since the start."""
+        ...
 
 
 class Trust(Protocol):

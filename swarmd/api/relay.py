@@ -109,7 +109,8 @@ def _unloaded(fact: events.WorkerReady, gone: frozenset[int]) -> Said:
 
 def _finished(fact: events.GenerationFinished) -> Said:
     failed = fact.outcome == "failed"
-    message = f"{fact.model}: {fact.completion_tokens} tokens in {fact.duration_ms / 1e3:.1f} s ({fact.outcome})"
+    made = "embeddings" if fact.outcome == "embedded" else f"{fact.completion_tokens} tokens"
+    message = f"{fact.model}: {made} in {fact.duration_ms / 1e3:.1f} s ({fact.outcome})"
     return Said(
         message=message,
         kind="inference_failed" if failed else "inference_completed",

@@ -18,9 +18,11 @@ from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
+from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -91,6 +93,8 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    embeddings: EmbeddingHandlers,
+    metrics: Metrics,
     feed: LiveFeed,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
@@ -108,6 +112,15 @@ def table(
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *_openai_rows(openai),
+        Route(
+            method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
+            doc="Figures for Prometheus: docs/monitoring.md names them.",
+        ),
+        Route(
+            method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
+            reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,
+            doc="Texts, or their tokens, as vectors of length 1.",
+        ),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
             query=("ticket",), status=(101, 503), hang_up_cancels=True,

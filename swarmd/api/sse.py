@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -15,28 +16,43 @@ HEADERS = {
 }
 
 
-class EventStream:
-    """A begun reply. Writing to a client that went away cancels the handler (see `server`)."""
+STALLED_S: Final = 600.0
+"""For the socket's buffers to get room. As long a stage waits for its next step: a client that reads nothing must not keep
+its place among those that are served."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        self.response = response
+
+class EventStream:
+    """A begun reply. Writing to a client that went away cancels the handler (see `server`); writing to one that reads
+    nothing for `STALLED_S` closes its connection and raises ConnectionResetError."""
+
+    def __init__(self, response: web.StreamResponse, transport: asyncio.Transport | None) -> None:
+        self.response, self._transport = response, transport
 
     @classmethod
     async def open(cls, request: web.Request, headers: Mapping[str, str]) -> EventStream:
         response = web.StreamResponse(headers={**HEADERS, **headers})
         await response.prepare(request)
-        return cls(response)
+        return cls(response, request.transport)
 
     async def send(self, event: Any) -> None:
         """One JSON value as one event. Returns when the socket's buffer has room again."""
-        await self.response.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
+        await self._write(b"data: " + msgspec.json.encode(event) + b"\n\n")
 
     async def done(self) -> None:
         """The end as the OpenAI contract marks it."""
-        await self.response.write(b"data: [DONE]\n\n")
+        await self._write(b"data: [DONE]\n\n")
         await self.response.write_eof()
 
     async def fail(self, error: Any) -> None:
         """The stream ends with an error instead: there is no status to change any more."""
         await self.send(error)
         await self.response.write_eof()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self.response.write(data)
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
+            raise ConnectionResetError(f"the client read nothing for {STALLED_S:.0f} s") from None

@@ -349,7 +349,7 @@ class GenerationFinished(Fact):
     completion_tokens: int
     duration_ms: float
     outcome: str
-    """`stop`, `length`, `cancelled` or `failed`."""
+    """`stop`, `length`, `cancelled` or `failed`; `embedded` when there was nothing to generate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

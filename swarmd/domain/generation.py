@@ -73,6 +73,31 @@ class GenerationRequest:
     """Applied on every stage."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRequest:
+    """Texts of which a client wants vectors."""
+
+    request: RequestId
+    model: ModelId
+    client: str = ""
+    inputs: tuple[str | tuple[int, ...], ...]
+    """Each a text, or the token ids of one as they are."""
+    dimensions: int | None = None
+    """That a vector must have; None: as many as the model gives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """One vector for each input, in their order."""
+
+    vectors: tuple[bytes, ...]
+    """float32, little endian, of length 1."""
+    tokens: int
+    """Of all inputs."""
+    nodes: tuple[NodeId, ...]
+    """That ran the first of them, in layer order."""
+
+
 class Finish(Enum):
     """Why a generation ended; values as in the OpenAI contract."""
 

@@ -62,7 +62,7 @@ class EncryptedPipeline:
 
     @property
     def lacking(self) -> str:
-        """Which shards are missing, for people: `shard 0`, `shards 0 and 7`."""
-        ends = {0: self.has_first, self.shard_count - 1: self.has_last}
-        missing = [index for index, here in ends.items() if not here]
+        """Which shards are missing, for people, who count from 1: `shard 1`, `shards 1 and 8`."""
+        ends = {1: self.has_first, self.shard_count: self.has_last}
+        missing = [number for number, here in ends.items() if not here]
         return f"shard{'s' if len(missing) > 1 else ''} {' and '.join(map(str, missing))}"

@@ -44,6 +44,12 @@ class NotFound(Refusal):
         return self.what
 
 
+def _layers(runs: tuple[tuple[int, int], ...]) -> str:
+    """`layers 0 to 3, 7`, as the plan shows them."""
+    listed = ", ".join(f"{start} to {end - 1}" if end - start > 1 else str(start) for start, end in runs[:8])
+    return f"layers {listed}{'...' if len(runs) > 8 else ''}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoCoverage(Refusal):
     """Some shards of the model are on no connected node. People read their numbers, which count from 1."""
@@ -57,8 +63,7 @@ class NoCoverage(Refusal):
     @property
     def sentence(self) -> str:
         listed = ", ".join(str(index + 1) for index in self.missing[:8]) + ("..." if len(self.missing) > 8 else "")
-        runs = ", ".join(f"{start} to {end - 1}" if end - start > 1 else str(start) for start, end in self.layers[:8])
-        layers = f"layers {runs}{'...' if len(self.layers) > 8 else ''}; " if self.layers else ""
+        layers = f"{_layers(self.layers)}; " if self.layers else ""
         return (
             f"no connected node holds shard {listed} of model {self.model} ({layers}{self.shard_count} shards in all): "
             "connect a node that has it, or fetch it"
@@ -72,11 +77,14 @@ class NoCapacity(Refusal):
     node: NodeId
     needed_bytes: int
     free_bytes: int
+    layers: tuple[tuple[int, int], ...] = ()
+    """That it was to run: runs from, to; the end is not included."""
 
     @property
     def sentence(self) -> str:
+        what = _layers(self.layers) if self.layers else "its shards"
         return (
-            f"node {short(self.node)} needs {self.needed_bytes / 1e6:.0f} MB of memory for its shards "
+            f"node {short(self.node)} needs {self.needed_bytes / 1e6:.0f} MB of memory for {what} "
             f"and has {self.free_bytes / 1e6:.0f} MB free: free some, raise resources.max_ram_mb, or add a node"
         )
 
@@ -111,9 +119,16 @@ class Busy(Refusal):
 class PromptTooLong(Refusal):
     prompt_tokens: int
     context_tokens: int
+    param: str | None = None
+    """Which of several texts, where nothing is replied to it."""
 
     @property
     def sentence(self) -> str:
+        if self.param is not None:
+            return (
+                f"{self.param} has {self.prompt_tokens} tokens and the context holds {self.context_tokens}: "
+                "shorten it, or cut it into several"
+            )
         return (
             f"the prompt has {self.prompt_tokens} tokens and the context holds {self.context_tokens}, "
             "of which one must be left for the reply: shorten it"

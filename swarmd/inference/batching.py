@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from swarmd.inference import worker_frames as frames
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_process import CommandFailed, OnAnswer, Outcome, WorkerGone
 
 SHARED_ROWS: Final = 32
@@ -27,6 +28,8 @@ GATHER_S: Final = 0.002  # longest wait for the others of a batch; on a busy mac
 TILE: Final = 4
 """Rows that ggml multiplies at once where weights are packed for vector instructions: one of them costs 26 ms of a 1.1B
 model on a core, three 79, four 81. So a share that lacks one row for a tile gets it."""
+ALONE: Final = (1, 0)
+"""The pace of a way that nobody entered."""
 STEP_DEADLINE_S: Final = 120.0  # 128 rows through 40 GB of layers on a slow disk; beyond that the worker hangs
 
 
@@ -41,6 +44,7 @@ class Stepped(msgspec.Struct, frozen=True):
     """In the batch."""
     picked: Sequence[tuple[int, list[tuple[int, float]]]]
     payload: memoryview
+    """Its rows, or behind the last layer its vector."""
 
 
 Done = Callable[["Stepped | WorkerGone | CommandFailed"], None]
@@ -60,6 +64,8 @@ class Step(msgspec.Struct, frozen=True):
     """Steps of the batch in which it was computed before."""
     adapter: int = 0
     """The worker's number of it. A batch has one: llama.cpp applies it to all rows."""
+    vectors: int = 0
+    """So many of the last rows are added up behind the final norm."""
 
     @property
     def way(self) -> tuple[int, int, int]:
@@ -94,9 +100,11 @@ class Process(Protocol):
 class Batcher:
     """Of one worker process. The worker has one step at a time; what comes meanwhile waits here."""
 
-    def __init__(self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer]) -> None:
+    def __init__(
+        self, process: Process, *, later: Callable[[float, Callable[[], None]], Timer], tallies: Tallies | None = None
+    ) -> None:
         """`later`: calls something after so many seconds."""
-        self._process, self._later = process, later
+        self._process, self._later, self._tallies = process, later, tallies
         self._timer: Timer | None = None
         self._blocked = False
         """The timer only makes sure of an end; whoever comes back starts a shorter one."""
@@ -107,12 +115,15 @@ class Batcher:
         self._alone: deque[Step] = deque()  # bounded by SHARED_ROWS: a batch that failed, one by one
         self._users: Counter[tuple[tuple[int, int, int], int]] = Counter()
         """By way, and stages of the pipeline."""
+        self._paces: dict[tuple[int, int, int], tuple[int, int]] = {}
+        """By way of somebody: users that travel together, and batches that may be under way from the first stage; 0: any."""
         self._busy = False
         self._prompt_was_last = False
 
     def enter(self, first: int, last: int, stages: int, adapter: int = 0) -> None:
         """A session over these shards, of a pipeline with so many stages."""
         self._users[(first, last, adapter), stages] += 1
+        self._set_pace((first, last, adapter))
 
     def leave(self, first: int, last: int, stages: int, sequence: int, adapter: int = 0) -> None:
         """What it had waiting is not computed any more."""
@@ -120,6 +131,7 @@ class Batcher:
         self._users[key] -= 1
         if self._users[key] <= 0:
             del self._users[key]  # numbers of adapters are never used again
+        self._set_pace(key[0])
         if first == 0:
             self._travelling.pop(sequence, None)
         for queue in (self._replies, self._prompts, self._alone):
@@ -164,18 +176,32 @@ class Batcher:
             self._prompt_was_last = True
             return [self._prompts.popleft()]
         self._prompt_was_last = False
-        oldest = next((step for step in self._replies if not self._has_to_wait(step)), None)
-        if self._replies and oldest is None:
-            self._wait(TRAVEL_S)
-            self._blocked = True
+        if not self._replies:
             return []
-        batch = [] if oldest is None else self._take_shared(oldest) if len(self._replies) > 1 else [self._replies.popleft()]
-        if batch and batch[0].first == 0:
+        oldest = self._replies[0]
+        if self._has_to_wait(oldest):
+            free = self._first_free()
+            if free is None:
+                self._wait(TRAVEL_S)
+                self._blocked = True
+                return []
+            oldest = free
+        batch = self._take_shared(oldest) if len(self._replies) > 1 else [self._replies.popleft()]
+        if batch[0].first == 0:
             travelling = _Batch(batch[0].way)
             self._later(TRAVEL_S, travelling.end)
             for step in batch:
                 self._travelling[step.run.sequence] = travelling
         return batch
+
+    def _first_free(self) -> Step | None:
+        """That need not wait, nor overtakes a step of its own sequence."""
+        waiting: set[int] = set()
+        for step in self._replies:
+            if step.run.sequence not in waiting and not self._has_to_wait(step):
+                return step
+            waiting.add(step.run.sequence)
+        return None
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -188,22 +214,26 @@ class Batcher:
 
     def _has_to_wait(self, step: Step) -> bool:
         """On the first stage: as many batches as can be full are on their way."""
-        users = sum(count for (way, stages), count in self._users.items() if way == step.way and stages > 1)
-        if step.first != 0 or users <= 1:
-            return False  # where there are no other stages, nothing is gained by staying together
-        under_way = {id(batch) for batch in self._travelling.values() if batch.way == step.way and not batch.over}
-        return len(under_way) >= -(-users // self._share(step))
+        if step.first != 0:
+            return False
+        way = step.way
+        _, most = self._paces.get(way, ALONE)
+        if not most:
+            return False
+        under_way = {id(batch) for batch in self._travelling.values() if batch.way == way and not batch.over}
+        return len(under_way) >= most
 
     def _take_shared(self, oldest: Step) -> list[Step]:
         """This one, and of those that go the same way as many as there is room for, one of each sequence."""
-        users = self._share(oldest)
+        way = oldest.way
+        users, _ = self._paces.get(way, ALONE)
         batch: list[Step] = []
         kept: list[Step] = []
         seen: set[int] = set()
         rows = 0
         for step in self._replies:
             fits = (len(batch) < users or oldest.first != 0) and rows + step.run.count <= SHARED_ROWS
-            if (fits or not batch) and step.way == oldest.way and step.run.sequence not in seen:
+            if (fits or not batch) and step.way == way and step.run.sequence not in seen:
                 batch.append(step)
                 rows += step.run.count
             else:
@@ -215,19 +245,24 @@ class Batcher:
 
     def _are_together(self, step: Step) -> bool:
         """All that will be here in a moment and go the same way are here."""
-        waiting = [one for one in self._replies if one.way == step.way]
-        expected = self._share(step) if step.first == 0 else max((one.together for one in waiting), default=1)
-        return len(waiting) >= expected
+        way = step.way
+        if step.first == 0:
+            expected, _ = self._paces.get(way, ALONE)
+            return expected <= len(self._replies) and expected <= sum(one.way == way for one in self._replies)
+        waiting = [one.together for one in self._replies if one.way == way]
+        return len(waiting) >= max(waiting, default=1)
 
-    def _share(self, step: Step) -> int:
-        """Of the users over these shards, those that travel together when all stages have something to do."""
-        shares = [
-            -(-users // stages)
-            for (way, stages), users in self._users.items()
-            if users > 0 and way == step.way
-        ]
-        share = max(1, sum(shares))
-        return share + 1 if share % TILE == TILE - 1 else share
+    def _set_pace(self, way: tuple[int, int, int]) -> None:
+        """Of the users that go this way, those travel together with whom all stages have something to do."""
+        counts = [(stages, users) for (one, stages), users in self._users.items() if one == way]
+        if not counts:
+            self._paces.pop(way, None)
+            return
+        share = sum(-(-users // stages) for stages, users in counts)
+        share += share % TILE == TILE - 1
+        elsewhere = sum(users for stages, users in counts if stages > 1)
+        # Where there are no other stages, nothing is gained by staying together.
+        self._paces[way] = share, -(-elsewhere // share) if elsewhere > 1 else 0
 
     def _start(self, batch: list[Step]) -> bool:
         """False: it was answered at once, by a worker that is gone."""
@@ -239,7 +274,11 @@ class Batcher:
             outputs += [
                 (rows - back, run.sequence, run.position + run.count - back) for back in range(step.outputs, 0, -1)
             ]
-        command = frames.Step(batch[0].first, batch[0].last, [step.run for step in batch], outputs, adapter=batch[0].adapter)
+        vectors = tuple(step.vectors for step in batch)
+        command = frames.Step(
+            batch[0].first, batch[0].last, [step.run for step in batch], outputs,
+            vectors=vectors if any(vectors) else (), adapter=batch[0].adapter,
+        )  # fmt: skip
         payload = batch[0].payload if len(batch) == 1 else b"".join(step.payload for step in batch)
         at_once: bool | None = None
 
@@ -250,6 +289,8 @@ class Batcher:
                 at_once = True
             else:
                 self._next()
+            if self._tallies is not None and isinstance(outcome.answer, frames.Stepped):
+                self._tallies.computed(len(batch), rows, outcome.answer.compute_us, shared=rows <= SHARED_ROWS)
 
         self._process.ask(command, payload, answered, deadline_s=STEP_DEADLINE_S)
         if at_once is None:
@@ -269,9 +310,11 @@ class Batcher:
         if len(batch) == 1:
             batch[0].done(Stepped(answer.compute_us, rows, 1, answer.picked, outcome.payload))
             return
-        row_bytes = len(outcome.payload) // rows
+        vectors = sum(step.vectors > 0 for step in batch)
+        row_bytes = len(outcome.payload) // (vectors or rows)
         at = picked = 0
         for step in batch:
-            end, until = at + step.run.count * row_bytes, picked + step.outputs
+            share = (step.vectors > 0) if vectors else step.run.count
+            end, until = at + share * row_bytes, picked + step.outputs
             step.done(Stepped(answer.compute_us, rows, len(batch), answer.picked[picked:until], outcome.payload[at:end]))
             at, picked = end, until

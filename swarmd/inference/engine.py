@@ -1,8 +1,9 @@
 """The engine: one shard as a llama.cpp model and context of its own, plus vocabulary and sampling.
 
 A shard file is a GGUF that llama.cpp runs as a small model (`models/shard_file`). The hidden state goes in as
-`llama_batch.embd` and comes out through `cb_eval` on the tensor `l_out-<last layer>`, the value before the final norm; the
-last shard yields logits instead. That this equals the whole model bit for bit is proven by tests, not assumed.
+`llama_batch.embd`, or where an architecture does not take it so as the value of the graph's first tensor (`Family.entry`).
+It comes out through `cb_eval` on the tensor `l_out-<last layer>`, the value before the final norm; the last shard yields
+logits instead. That this equals the whole model bit for bit is proven by tests, not assumed.
 
 Runs in the worker process only. One `Engine` per process; nothing here is safe for concurrent use, because a worker has
 one thread that takes one step after the other.
@@ -38,6 +39,7 @@ from swarmd.inference.native import (
 )
 from swarmd.inference.prefixes import State
 from swarmd.inference.worker_frames import NO_TOKEN, Run
+from swarmd.models.architectures import FAMILIES
 
 Hidden = npt.NDArray[np.float32]
 """Shape (rows, width), C-contiguous."""
@@ -45,6 +47,7 @@ Tokens = npt.NDArray[np.int32]
 """Shape (rows,)."""
 
 LOG_LINES = 24  # of llama.cpp, kept as evidence for a failed load; its load log ends with the reason
+ARCHITECTURE_BYTES = 64  # of its name: the longest llama.cpp knows has 20
 PIECE_BYTES = 512  # first guess for one token's text; longer ones are asked for again with the size llama.cpp reports
 
 GREEDY_BELOW = 1e-6
@@ -119,18 +122,32 @@ class Engine:
 
 
 class Tap:
-    """Takes one tensor's value out of a running graph, and ends the run there.
+    """Takes one tensor's value out of a running graph, and ends the run there; or puts one in, or both.
 
     llama.cpp offers every graph node to `cb_eval`: first "do you want it?", and if so, again when it is computed. There
     are some 34 nodes per layer, so the answer "no" must cost next to nothing: it comes from a C-implemented dict lookup on
     the tensor's address, and only unknown addresses reach Python (`_Nodes.__missing__`). Addresses belong to one graph
-    and are reused by the next, so a remembered "no" can become wrong; then the wanted tensor is not seen, `take` says so,
-    and the step is run again with nothing remembered. A wrong "yes" cannot happen: names are compared at every capture.
+    and are reused by the next, so a remembered "no" can become wrong; then a wanted tensor is not seen, `missed` or `take`
+    says so, and the step is run again with nothing remembered. A wrong "yes" cannot happen: names are compared each time.
     """
 
-    def __init__(self, library: Library, tensor: str, width: int) -> None:
-        self._nodes = _Nodes(library, tensor.encode(), width)
+    def __init__(self, library: Library, *, tensor: str | None, entry: str | None, width: int) -> None:
+        """`tensor`: whose value is taken. `entry`: whose value is replaced (`Family.entry`)."""
+        self._nodes = _Nodes(library, tensor, entry, width)
         self.callback = EvalCallback(self._nodes.__getitem__)
+
+    def want(self, *, wanted: bool, goes_on: bool = False) -> None:
+        """Whether the next steps are to be tapped, which they are at first; `goes_on`: and run to their end."""
+        self._nodes.wanted_now, self._nodes.goes_on = wanted, goes_on
+
+    def enter(self, hidden: Hidden) -> None:
+        """What the entry's value is to be in the next step. It must outlive that."""
+        self._nodes.entering = hidden
+
+    @property
+    def missed(self) -> bool:
+        """Whether the step that has just run did not have its entry replaced: what it computed is worth nothing."""
+        return self._nodes.entering is not None
 
     def take(self) -> Hidden | None:
         """The value captured in the last step; None when the wanted tensor did not come by."""
@@ -142,38 +159,54 @@ class Tap:
 
 
 class _Nodes(dict[int, bool]):
-    def __init__(self, library: Library, wanted: bytes, width: int) -> None:
+    def __init__(self, library: Library, wanted: str | None, entry: str | None, width: int) -> None:
         super().__init__()
-        self._call, self._wanted, self._width = library.call, wanted, width
+        self._call, self._width = library.call, width
+        self._names = frozenset(name.encode() for name in (wanted, entry) if name is not None)
+        self._wanted = None if wanted is None else wanted.encode()
         self._announced = False
+        self.wanted_now, self.goes_on = True, False
         self.value: Hidden | None = None
+        self.entering: Hidden | None = None
 
     def __missing__(self, tensor: int) -> bool:
-        if self._call.ggml_get_name(tensor) != self._wanted:
+        name = self._call.ggml_get_name(tensor)
+        if name not in self._names:
             self[tensor] = False
             return False
+        if name == self._wanted and not self.wanted_now:
+            return False  # not remembered: the next step may want it
         if not self._announced:
             self._announced = True
             return True
         self._announced = False
         size = self._call.ggml_nbytes(tensor)
+        if name != self._wanted:
+            hidden = self.entering
+            if hidden is not None and hidden.nbytes == size:
+                self._call.ggml_backend_tensor_set(tensor, _address(hidden), 0, size)
+                self.entering = None
+            return True  # the graph goes on
         value = np.empty((size // (4 * self._width), self._width), np.float32)
         self._call.ggml_backend_tensor_get(tensor, _address(value), 0, size)
         self.value = value
-        return False  # the rest of the graph, a norm and the dummy output matrix, is not computed
+        return self.goes_on  # else the rest of the graph, a norm and an output matrix, is not computed
 
 
 class _BatchBuffers:
     """A llama_batch over numpy buffers, so that filling it is a few vector operations instead of a loop per row."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, tokens: bool) -> None:
+        """`tokens`: what goes in are tokens, all 0, because hidden states come in another way (`Tap.enter`)."""
+        self._tokens = np.zeros(rows, np.int32) if tokens else None
         self.positions = np.zeros(rows, np.int32)
         self.sequences = np.zeros(rows, np.int32)
         self.counts = np.ones(rows, np.int32)
         self.outputs = np.zeros(rows, np.int8)
         self.pointers = (self.sequences.ctypes.data + 4 * np.arange(rows, dtype=np.uint64)).astype(np.uint64)
         self.batch = Batch(
-            n_tokens=0, token=None, embd=None, pos=self.positions.ctypes.data, n_seq_id=self.counts.ctypes.data,
+            n_tokens=0, token=None if self._tokens is None else self._tokens.ctypes.data, embd=None,
+            pos=self.positions.ctypes.data, n_seq_id=self.counts.ctypes.data,
             seq_id=self.pointers.ctypes.data, logits=self.outputs.ctypes.data,
         )  # fmt: skip
 
@@ -186,7 +219,9 @@ class _BatchBuffers:
             at = 1
         else:
             at = self._fill_rows(runs, outputs)
-        self.batch.n_tokens, self.batch.embd = at, _address(hidden)
+        self.batch.n_tokens = at
+        if self._tokens is None:
+            self.batch.embd = _address(hidden)
         return self.batch
 
     def _fill_rows(self, runs: Sequence[Run], outputs: Sequence[int] | None) -> int:
@@ -224,18 +259,26 @@ class LoadedShard:
         self.layers: int = self._call.llama_model_n_layer(self._model)
         self._window: int = self._call.llama_model_n_swa(self._model)
         self.vocabulary_size: int = self._call.llama_vocab_n_tokens(self._call.llama_model_get_vocab(self._model))
-        self._tap = None if last else Tap(engine.library, f"l_out-{self.layers - 1}", self.width)
+        family = FAMILIES.get(self._architecture())
+        self._entry = family.entry if family else None
+        out = "result_norm" if last else f"l_out-{self.layers - 1}"
+        self._tap = Tap(engine.library, tensor=out, entry=self._entry, width=self.width)
         self.context: int = self._call.llama_init_from_model(self._model, self._context_parameters())
         if not self.context:
             self._call.llama_model_free(self._model)
             raise OutOfMemory(f"no memory for the context of {path.name}: {engine.evidence()}")
         self._memory = self._call.llama_get_memory(self.context)
-        self._buffers = _BatchBuffers(shape.rows)
+        self._buffers = _BatchBuffers(shape.rows, tokens=self._entry is not None)
         self.adapter = 0
         """Applied to all steps, by the worker's number; 0: none."""
         self._adapters: dict[int, int | None] = {0: None}
         """llama.cpp's, by number; None: it changes nothing in these layers."""
         self._lookup = _Lookup(engine.library, path, embeddings) if embeddings else None
+
+    def _architecture(self) -> str:
+        name = c.create_string_buffer(ARCHITECTURE_BYTES)
+        self._call.llama_model_meta_val_str(self._model, b"general.architecture", name, len(name))
+        return name.value.decode(errors="replace")
 
     def _context_parameters(self) -> Any:
         parameters = self._call.llama_context_default_params()
@@ -247,8 +290,7 @@ class LoadedShard:
         parameters.kv_unified = True  # one pool of cells for all sequences: a short chat leaves room for a long one
         parameters.n_threads = parameters.n_threads_batch = shape.threads
         parameters.flash_attn_type = FLASH_ATTENTION_AUTO
-        if self._tap:
-            parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
+        parameters.cb_eval = c.cast(self._tap.callback, c.c_void_p)
         return parameters
 
     def embed(self, tokens: Tokens) -> Hidden:
@@ -257,27 +299,47 @@ class LoadedShard:
             raise AssertionError("only the first shard has the embedding table")
         return self._lookup.rows(tokens)
 
-    def step(self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None) -> Hidden | None:
+    def step(
+        self, runs: Sequence[Run], hidden: Hidden, outputs: Sequence[int] | None = None, normed: Sequence[int] = ()
+    ) -> Hidden | None:
         """Runs all rows through this shard's layers.
 
-        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape; None on the last shard,
-        whose logits of the rows in `outputs` can then be read. Raises EngineFailure (no free KV cells, bad batch).
+        hidden: (rows, width) float32. Returns the hidden state behind the last layer, same shape. The last shard returns
+        that of the rows in `normed` behind the final norm, (len(normed), width), or None when there are none; the logits of
+        the rows in `outputs` (None: of all) can then be read. Raises EngineFailure (no free KV cells, bad batch).
         """
-        if self._tap is None:
-            self._decode(self._buffers.fill(runs, hidden, outputs))
-            return None
-        batch = self._buffers.fill(runs, hidden, None)
-        self._decode(batch)
-        value = self._tap.take()
-        if value is None or len(value) != len(hidden):
+        if not self.last:
+            return self._tapped(self._buffers.fill(runs, hidden, None), runs, hidden, len(hidden))
+        outputs = range(len(hidden)) if outputs is None else outputs
+        self._tap.want(wanted=bool(normed), goes_on=bool(outputs))
+        wanted = sorted({*outputs, *normed}) if normed else outputs
+        batch = self._buffers.fill(runs, hidden, wanted)
+        value = self._tapped(batch, runs, hidden, len(wanted) if normed else None)
+        if value is None or len(wanted) == len(normed):
+            return value
+        place = {row: at for at, row in enumerate(wanted)}
+        return value[[place[row] for row in normed]]
+
+    def _tapped(self, batch: Batch, runs: Sequence[Run], hidden: Hidden, rows: int | None) -> Hidden | None:
+        """`rows`: that are to come out; None: nothing is."""
+        complete, value = self._run(batch, hidden, rows)
+        if not complete:
             self._tap.forget_graph()
             for run in runs:
                 self.forget(run.sequence, run.position)
-            self._decode(batch)
-            value = self._tap.take()
-            if value is None or len(value) != len(hidden):
-                raise EngineFailure(f"the hidden state of layer {self.layers - 1} did not come out of llama.cpp")
+            complete, value = self._run(batch, hidden, rows)
+            if not complete:
+                raise EngineFailure(f"the hidden state of layer {self.layers - 1} did not go in or come out of llama.cpp")
         return value
+
+    def _run(self, batch: Batch, hidden: Hidden, rows: int | None) -> tuple[bool, Hidden | None]:
+        """Whether the hidden states went in and came out, and what came out."""
+        if self._entry is not None:
+            self._tap.enter(hidden)
+        self._decode(batch)
+        value = self._tap.take()
+        came_out = rows is None or (value is not None and len(value) == rows)
+        return came_out and not self._tap.missed, value
 
     def _decode(self, batch: Batch) -> None:
         status = self._call.llama_decode(self.context, batch)

@@ -63,6 +63,8 @@ NOTHING = memoryview(b"")
 
 Outlet = Callable[["StepOn | StepDone", memoryview], None]
 """Where a step goes next. Must not raise."""
+ToHead = Callable[[StepDone, memoryview], None]
+"""Hears the tail's answers; the payload is valid until it returns."""
 
 
 class Failed(Protocol):
@@ -107,6 +109,8 @@ class StageSession:
         self._row_bytes = BYTES_PER_NUMBER * (1 if request.first_shard == 0 else manifest.width)
         self._most_rows, self._most_steps = prefill_rows(manifest.width), steps_in_flight(manifest.width)
         self._most_samples = samples_at_once(request.sampling) if self._tail and request.sampling else SHARED_ROWS
+        if request.vectors:
+            self._most_samples = self._most_rows
         self._layers = owner.effort(known, request.first_shard, request.last_shard)
         self.positions = self._next = positions
         self._unanswered = 0
@@ -114,7 +118,8 @@ class StageSession:
         self._over = self._left = False
         self.rows = 0
         self._way = (request.first_shard, request.last_shard, request.stages)
-        seat.batcher.enter(*self._way, seat.adapter)
+        self._adapter = seat.adapter
+        seat.batcher.enter(*self._way, self._adapter)
 
     def feed(self, step: StepOn, payload: memoryview) -> None:
         """A step arrived. What does not fit the session breaks it: a stage before us is confused."""
@@ -130,7 +135,8 @@ class StageSession:
         self._next = step.position + step.count
         self.rows += step.count
         sequence = self._seat.sequence
-        outputs = step.sample if self._tail else 0
+        sampled = step.sample if self._tail else 0
+        outputs, vectors = (0, sampled) if self._request.vectors else (sampled, 0)
         run = frames.Run(sequence, step.position, step.count)
 
         def stepped(outcome: batching.Stepped | WorkerGone | CommandFailed) -> None:
@@ -140,7 +146,7 @@ class StageSession:
         together = max(1, min(step.together, SHARED_ROWS))
         self._seat.batcher.submit(
             batching.Step(
-                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._seat.adapter
+                request.first_shard, request.last_shard, run, outputs, payload, stepped, together, self._adapter, vectors
             )
         )
 
@@ -162,7 +168,7 @@ class StageSession:
         self._over = True
         if not self._left:
             self._left = True
-            self._seat.batcher.leave(*self._way, self._seat.sequence, self._seat.adapter)
+            self._seat.batcher.leave(*self._way, self._seat.sequence, self._adapter)
         self._seat.release()
 
     def _fault(self, step: StepOn, payload: memoryview) -> str | None:
@@ -296,7 +302,7 @@ class Stages:
         request: OpenStage,
         produced: memoryview = NOTHING,
         *,
-        head: Callable[[StepDone], None],
+        head: ToHead,
         failed: Failed,
         asker: NodeId | None = None,
     ) -> AsyncGenerator[StageSession | Refusal]:
@@ -396,6 +402,8 @@ class Stages:
         fault = None if request.sampling is None else _sampling_fault(request.sampling, known.manifest.vocab_size)
         if fault is not None:
             return Invalid(what=fault)
+        if request.vectors and (request.sampling is not None or produced):
+            return Invalid(what="where vectors are asked for no token is picked")
         if not request.stage < request.stages <= count:
             return Invalid(what=f"stage {request.stage} of {request.stages} in {count} shards is none")
         if not 0 < request.cells <= known.manifest.context_length:
@@ -419,6 +427,9 @@ class Stages:
             return None
         if self._adapters is None:
             return Invalid(what="this node applies no adapters")
+        shards = range(request.first_shard, request.last_shard + 1)
+        if not set(shards) <= set(self._registry.held(request.model)):  # before anything is fetched for it
+            return NotFound(what=f"shards {shards.start + 1} to {shards.stop} of model {request.model} are not all here")
         ref = AdapterRef(digest=request.adapter, size_bytes=request.adapter_bytes)
         return await self._adapters.prepare(ref, known, request.first_shard, request.last_shard, source=asker)
 
@@ -432,7 +443,9 @@ class Stages:
         )  # fmt: skip
         budget = self._workers.prefix_budget_bytes()
         prefix = (
-            frames.Prefix(request.first_shard, request.last_shard, rows, list(request.prefixes), budget)
+            frames.Prefix(
+                request.first_shard, request.last_shard, rows, list(request.prefixes), budget, keep=not request.vectors
+            )
             if request.prefixes and budget
             else None
         )
@@ -464,9 +477,7 @@ class Stages:
         sender = StepSender(stream, spawn=self._spawn, failed=failed)
         async with (
             _signs_of_life(stream),
-            self.session(
-                request, produced, head=lambda done: sender.push(done, NOTHING), failed=failed, asker=stream.peer.node
-            ) as session,
+            self.session(request, produced, head=sender.push, failed=failed, asker=stream.peer.node) as session,
         ):
             if isinstance(session, NoCapacity):
                 lacking = (session.needed_bytes, session.free_bytes)
@@ -620,9 +631,9 @@ def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
     return None
 
 
-def _answer(head: Callable[[StepDone], None]) -> Outlet:
-    def answer(step: StepOn | StepDone, _payload: memoryview) -> None:
+def _answer(head: ToHead) -> Outlet:
+    def answer(step: StepOn | StepDone, payload: memoryview) -> None:
         assert isinstance(step, StepDone), "only the tail answers the head"
-        head(step)
+        head(step, payload)
 
     return answer

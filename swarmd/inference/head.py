@@ -14,12 +14,14 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Invalid, StageFailed
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.drafting import Drafter
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_frames import NO_TOKEN
 from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
@@ -36,6 +38,8 @@ REPLAY_ROWS = 32
 section 4, point 11). Others need a step for each."""
 TEXT_QUEUE = 64  # tokens the head runs ahead of a slow client, then the stages wait
 
+NOTHING = memoryview(b"")
+
 Feed = Callable[[StepOn, memoryview], None]
 
 
@@ -51,6 +55,9 @@ class Picked:
 class Head:
     """The state of one generation: history, steps in flight, tokens on their way to the client."""
 
+    vectors: ClassVar[bool] = False
+    """No tokens are picked: the tail answers with vectors."""
+
     def __init__(
         self,
         *,
@@ -64,6 +71,7 @@ class Head:
         proposals: int,
         ticks: Callable[[], float],
         prefixes: Sequence[bytes] = (),
+        tallies: Tallies | None = None,
     ) -> None:
         """`rows`: of one prefill step; `replay_rows`: of one through the reply, after a loss; `proposals`: most tokens to
         guess in one step; `prefixes`: keys of the prompt's whole chunks of `rows` (`inference.prefixes`)."""
@@ -71,6 +79,7 @@ class Head:
         self.rows, self._replay_rows = rows, replay_rows
         self._proposals = proposals
         self.prefixes = prefixes
+        self._tallies = tallies
         self.cached_tokens = 0
         """Of the prompt, that no stage had to compute."""
         self._drafter = Drafter(tokens) if proposals else None
@@ -212,17 +221,14 @@ class Head:
 
     # -- answers in
 
-    def answered(self, done: StepDone) -> None:
+    def answered(self, done: StepDone, _payload: memoryview = NOTHING) -> None:
         """From the tail, here or elsewhere."""
-        if self._ended or self.failure is not None:
+        step = self._in_turn(done)
+        if step is None:
             return
         tail = self.plan.stages[-1].node
-        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
-            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
-            return
-        now = self._answered_at = self._ticks()
-        self._done += 1
-        sent_at, sample = self._under_way.popleft()
+        now = self._ticks()
+        sent_at, sample = step
         if sample != len(done.tokens) or sample != len(done.logprobs):
             self.fail(StageFailed(node=tail, reason=f"it picked {len(done.tokens)} tokens where {sample} were asked for"))
             return
@@ -233,13 +239,29 @@ class Head:
         if not all(0 <= token < len(self.texts.pieces) for token in done.tokens):
             self.fail(StageFailed(node=tail, reason=f"it picked tokens {done.tokens} of {len(self.texts.pieces)}"))
             return
+        before = self.generated
         if sample:
-            if self.generated:
+            if before:
                 self._time(done, (now - sent_at) * 1e6)
             self._pick(done, now, now - sent_at)
         self._advance()  # the next step leaves before the client hears of this one
         if sample:
             self._wake()
+            if before and self._tallies is not None:
+                nodes = [stage.node for stage in self.plan.stages]
+                self._tallies.decoded(nodes, done.trace, now - sent_at, self.generated - before)
+
+    def _in_turn(self, done: StepDone) -> tuple[float, int] | None:
+        """When the step was sent that is answered, and how many rows it samples. None: this answer does not count."""
+        if self._ended or self.failure is not None:
+            return None
+        if done.number != self._done or len(done.trace) != len(self.plan.stages) or not self._under_way:
+            tail = self.plan.stages[-1].node
+            self.fail(StageFailed(node=tail, reason=f"it answered step {done.number} out of turn"))
+            return None
+        self._answered_at = self._ticks()
+        self._done += 1
+        return self._under_way.popleft()
 
     def _pick(self, done: StepDone, now: float, seconds: float) -> None:
         """The tokens of one step: the first is right in any case, each further one if the proposal before it was."""
@@ -289,18 +311,22 @@ class Head:
     async def next(self) -> Picked:
         """The next token. Raises GenerationFailed."""
         while not self._queue:
-            if self.failure is not None:
-                raise GenerationFailed(self.failure)
-            assert not self._ended, "asked for a token after the last one"
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            assert self.failure is not None or not self._ended, "asked for a token after the last one"
+            await self._news()
         picked = self._queue.popleft()
         if self.failure is None:
             self._advance()  # there is room in the queue again
         return picked
+
+    async def _news(self) -> None:
+        """Returns when something has changed. Raises GenerationFailed."""
+        if self.failure is not None:
+            raise GenerationFailed(self.failure)
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -9,6 +9,7 @@ from typing import Final
 
 from swarmd.models.architectures import EMBEDDING, OUTPUT
 from swarmd.models.catalog import KnownModel
+from swarmd.models.shard_file import unused_bytes
 
 WORKER_BYTES: Final = 64_000_000  # Python, numpy and llama.cpp's library: once for each worker, beside its shards
 ACTIVATIONS: Final = 16  # of a chunk's rows that llama.cpp has in its buffers at once, each as wide as a hidden state
@@ -29,7 +30,7 @@ def shard_bytes(known: KnownModel, index: int, *, cells: int, rows: int) -> int:
     weights = spec.size_bytes - (0 if table is None or is_output else table.size_bytes)
     buffers = rows * manifest.width * NUMBER_BYTES * ACTIVATIONS
     if last:
-        weights += _second_output(known)
+        weights += _second_output(known) + unused_bytes(known.architecture)
         buffers += rows * manifest.vocab_size * NUMBER_BYTES
     return weights + known.architecture.kv_bytes_per_token(spec.layers) * cells + buffers
 

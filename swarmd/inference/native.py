@@ -119,6 +119,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_sampler_chain_default_params": (SamplerChainParams,),
     "llama_model_load_from_file": (_ptr, c.c_char_p, ModelParams),
     "llama_model_free": (None, _ptr),
+    "llama_model_meta_val_str": (_i32, _ptr, c.c_char_p, _ptr, _size),
     "llama_model_n_embd": (_i32, _ptr),
     "llama_model_n_layer": (_i32, _ptr),
     "llama_model_n_swa": (_i32, _ptr),
@@ -175,6 +176,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "ggml_get_name": (c.c_char_p, _ptr),
     "ggml_nbytes": (_size, _ptr),
     "ggml_backend_tensor_get": (None, _ptr, _ptr, _size, _size),
+    "ggml_backend_tensor_set": (None, _ptr, _ptr, _size, _size),
     "ggml_get_type_traits": (c.POINTER(TypeTraits), _i32),
 }
 

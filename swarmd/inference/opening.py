@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from swarmd.domain.ids import NodeId, SessionId, short
 from swarmd.domain.plans import Stage
-from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, StageFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, Refusal, StageFailed
 from swarmd.inference.forwarding import Failed, Stages, StageSession, StepSender, steps_in_flight
 from swarmd.inference.head import SILENCE_S, Feed, Head
 from swarmd.kit.service import Spawn
@@ -79,8 +79,9 @@ class Opening:
             cells=self._head.prompt_tokens + self._head.limit,
             predecessor=stages[number - 1].node if number else None,
             successor=None if tail else stages[number + 1].node,
-            sampling=self._head.request.sampling if tail else None,
+            sampling=self._head.request.sampling if tail and not self._head.vectors else None,
             prefixes=tuple(self._head.prefixes),
+            vectors=self._head.vectors,
             adapter=self._digest(),
             adapter_bytes=0 if self._head.request.adapter is None else self._head.request.adapter.size_bytes,
         )
@@ -126,9 +127,9 @@ class Opening:
         """The reply so far, which counts for the penalties of whoever goes on with it."""
         return memoryview(array("i", self._head.history[self._head.prompt_tokens :])).cast("B")
 
-    def _answered(self, done: StepDone) -> None:
+    def _answered(self, done: StepDone, payload: memoryview) -> None:
         if not self._closed:
-            self._head.answered(done)
+            self._head.answered(done, payload)
 
     async def _greet(self, stream: Stream, stage: Stage, number: int, failed: Failed) -> Feed | Refusal:
         match await self._first_words(stream):
@@ -147,7 +148,8 @@ class Opening:
                     node=stage.node, reason=sentence
                 )  # fmt: skip
             case StageBroken(lacking=(needed, free)):
-                return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free)
+                layers = ((stage.layer_start, stage.layer_end),)
+                return NoCapacity(node=stage.node, needed_bytes=needed, free_bytes=free, layers=layers)
             case StageBroken(reason=reason):
                 return StageFailed(node=stage.node, reason=reason)
             case None:
@@ -157,13 +159,13 @@ class Opening:
         head = self._head
         head.await_signs(number)
 
-        def arrived(message: object, _payload: memoryview) -> None:
+        def arrived(message: object, payload: memoryview) -> None:
             if self._closed:
                 return
             head.heard(number)
             match message:
                 case StepDone():
-                    head.answered(message)
+                    head.answered(message, payload)
                 case StageAlive():
                     pass
                 case StageBroken(reason=reason, culprit=culprit):
@@ -187,6 +189,7 @@ class Opening:
                     return StageBroken(reason="it ended its stage") if received is None else received.message
 
 
-def _kind_of(name: str) -> type[Busy] | type[Invalid] | type[NotFound] | None:
-    """Refusals of a stage that mean the same at the head, and so the same status to the client."""
-    return {"Busy": Busy, "Invalid": Invalid, "NotFound": NotFound}.get(name)
+def _kind_of(name: str) -> type[Busy] | type[Invalid] | None:
+    """Refusals of a stage that mean the same at the head, and so the same status to the client. What a stage has not found
+    is none: the client asked for a model that there is, and a shard that was deleted may be found elsewhere in a moment."""
+    return {"Busy": Busy, "Invalid": Invalid}.get(name)

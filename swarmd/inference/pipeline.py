@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import blake3
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
-from swarmd.domain.ids import ModelId, NodeId, SessionId, short
+from swarmd.domain.ids import ModelId, NodeId, RequestId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed
+from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed, WorkerFailed
 from swarmd.domain.structure import CallForm, CallRule, Grammar, ToolUse
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
@@ -31,7 +32,9 @@ from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
 from swarmd.inference.prefixes import SECRET_BYTES, prefix_keys
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.tool_calls import ToolCallParser, form_of
+from swarmd.inference.vector_head import VectorHead
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -50,6 +53,9 @@ NOT_QUANTISED = frozenset({"F32", "F16", "BF16", "unknown"})
 RESUMES = 8  # of one generation; a swarm that loses more in one reply has other troubles
 RESUME_S = 30.0  # without anybody who has what is missing: time for a node to start again
 FIRST_RETRY_S, LIMIT_RETRY_S = 0.25, 2.0
+
+T = TypeVar("T")
+H = TypeVar("H", bound=Head)
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +85,9 @@ class Pipeline:
         world: World,
         bus: EventBus,
         settings: Callable[[], Settings],
+        tallies: Tallies | None = None,
     ) -> None:
+        self._tallies = tallies or Tallies()
         self._node, self._catalog, self._registry = node, catalog, registry
         self._workers, self._stages, self._links, self._encrypted = workers, stages, links, encrypted
         self._spawn, self._world, self._bus, self._settings = spawn, world, bus, settings
@@ -108,6 +116,11 @@ class Pipeline:
     def waiting(self) -> int:
         """Requests that wait for a place."""
         return self._admission.waiting
+
+    @property
+    def stage_sessions(self) -> int:
+        """Stages that run here now, of whoever's generations."""
+        return self._stages.sessions
 
     @property
     def requests_made(self) -> int:
@@ -195,25 +208,37 @@ class Pipeline:
 
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
         """Tokenises, plans and opens every stage. The generation runs once its `async with` block is entered."""
-        busy = await self._admission.enter(request.client)
-        if busy is not None:
-            return busy
-        opened = False
+        arrived = self._world.clock.ticks()
+        opened = entered = False
+        outcome = "cancelled"
         try:
-            result = await self._open_patiently(request)
-            opened = isinstance(result, Generation)
+            busy = await self._enter(request.client)
+            if busy is not None:
+                outcome = "refused"
+                return busy
+            entered = True
+            result = await self._patiently(lambda: self._open(request, arrived))
+            opened, outcome = isinstance(result, Generation), "refused"
             return result
         finally:
             if not opened:
-                self._admission.leave()
+                self._tallies.ended(outcome)
+                if entered:
+                    self._admission.leave()
 
-    async def _open_patiently(self, request: GenerationRequest) -> Generation | Refusal:
+    async def _enter(self, client: str) -> Busy | None:
+        began = self._world.clock.ticks()
+        busy = await self._admission.enter(client)
+        self._tallies.queue_s.add(self._world.clock.ticks() - began)
+        return busy
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
         """Waits while the workers' seats are taken, here or elsewhere: only our own tell us when one is free again."""
         clock = self._world.clock
         until = clock.ticks() + self._settings().inference.queue_seconds
         backoff = Backoff(FIRST_RETRY_S, 2.0, LIMIT_RETRY_S, entropy=self._world.entropy)
         while True:
-            result = await self._open(request)
+            result = await attempt()
             if not isinstance(result, Busy):
                 return result
             delay_s = backoff.delay()
@@ -221,7 +246,7 @@ class Pipeline:
                 return replace(result, retry_after_s=self._admission.retry_after_s())
             await self._admission.somebody_left(delay_s)
 
-    async def _open(self, request: GenerationRequest) -> Generation | Refusal:
+    async def _open(self, request: GenerationRequest, arrived: float) -> Generation | Refusal:
         known = self._catalog.get(request.model)
         if known is None:
             return NotFound(what=f"model {request.model} is not known on this node: GET /v1/models lists what is")
@@ -249,32 +274,45 @@ class Pipeline:
             return plan
 
         rows = prefill_rows(known.manifest.width)
-        # Of fixed length behind the names, so that no other model and adapter have the same salt.
-        applied = b"" if request.adapter is None else b"\n" + request.adapter.digest
-        prefixes = prefix_keys(self._secret, f"{request.model}\n{known.manifest.layout}".encode() + applied, tokens, rows)
+        prefixes = self.prefixes(known, tokens, b"" if request.adapter is None else request.adapter.digest)
 
         def head(plan: PipelinePlan) -> Head:
             return Head(
                 request=request, plan=plan, tokens=tokens, texts=texts, rows=rows, prefixes=prefixes,
                 replay_rows=1 if _depends_on_rows(known, request) else REPLAY_ROWS,
                 limit=min(request.max_tokens, context - len(tokens)), proposals=self._proposals(known, request),
-                ticks=self._world.clock.ticks,
+                ticks=self._world.clock.ticks, tallies=self._tallies,
             )  # fmt: skip
 
-        return await self._open_somewhere(head, plan, known)
+        opened = await self._open_somewhere(head, plan, known)
+        return opened if isinstance(opened, Refusal) else self._generation(*opened, known, arrived)
+
+    def prefixes(self, known: KnownModel, tokens: Sequence[int], adapter: bytes = b"") -> tuple[bytes, ...]:
+        """Keys of the beginnings of a sequence. `adapter`: the digest of the one that is applied."""
+        # Of fixed length behind the names, so that no other model and adapter have the same salt.
+        applied = b"\n" + adapter if adapter else b""
+        whose = f"{known.manifest.model}\n{known.manifest.layout}".encode() + applied
+        return tuple(prefix_keys(self._secret, whose, tokens, prefill_rows(known.manifest.width)))
 
     async def _open_somewhere(
-        self, head: Callable[[PipelinePlan], Head], plan: PipelinePlan, known: KnownModel
-    ) -> Generation | Refusal:
+        self, head_on: Callable[[PipelinePlan], H], plan: PipelinePlan, known: KnownModel
+    ) -> tuple[H, AsyncExitStack] | Refusal:
+        """A head with its stages open."""
         barred: set[NodeId] = set()
+        again = False
         while True:
-            outcome = await self._open_head(head(plan), known)
-            if isinstance(outcome, Generation):
-                return outcome
+            head = head_on(plan)
+            outcome = await self._open_stages(head, known)
+            if isinstance(outcome, AsyncExitStack):
+                return head, outcome
             # What a node told of its memory and its shards is half a minute old at worst, and one that hangs tells nothing:
             # others may have what is missing. Those who are busy are waited for. Each pass bars one node more.
             barred.add(outcome.node)
             other = None if isinstance(outcome.refusal, Busy) else self._plan_without(known, barred)
+            if other is None and not again and isinstance(outcome.refusal, StageFailed | WorkerFailed):
+                again = True  # a worker that was found to hang, or crashed, is back in a moment
+                await asyncio.sleep(FIRST_RETRY_S)
+                other = self._plan_without(known, ())
             if other is None:
                 return outcome.refusal
             plan = other
@@ -285,22 +323,66 @@ class Pipeline:
             return 0
         return samples_at_once(request.sampling) - 1
 
-    async def _open_head(self, head: Head, known: KnownModel) -> Generation | _NotOpened:
-        request, plan = head.request, head.plan
-        opened = await self._open_stages(head, known)
-        if isinstance(opened, _NotOpened):
-            return opened
-        self._made += 1
-        self._bus.publish(
-            GenerationStarted(request=request.request, model=request.model, nodes=tuple(s.node for s in plan.stages))
-        )
+    def _generation(self, head: Head, opened: AsyncExitStack, known: KnownModel, arrived: float) -> Generation:
+        self.started(head.request.request, head.plan)
         barred: set[NodeId] = set()
 
         async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
             return await self._resume(head, failed, known, barred)
 
-        calls = self._call_parser(known, request)
-        return Generation(head=head, stack=opened, resume=resume, finished=self._finished, calls=calls)
+        def finished(head: Head, outcome: str) -> None:
+            self._tallies.generated(head.usage(head.generated), waited_s=head.began - arrived)
+            self._finished(head, outcome)
+
+        calls = self._call_parser(known, head.request)
+        return Generation(head=head, stack=opened, resume=resume, finished=finished, calls=calls)
+
+    def ended(self, outcome: str) -> None:
+        """A request of a client that generates nothing."""
+        self._tallies.ended(outcome)
+
+    def started(self, request: RequestId, plan: PipelinePlan) -> None:
+        """A request has its first stages."""
+        self._made += 1
+        nodes = tuple(stage.node for stage in plan.stages)
+        self._bus.publish(GenerationStarted(request=request, model=plan.model, nodes=nodes))
+
+    async def read(
+        self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
+    ) -> VectorHead | Refusal:
+        """Runs one sequence of which vectors are wanted through all stages when its turn has come. The head is done then."""
+        busy = await self._enter(client)
+        if busy is not None:
+            return busy
+        try:
+            return await self._patiently(lambda: self._read(known, head_on))
+        finally:
+            self._admission.leave()
+
+    async def _read(self, known: KnownModel, head_on: Callable[[PipelinePlan], VectorHead]) -> VectorHead | Refusal:
+        plan = self.plan(known.manifest.model)
+        opened = plan if isinstance(plan, Refusal) else await self._open_somewhere(head_on, plan, known)
+        if isinstance(opened, Refusal):
+            return opened
+        head, stack = opened
+        barred: set[NodeId] = set()
+        head.start()
+        try:
+            while True:
+                try:
+                    await head.read()
+                    self._tallies.embedded_tokens += head.prompt_tokens
+                    self._tallies.cached_tokens += head.cached_tokens
+                    return head
+                except GenerationFailed as failed:
+                    await stack.aclose()
+                    stack = await self._resume(head, failed, known, barred)
+                    head.go_on()
+        except GenerationFailed as failed:
+            return failed.refusal
+        finally:
+            head.stop()
+            await stack.aclose()
 
     async def _open_stages(self, head: Head, known: KnownModel) -> AsyncExitStack | _NotOpened:
         opening = Opening(self._node, self._stages, self._links, self._spawn, head, width=known.manifest.width)
@@ -350,6 +432,7 @@ class Pipeline:
         raise failed
 
     def _resumed(self, head: Head, failed: GenerationFailed) -> None:
+        self._tallies.resumes += 1
         logger.warning("%s: %s; it goes on with others", head.request.model, failed.refusal.sentence)
         lost = failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node
         nodes = tuple(stage.node for stage in head.plan.stages)
@@ -434,6 +517,7 @@ class Pipeline:
 
     def _finished(self, head: Head, outcome: str) -> None:
         self._admission.leave()
+        self._tallies.ended(outcome)
         now = self._world.clock.ticks()
         duration_ms = (now - head.began) * 1e3
         if outcome in ("stop", "length"):

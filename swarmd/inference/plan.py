@@ -240,8 +240,11 @@ def _extend(
 def _overcommitted(snapshot: Snapshot, path: _Path) -> NoCapacity | None:
     """The node that lacks most, over all its stages together; None when everything fits."""
     offers = {offer.node: offer for offer in snapshot.offers}
+    layers: dict[NodeId, list[tuple[int, int]]] = {}
+    for node, first, last in path.runs:
+        layers.setdefault(node, []).append((snapshot.shards[first].layer_start, snapshot.shards[last].layer_end))
     lacking = [
-        NoCapacity(node=node, needed_bytes=amount, free_bytes=free)
+        NoCapacity(node=node, needed_bytes=amount, free_bytes=free, layers=tuple(layers[node]))
         for node, amount in path.taken.items()
         if (free := offers[node].free_bytes) is not None and amount > free
     ]

@@ -41,6 +41,7 @@ from swarmd.inference.guidance import Guidance, GuidanceFailure, Guide
 from swarmd.inference.native import EngineMismatch
 from swarmd.inference.prefixes import Prefixes, State
 from swarmd.inference.slots import KEPT, Slots
+from swarmd.inference.vectors import vector_rows, vector_sums
 
 OOM_SCORE = 800  # of 1000: when the machine runs out of memory, the kernel takes the worker, not the node
 
@@ -102,9 +103,10 @@ class Worker:
                 return frames.Tokenized(), self._render(command)
             case frames.CheckGrammar(grammar):
                 self._guide(grammar).close()
-            case frames.Tokenize(text):
+            case frames.Tokenize(text, whole):
                 vocabulary = self._need_vocabulary()
-                return frames.Tokenized(), _ids(vocabulary.tokenize(text, special=False, add_bos=vocabulary.adds_bos))
+                ids = vocabulary.tokenize(text, special=whole, add_bos=whole or vocabulary.adds_bos)
+                return frames.Tokenized(), _ids(ids)
             case frames.StartSequence():
                 return self._start(command, payload), b""
             case frames.EndSequence(sequence):
@@ -151,15 +153,16 @@ class Worker:
             frames.Run(self._slots.numbered(run.sequence, run.position, run.count), run.position, run.count) for run in runs
         ]
         outputs = [row for row, _, _ in command.outputs]
+        normed = vector_rows(runs, command.vectors) if command.vectors else ()
         for shard in chain:
             if shard.adapter != command.adapter:
                 shard.use_adapter(command.adapter)
             try:
-                result = shard.step(runs, hidden, outputs)
+                result = shard.step(runs, hidden, outputs, normed)
             except NoCells:
                 if not self._slots.make_room():
                     raise
-                result = shard.step(runs, hidden, outputs)
+                result = shard.step(runs, hidden, outputs, normed)
             if result is not None:
                 hidden = result
         tail = chain[-1]
@@ -170,8 +173,9 @@ class Worker:
             data = b"".join(tail.logits(row).tobytes() for row in outputs)
             return frames.Stepped((time.perf_counter_ns() - started) // 1000, []), data
         picked = [self._pick(tail, *output) for output in command.outputs]
+        vectors = vector_sums(runs, command.vectors, hidden) if normed else b""
         elapsed = (time.perf_counter_ns() - started) // 1000
-        return frames.Stepped(elapsed, [(p.token, list(p.logprobs)) for p in picked]), b""
+        return frames.Stepped(elapsed, [(p.token, list(p.logprobs)) for p in picked]), vectors
 
     def _pick(self, tail: LoadedShard, row: int, sequence: int, position: int) -> Picked:
         return self._samplers[sequence].pick(tail, row, position)
@@ -263,7 +267,7 @@ class Worker:
             return 0
         slot = self._slots.slot(sequence)
         slot.end = self._prefixes.restore(slot.number, prefix.keys, shards, prefix.rows)
-        if not self._prefixes.knows(prefix.keys, shards):
+        if prefix.keep and not self._prefixes.knows(prefix.keys, shards):
             self._coming[sequence] = prefix
         return slot.end
 

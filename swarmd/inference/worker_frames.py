@@ -111,6 +111,8 @@ class Tokenize(_Message, frozen=True):
     """Answer: `Tokenized`, payload int32 ids."""
 
     text: str
+    whole: bool = False
+    """A text by itself, nothing to continue: control tokens in it count, and what the model wants at the end comes too."""
 
 
 class StartSequence(_Message, frozen=True):
@@ -135,6 +137,8 @@ class Prefix(msgspec.Struct, array_like=True, frozen=True):
     keys: list[bytes]
     budget_bytes: int
     """For all that this worker keeps."""
+    keep: bool = True
+    """For later ones; else it only uses what is there."""
 
 
 class SamplingAs(msgspec.Struct, array_like=True, frozen=True):
@@ -194,6 +198,9 @@ class Step(_Message, frozen=True):
     logits: bool = False
     """Answer with the raw logits of the outputs as payload, float32 (outputs, vocabulary), and sample nothing: for
     tests and measurements of exactness."""
+    vectors: tuple[int, ...] = ()
+    """Tail only: of each run, so many of its last rows are added up behind the final norm; empty: of none. The sums of the
+    runs that have any are the payload of the answer, float32 (sums, width)."""
     adapter: int = 0
     """Of all these runs; 0: none."""
 
@@ -230,7 +237,7 @@ class Tokenized(_Message, frozen=True):
 
 
 class Stepped(_Message, frozen=True):
-    """Payload: float32 (rows, width), or empty behind the last shard."""
+    """Payload: float32 (rows, width); behind the last shard the vectors that were asked for."""
 
     compute_us: int
     picked: list[tuple[int, list[tuple[int, float]]]]

@@ -25,6 +25,7 @@ from swarmd.domain.structure import Grammar
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import Batcher
 from swarmd.inference.memory import shard_bytes
+from swarmd.inference.tallies import Tallies
 from swarmd.inference.worker_process import CommandFailed, WorkerGone, WorkerProcess, start_worker
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
@@ -70,6 +71,12 @@ class WorkerStatus:
     pid: int | None
     rss_bytes: int
     description: str
+    shard_bytes: int = 0
+    """Forecast of what its shards take, caches included."""
+    cells: int = 0
+    """Tokens that its caches hold."""
+    cells_used: int = 0
+    """Promised to sequences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,8 @@ class _Host:
         self.flights: dict[frozenset[int], asyncio.Task[Refusal | None]] = {}
         """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
         self.waiting = 0
+        self.reading = 0
+        """Prompts that its process renders or tokenises now."""
         self.used_at = now()
         """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
         self.adapters: OrderedDict[bytes, _LoadedAdapter] = OrderedDict()
@@ -183,6 +192,10 @@ class _Host:
     def serves(self, wanted: frozenset[int]) -> bool:
         """These shards are loaded, and nobody is about to change that."""
         return self.process is not None and self.process.alive and wanted <= self.shards and not self.lock.locked()
+
+    @property
+    def cells_used(self) -> int:
+        return self.cells - self._free_cells
 
     def used(self) -> None:
         self.used_at = self._now()
@@ -239,8 +252,10 @@ class Workers:
         world: World,
         settings: Callable[[], Settings],
         memory_limit: Callable[[], int],
+        tallies: Tallies | None = None,
     ) -> None:
         """`memory_limit`: bytes that all workers together may use now, free memory of the machine considered."""
+        self._tallies = tallies or Tallies()
         self._node, self._catalog, self._storage, self._registry = node, catalog, storage, registry
         self._bus, self._world, self._settings, self._memory_limit = bus, world, settings, memory_limit
         self._hosts: dict[ModelId, _Host] = {}
@@ -530,12 +545,19 @@ class Workers:
         process = await self._apart(model, self._process(model))
         if isinstance(process, Refusal):
             return process
+        host = self._hosts.get(model)
+        if host is None or host.process is not process:
+            return WorkerFailed(model=model, how="ended before it could be used")
+        host.reading += 1  # it must not be unloaded meanwhile: it may be all of the model that is here
         try:
             _, payload = await process.call(command, deadline_s=COMMAND_DEADLINE_S)
         except WorkerGone as gone:
             return WorkerFailed(model=model, how=str(gone))
         except CommandFailed as failed:
             return failed if failed.kind == "template" else WorkerFailed(model=model, how=f"refused: {failed}")
+        finally:
+            host.reading -= 1
+            host.used()
         return payload.cast("i").tolist()
 
     async def check_grammar(self, model: ModelId, grammar: Grammar) -> Refusal | None:
@@ -593,7 +615,8 @@ class Workers:
 
     def _in_use(self, host: _Host) -> bool:
         manifest = host.known.manifest
-        return any(self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        leased = (self._registry.in_use(ShardRef(manifest.model, spec.index)) for spec in manifest.shards)
+        return host.reading > 0 or any(leased)
 
     async def _running(self, host: _Host) -> WorkerProcess:
         """The live process of a host, started once its backoff allows. Raises WorkerGone, CommandFailed."""
@@ -611,7 +634,7 @@ class Workers:
         if self._supervisor is None:  # `run` did not know of this process when it stopped the others
             await process.stop()
             raise WorkerGone(STOPPING)
-        batcher = Batcher(process, later=asyncio.get_running_loop().call_later)
+        batcher = Batcher(process, later=asyncio.get_running_loop().call_later, tallies=self._tallies)
         host.process, host.batcher, host.started_at = process, batcher, clock.monotonic()
         host.used()
         supervisor.spawn(self._mourn(host, process), name=f"watch worker {model}")
@@ -714,7 +737,9 @@ class Workers:
         host.shards = set()
         self._registry.set_loaded(model, ())
         logger.warning("worker of %s %s; it starts again in %.1f s", model, how, delay_s)
+        self._tallies.worker_deaths += 1
         self._bus.publish(WorkerDied(model=model, how=how))
+        host.wanted &= set(self._storage.held(model))  # one that was deleted must not keep the others away
         if host.wanted:
             refusal = await self.ensure(model, frozenset(host.wanted))
             if refusal is not None:
@@ -761,7 +786,7 @@ def _status(model: ModelId, host: _Host) -> WorkerStatus:
         rss = 0
     return WorkerStatus(
         model=model, state="ready", shards=tuple(sorted(host.shards)), pid=process.pid, rss_bytes=rss,
-        description=process.description,
+        description=process.description, shard_bytes=host.loaded_bytes(), cells=host.cells, cells_used=host.cells_used,
     )  # fmt: skip
 
 

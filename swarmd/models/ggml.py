@@ -24,6 +24,8 @@ F32: Final = 0
 F16: Final = 1
 Q4_0: Final = 2
 Q8_0: Final = 8
+Q1_0: Final = 41
+Q2_0: Final = 42
 
 # Left out: the numbers ggml has withdrawn (4, 5, 31-33, 36-38), and 9 (Q8_1) and 15 (Q8_K), which exist only inside a
 # matrix product and are in no file.

@@ -42,7 +42,10 @@ MODULES: Final = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-"""PEFT's names of what can be adapted, and GGUF's. Alike in all families of `architectures.FAMILIES`."""
+"""PEFT's names of what can be adapted, and GGUF's."""
+ADAPTED: Final = ("llama", "qwen2", "qwen3", "gemma3")
+"""Architectures whose adapters are proven to be worth the merged weights (tests/models/test_lora_runs.py). Names and the
+order of rows are another matter in each."""
 _ROTATED: Final = {"llama": frozenset({"attn_q", "attn_k"})}
 """By architecture: matrices whose rows llama.cpp's converter orders anew, so that the two halves of each head that RoPE
 turns together lie side by side. Of an adapter those are the rows of B. In the other families RoPE takes halves."""
@@ -198,6 +201,9 @@ def plan_adapter(
 ) -> Plan | BadFile:
     """What becomes of these tensors on this base model. `rank` and `alpha`: as somebody says; they have to agree with the
     file and with `config`, or are taken from there."""
+    if architecture.name not in ADAPTED:
+        what = f"adapters of {architecture.name} models cannot be applied yet, those of {', '.join(ADAPTED)} can"
+        return BadFile(what=what, param="base_model")
     halves: dict[int, dict[str, dict[str, StoredTensor]]] = {}
     for name, tensor in tensors.items():
         found = _NAME.fullmatch(name)
@@ -271,16 +277,16 @@ def encode_index(index: Index) -> bytes:
     return msgspec.msgpack.encode(index)
 
 
-def digest_of(index: bytes) -> bytes:
+def digest_of(index: bytes | bytearray) -> bytes:
     """The adapter's name in the swarm."""
     return blake3(index).digest()
 
 
-def part_hash(data: bytes | memoryview) -> bytes:
+def part_hash(data: bytes | bytearray) -> bytes:
     return blake3(data).digest()
 
 
-def decode_index(data: bytes | memoryview) -> Index:
+def decode_index(data: bytes | bytearray) -> Index:
     """From a peer or a disk. Raises BadAdapter."""
     if len(data) > INDEX_LIMIT:
         raise BadAdapter(f"an index of {len(data)} bytes is longer than {INDEX_LIMIT}")
@@ -294,6 +300,8 @@ def decode_index(data: bytes | memoryview) -> Index:
 
 def misfit(index: Index, header: GgufHeader, architecture: Architecture) -> str | None:
     """Why llama.cpp could not apply the adapter to this model; None: it can."""
+    if index.architecture not in ADAPTED:
+        return f"adapters of {shown(index.architecture)} models cannot be applied"
     if index.architecture != architecture.name:
         return f"it is for {shown(index.architecture)} and the model is {architecture.name}"
     tables = {tensor.name: tensor.dims for tensor in header.tensors}

@@ -219,6 +219,12 @@ def check_against_header(manifest: Manifest, header: GgufHeader) -> BadFile | No
         return BadFile(
             what=f"{manifest.model} is cut at {bounds}, allowed are multiples of {architecture.cut_period} layers"
         )
+    for shard in manifest.shards:
+        if shard.layers in architecture.unloadable_runs:
+            return BadFile(
+                what=f"shard {shard.index} of {manifest.model} has {shard.layers} layers, "
+                "by which llama.cpp takes it for another model"
+            )
     cuts = cuts_at(header, architecture, bounds)
     for cut, shard in zip(cuts, manifest.shards, strict=True):
         if shard.tensors != _spans(header, cut):

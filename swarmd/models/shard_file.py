@@ -20,20 +20,21 @@ from swarmd.domain.refusals import UnsupportedModel
 from swarmd.models.architectures import (
     EMBEDDING,
     OUTPUT,
+    OUTPUT_BIAS,
     OUTPUT_NORM,
+    OUTPUT_NORM_BIAS,
     Architecture,
     check_supported,
     layer_of,
     renumbered,
 )
-from swarmd.models.ggml import F32, tensor_size_bytes
+from swarmd.models.ggml import F16, F32, Q1_0, Q2_0, Q4_0, TENSOR_TYPES, tensor_size_bytes
 from swarmd.models.gguf import ALIGNMENT_KEY, GgufHeader, TensorInfo, encode_header, padded, place_tensors
 from swarmd.models.gguf_values import Value, ValueType, number_value, text_value
 
 DUMMY_ROWS: Final = 32
 """Rows of the embedding that llama.cpp demands of a shard without a vocabulary. It also multiplies every output row
 with them, so few; a multiple of 32 keeps every data type's blocks and kernels content."""
-_F32_BYTES: Final = 4
 _INNER_KEYS: Final = frozenset({"general.architecture", ALIGNMENT_KEY, "general.file_type", "general.name"})
 """What a shard without a vocabulary keeps beside the keys of its architecture: llama.cpp reads no others of it."""
 _INNER_VALUE_BYTES: Final = 64 << 10
@@ -101,11 +102,16 @@ class ShardFile:
     def tail(self) -> tuple[tuple[int, bytes], ...]:
         """(file offset, bytes) of what is not payload. Made anew each time it is asked for."""
         if _is_last(self.architecture, self.spec):
-            return ()
+            return ()  # the one dummy that some have is zero, as are bytes that nobody writes
         placed = _table(self.source, self.architecture, self.spec).placed[-len(_dummies(self.architecture)) :]
-        width = self.architecture.hidden_width
-        contents = (bytes(width * DUMMY_ROWS * _F32_BYTES), struct.pack("<f", 1.0) * width)
+        ones = struct.pack("<f", 1.0) * self.architecture.hidden_width
+        contents = (ones if at.name == OUTPUT_NORM else bytes(at.size_bytes) for at in placed)
         return tuple((self.data_offset + at.offset_bytes, data) for at, data in zip(placed, contents, strict=True))
+
+
+def unused_bytes(architecture: Architecture) -> int:
+    """Of the last shard's dummy, which llama.cpp loads all the same."""
+    return sum(tensor_size_bytes(kind, dims) for _, dims, kind in _last_dummies(architecture))
 
 
 def shard_file(header: GgufHeader, manifest: Manifest, index: int) -> ShardFile:
@@ -163,10 +169,10 @@ def _table(header: GgufHeader, architecture: Architecture, spec: ShardSpec) -> _
     last = _is_last(architecture, spec)
     by_name = {tensor.name: tensor for tensor in header.tensors}
     payload = tuple(by_name[span.name] for span in spec.tensors)
-    output = (EMBEDDING if architecture.tied else OUTPUT) if last else None
+    output = (EMBEDDING if architecture.tied else OUTPUT) if last and OUTPUT not in architecture.demands else None
     described = tuple(tensor for tensor in payload if tensor.name != EMBEDDING or output == EMBEDDING)
     rows = [(_name_in_shard(tensor.name, spec, output), tensor.dims, tensor.type) for tensor in described]
-    dummies = () if last else tuple((name, dims, F32) for name, dims in _dummies(architecture))
+    dummies = _last_dummies(architecture) if last else tuple((name, dims, F32) for name, dims in _dummies(architecture))
     return _Table(
         payload=payload, described=described, placed=place_tensors((*rows, *dummies), alignment=header.alignment)
     )
@@ -193,22 +199,42 @@ def _name_in_shard(name: str, spec: ShardSpec, output: str | None) -> str:
 
 
 def _dummies(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Tensors that every model must have and this shard has no use for; float32."""
+    """Tensors that every model must have and a shard that is not the last has no use for; float32."""
     width = architecture.hidden_width
-    return ((EMBEDDING, (width, DUMMY_ROWS)), (OUTPUT_NORM, (width,)))
+    demanded = {OUTPUT: (width, DUMMY_ROWS), OUTPUT_BIAS: (DUMMY_ROWS,), OUTPUT_NORM_BIAS: (width,)}
+    more = tuple((name, dims) for name, dims in demanded.items() if name in architecture.demands)
+    return ((EMBEDDING, (width, DUMMY_ROWS)), (OUTPUT_NORM, (width,)), *more)
+
+
+def _last_dummies(architecture: Architecture) -> tuple[tuple[str, tuple[int, ...], int], ...]:
+    """Where llama.cpp does not take the embedding for the output matrix it demands both, each with a row per token. Nobody
+    looks anything up in this one: it is zero, and of the type with fewest bits."""
+    if OUTPUT not in architecture.demands:
+        return ()
+    width = architecture.hidden_width
+    kind = next(kind for kind in (Q1_0, Q2_0, Q4_0, F16) if width % TENSOR_TYPES[kind].block_elements == 0)
+    return ((EMBEDDING, (width, architecture.vocab_size), kind),)
 
 
 def _metadata(header: GgufHeader, architecture: Architecture, spec: ShardSpec) -> dict[str, Value]:
     """The last shard keeps everything; the others what llama.cpp runs layers with, and no vocabulary."""
     name = architecture.name
-    changed = {f"{name}.block_count": number_value(header.metadata[f"{name}.block_count"].type, spec.layers)}
+    changed: dict[str, Value] = {
+        f"{name}.block_count": number_value(header.metadata[f"{name}.block_count"].type, spec.layers)
+    }
     for key in architecture.per_layer_keys:
         changed[key] = header.metadata[key].slice(spec.layer_start, spec.layer_end)
+    for key in architecture.counted_keys:
+        (count,) = header.metadata[key].numbers()
+        left = min(max(int(count) - spec.layer_start, 0), spec.layers)
+        changed[key] = number_value(header.metadata[key].type, left)
+    changed |= dict(architecture.fixed_keys)
+    metadata = {**header.metadata, **changed}
     if _is_last(architecture, spec):
-        return {key: changed.get(key, value) for key, value in header.metadata.items()}
+        return metadata
     metadata = {
-        key: changed.get(key, value)
-        for key, value in header.metadata.items()
+        key: value
+        for key, value in metadata.items()
         if (key in _INNER_KEYS or key.startswith(f"{name}.")) and len(value.data) <= _INNER_VALUE_BYTES
     }
     metadata["tokenizer.ggml.model"] = text_value("no_vocab")

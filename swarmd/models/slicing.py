@@ -54,8 +54,17 @@ def plan_layout(header: GgufHeader, shard_size_bytes: int) -> tuple[Cut, ...] | 
     total = sum(tensor.size_bytes for tensor in header.tensors)
     count = min(max(-(-total // shard_size_bytes), 1), len(starts))
     groups = cuts_at(header, architecture, (*starts, architecture.layer_count))
-    ends = _walk([group.size_bytes for group in groups], count)
-    return cuts_at(header, architecture, (0, *(groups[end - 1].layer_end for end in ends)))
+    sizes = [group.size_bytes for group in groups]
+
+    def bounds(shards: int) -> tuple[int, ...]:
+        return (0, *(groups[end - 1].layer_end for end in _walk(sizes, shards)))
+
+    def loads(shards: int) -> bool:
+        return not any(end - start in architecture.unloadable_runs for start, end in pairwise(bounds(shards)))
+
+    # As many shards as layers always load, since no run of one layer is among those that do not.
+    count = next((more for more in range(count, len(starts)) if loads(more)), len(starts))
+    return cuts_at(header, architecture, bounds(count))
 
 
 def _walk(sizes: list[int], count: int) -> list[int]:

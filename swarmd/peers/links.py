@@ -136,6 +136,8 @@ class Links:
         self._max_peers = max_peers
         self._places: dict[tuple[NodeId, Purpose], Place] = {}
         self._open: set[Link] = set()
+        self._past_bytes: dict[Purpose, tuple[int, int]] = {}
+        """In and out, over links that are gone."""
         """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
         self._judged_at = 0.0
@@ -242,6 +244,15 @@ class Links:
             for _, place in sorted(self._places.items(), key=lambda item: (item[0][0], item[0][1] is Purpose.BULK))
             if (leg := place.slot.current) is not None
         )
+
+    def traffic(self) -> dict[Purpose, tuple[int, int]]:
+        """Bytes in and out since the start, over links that are up and those that were."""
+        found = dict(self._past_bytes)
+        for link in self._open:
+            purpose = link.connection.purpose
+            received, sent = found.get(purpose, (0, 0))
+            found[purpose] = (received + link.connection.bytes_in, sent + link.connection.bytes_out)
+        return found
 
     async def wait_for(self, node: NodeId, *, timeout_s: float) -> bool:
         """Whether a control link to `node` is up within that time."""
@@ -607,6 +618,9 @@ class Links:
     async def _watch(self, place: Place, leg: Leg) -> None:
         reason = await leg.link.wait_closed()
         self._open.discard(leg.link)
+        connection = leg.link.connection
+        received, sent = self._past_bytes.get(connection.purpose, (0, 0))
+        self._past_bytes[connection.purpose] = (received + connection.bytes_in, sent + connection.bytes_out)
         if leg.talk is not None:
             leg.talk.cancel()
         if not place.slot.drop(leg):

@@ -98,7 +98,7 @@ class Reputation:
             case GenerationFinished():
                 # Who failed is not known here, and cancelling is the client's right: neither says anything about a node.
                 served = self._running.pop(fact.request, ())
-                for node in set(served) if fact.outcome in ("stop", "length") else ():
+                for node in set(served) if fact.outcome in ("stop", "length", "embedded") else ():
                     self._judge(node, Deed.SERVED)
 
     def _judge(self, node: NodeId, deed: Deed) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
+from weakref import WeakValueDictionary
 
 from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.events import AdapterRejected
@@ -29,6 +30,7 @@ from swarmd.wire.messages import Refused
 
 PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, behind as much again of somebody else's
 FETCH_S: Final = 540.0  # of all that one stage lacks: the head waits 600 s for it
+PLACES: Final = 4  # parts on their way at once, from as many nodes: each is held whole, 64 MiB at most
 BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
 FIRST_S: Final = 0.05
 LIMIT_S: Final = 1.0
@@ -39,6 +41,9 @@ class AdapterExchange:
 
     def __init__(self, *, parts: AdapterParts, server: ShardServer, lines: Lines, world: World, bus: EventBus) -> None:
         self._parts, self._server, self._lines, self._world, self._bus = parts, server, lines, world, bus
+        self._turns: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
+        """One fetch from each node at a time: whoever names a hundred digests waits behind itself."""
+        self._places = asyncio.Semaphore(PLACES)
         self._flights: SingleFlight[tuple[bytes, NodeId, int, int], Refusal | None] = SingleFlight()
 
     def register(self, dispatcher: Dispatcher) -> None:
@@ -74,7 +79,11 @@ class AdapterExchange:
         if link is None:
             return Busy(what=f"there is no link to {short(source)} to fetch the adapter over")
         try:
-            async with asyncio.timeout(FETCH_S):
+            async with (
+                asyncio.timeout(FETCH_S),
+                self._turns.setdefault(source, asyncio.Lock()),
+                self._places,
+            ):
                 refusal = await self._fetch_over(link, ref, known, start, end)
         except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
             return Busy(what=f"{short(source)} did not send the adapter: {str(error) or 'it takes too long'}")
@@ -132,7 +141,7 @@ def _misfit(index: lora.Index, ref: AdapterRef, known: KnownModel) -> str | None
 
 async def _collect(
     link: Link, digest: bytes, layer: int | None, *, limit: int = 0, exactly: int = 0
-) -> bytes | Refusal:
+) -> bytearray | Refusal:
     """One file of a peer. BadFile when it does not keep to the rules, NotFound when it has it not."""
     data = bytearray()
     total: int | None = None
@@ -148,4 +157,4 @@ async def _collect(
             return BadFile(what=f"{short(link.node)} sent {size} bytes of an adapter after {len(data)} of {stated}")
         total = stated
         data += reply.payload
-    return bytes(data)
+    return data

@@ -104,7 +104,7 @@ class AdapterParts:
             return None
         return self._root / digest.hex() / (INDEX_NAME if layer is None else _part_name(layer))
 
-    async def keep_index(self, digest: bytes, data: bytes) -> lora.Index | Refusal:
+    async def keep_index(self, digest: bytes, data: bytes | bytearray) -> lora.Index | Refusal:
         """BadFile: it is not what its digest says, or cannot be."""
         if lora.digest_of(data) != digest:
             return BadFile(what="an adapter's index has another digest than it was asked for with")
@@ -117,11 +117,11 @@ class AdapterParts:
                 await self._make_room(0, digest)
                 folder = self._root / digest.hex()
                 await self._disk.make_folder(folder, mode=0o700)
-                await self._disk.write_atomic(folder / INDEX_NAME, data, mode=0o600)
+                await self._disk.write_atomic(folder / INDEX_NAME, memoryview(data), mode=0o600)
                 self._kept[digest] = _Kept(index, set())
         return index
 
-    async def keep_part(self, digest: bytes, layer: int, data: bytes | memoryview) -> Refusal | None:
+    async def keep_part(self, digest: bytes, layer: int, data: bytes | bytearray) -> Refusal | None:
         """BadFile: it is not what the index says; NoSpace: it does not fit the disk. Raises OSError."""
         kept = self._kept.get(digest)
         if kept is None:
@@ -138,7 +138,7 @@ class AdapterParts:
             kept = self._kept.get(digest)
             if kept is None:
                 return NotFound(what=REMOVED)
-            await self._disk.write_atomic(self._root / digest.hex() / _part_name(layer), data, mode=0o600)
+            await self._disk.write_atomic(self._root / digest.hex() / _part_name(layer), memoryview(data), mode=0o600)
             kept.layers.add(layer)
         return None
 

@@ -46,6 +46,8 @@ class OpenStage:
     """For the tail alone."""
     prefixes: tuple[bytes, ...] = ()
     """Keys of the prompt's beginnings (`inference.prefixes`), one for each whole prefill chunk."""
+    vectors: bool = False
+    """No token is picked: the tail answers with the sum of the sampled rows behind the final norm (`StepDone`)."""
     adapter: bytes | None = None
     """Digest of a LoRA adapter (`models.lora`) to apply; a stage that lacks its part asks the head for it."""
     adapter_bytes: int = 0
@@ -83,7 +85,8 @@ class StepOn(msgspec.Struct, frozen=True, array_like=True):
     """Of the first row in the sequence. Below where the last step ended: what was computed from there on is dropped."""
     count: int
     sample: int
-    """From so many of the last rows the tail picks a token: none in a prompt, one, or one behind each row of a proposal."""
+    """From so many of the last rows the tail picks a token: none in a prompt, one, or one behind each row of a proposal.
+    Or it makes a vector of them: see `OpenStage`."""
     trace: list[tuple[int, int]]
     """(compute, node) in microseconds of every stage behind it."""
     together: int = 1
@@ -92,7 +95,10 @@ class StepOn(msgspec.Struct, frozen=True, array_like=True):
 
 @message(124)
 class StepDone(msgspec.Struct, frozen=True, array_like=True):
-    """Tail to head: the step is through, with the tokens that were to be picked."""
+    """Tail to head: the step is through, with the tokens that were to be picked.
+
+    Payload where vectors were asked for and rows sampled: float32 (width,), else none.
+    """
 
     number: int
     tokens: list[int]

@@ -79,6 +79,8 @@ GET /
 GET /static/{name}
 POST /v1/chat/completions
 POST /v1/completions
+POST /v1/embeddings
+GET /metrics
 GET /v1/models
 GET /v1/models/{id}
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ async def test_a_failure_is_the_last_event(tmp_path: Path) -> None:
     assert "internal_error" in text and "secret" not in text and "DONE" not in text
 
 
+async def test_a_client_that_reads_nothing_does_not_keep_its_handler_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmd.api.sse.STALLED_S", 0.1)
+    ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def handler(call: Call) -> Any:
+        stream = await call.open_stream()
+        try:
+            while True:
+                await stream.send("x" * 100_000)
+        except BaseException as error:
+            ended.set_result(error)
+            raise
+
+    rim = Rim(tmp_path, extra=[row(handler)])
+    async with running(rim), rim.client() as client, client.get("/stream"):
+        async with asyncio.timeout(10):
+            assert isinstance(await ended, ConnectionResetError)
+
+
 async def test_a_client_that_is_gone_before_the_next_event_is_no_error_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,10 +86,10 @@ async def test_a_client_that_is_gone_before_the_next_event_is_no_error_in_the_lo
         return stream
 
     rim = Rim(tmp_path, extra=[row(handler)])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.ERROR):
         async with running(rim), rim.client() as client:
             with pytest.raises(aiohttp.ClientPayloadError):
                 async with client.get("/stream") as reply:
                     await reply.read()
     assert wrote
-    assert not caplog.records, [record.getMessage() for record in caplog.records]
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -10,15 +10,30 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
+
+from tests.fakes.recipes import DENSE, EXPERTS, RECIPES, Scalar
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_WINDOWED = frozenset({"gemma2", "gemma3", "phi3", "olmo2", "cohere2", "gpt-oss", "exaone4"})
+_UNQUANTIZED = frozenset({"ffn_gate_inp"})
+_SHAPES = {
+    "attn_norm": "W", "ffn_norm": "W", "output_norm": "W", "post_attention_norm": "W", "post_ffw_norm": "W",
+    "attn_q_norm": "D", "attn_k_norm": "D", "attn_sinks": "H",
+    "attn_q": "A W", "attn_k": "K W", "attn_v": "K W", "attn_output": "W A", "attn_qkv": "Q W",
+    "ffn_gate": "F W", "ffn_up": "F W", "ffn_down": "W F",
+    "ffn_gate_inp": "E W", "ffn_gate_exps": "E F W", "ffn_up_exps": "E F W", "ffn_down_exps": "E W F", "exp_probs_b": "E",
+    "ffn_gate_inp_shexp": "W", "ffn_gate_shexp": "F W", "ffn_up_shexp": "F W", "ffn_down_shexp": "W F",
+    "attn_q_a": "R W", "attn_q_a_norm": "R", "attn_q_b": "HK R", "attn_kv_a_mqa": "LR W", "attn_kv_a_norm": "L",
+    "attn_kv_b": "NV L", "attn_k_b": "H L N", "attn_v_b": "H V L",
+}  # fmt: skip
 _MERGES = (
     "t h", "i n", "e r", "Ġ t", "Ġ a", "th e", "o n", "r e", "Ġ s", "a t", "Ġt he", "e n", "o r", "in g", "e s", "Ġ w",
     "a n", "o u", "i s", "i t", "h a", "Ġ o", "e d", "a r", "Ġ b", "Ġ f", "Ġ c", "l l", "o w", "h e", "h i", "s h",
@@ -51,11 +66,57 @@ class TinyModel:
     per_layer: bool = False
     """Head counts as arrays with one number per layer."""
     output_bias: bool = False
+    pooling: int | None = None
+    """How it wants embeddings pooled, as a number of GGUF."""
+    causal: bool = True
+    ends_texts: bool = False
+    """With a tokenizer: its texts end with a token of their own."""
+    rope_long: int = 0
+    """Tokens after which `rope_factors_long` are for; 0: the file has no such factors."""
+    leading_dense: int = 0
+    """Layers without experts, before those with."""
+    keys: tuple[tuple[str, Scalar], ...] = ()
+    """More metadata under the architecture's name, or other than the recipe's."""
+    layer: str | None = None
+    """Tensors of a layer, in place of the recipe's."""
     seed: int = 1
 
     @property
     def rows(self) -> int:
         return len(tokens()) if self.tokenizer else self.vocab
+
+
+def _shape(architecture: str, *, layers: int = 3, **rest: Any) -> TinyModel:
+    return TinyModel(architecture=architecture, layers=layers, **{"heads": 2, "kv_heads": 1, **rest})
+
+
+SHAPES = {
+    "llama": _shape("llama"),
+    "qwen2": _shape("qwen2"),
+    "qwen3": _shape("qwen3"),
+    "gemma3": _shape("gemma3", layers=13, tied=True),
+    "gemma": _shape("gemma", tied=True),
+    "gemma2": _shape("gemma2", layers=6, tied=True),
+    "deepseek2": _shape("deepseek2", layers=4, leading_dense=2),
+    "olmo2": _shape("olmo2", window=0),
+    "gpt-oss": _shape("gpt-oss", layers=5),
+    "smollm3": _shape("smollm3", layers=9),
+    "command-r": _shape("command-r", tied=True),
+    "cohere2": _shape("cohere2", layers=9, tied=True),
+    "olmoe": _shape("olmoe", kv_heads=2),
+    "dots1": _shape("dots1", kv_heads=2, leading_dense=1),
+    **{
+        name: _shape(name)
+        for name in RECIPES
+        if name not in {"gemma", "gemma2", "gemma3", "deepseek2", "olmo2", "gpt-oss", "smollm3", "command-r", "cohere2",
+                        "olmoe", "dots1", "llama", "qwen2", "qwen3"}
+    },
+}  # fmt: skip
+"""A small model of each architecture there is a recipe for, with as many layers as make three shards."""
+DEEPSEEK2_LITE = RECIPES["deepseek2"].layer.replace("attn_q_a attn_q_a_norm attn_q_b", "attn_q")
+"""Layers without the factor for queries."""
+DEEPSEEK2_PLAIN = RECIPES["deepseek2"].layer.replace("attn_k_b attn_v_b", "attn_kv_b")
+"""As in files from before llama.cpp knew multi-head latent attention."""
 
 
 def tokens() -> tuple[str, ...]:
@@ -86,19 +147,35 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_feed_forward_length([model.feed_forward] * layers or model.feed_forward)
     writer.add_head_count([model.heads] * layers or model.heads)
     writer.add_head_count_kv([model.kv_heads] * layers or model.kv_heads)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_key_length(model.head_length)
-    writer.add_value_length(model.head_length)
-    writer.add_rope_dimension_count(model.head_length)
-    writer.add_rope_freq_base(1e6)
+    if model.pooling is not None:
+        writer.add_pooling_type(gguf.PoolingType(model.pooling))
+    if not model.causal:
+        writer.add_causal_attention(False)
+    recipe = RECIPES[model.architecture]
+    if recipe.layer_norm:
+        writer.add_layer_norm_eps(1e-5)
+    else:
+        writer.add_layer_norm_rms_eps(1e-6)
+    keys: dict[str, Scalar] = {
+        "attention.key_length": model.head_length, "attention.value_length": model.head_length,
+        "rope.dimension_count": model.head_length, "rope.freq_base": 1e6,
+    }  # fmt: skip
     if model.experts:
-        writer.add_expert_count(model.experts)
-        writer.add_expert_used_count(2)
-    if model.architecture == "gemma3":
-        if model.window:
-            writer.add_sliding_window(model.window)
-        if model.period is not None:
-            writer.add_uint32("gemma3.attention.sliding_window_pattern", model.period)
+        keys |= {"expert_count": model.experts, "expert_used_count": 2}
+    if model.leading_dense:
+        keys["leading_dense_block_count"] = model.leading_dense
+    if model.architecture in _WINDOWED and model.window:
+        keys["attention.sliding_window"] = model.window
+    if model.period is not None:
+        keys["attention.sliding_window_pattern"] = model.period
+    if model.rope_long:
+        keys["rope.scaling.original_context_length"] = model.rope_long
+    for name, value in (keys | recipe.keys | dict(model.keys)).items():
+        if isinstance(value, tuple):
+            writer.add_array(f"{model.architecture}.{name}", list(value))
+            continue
+        kind = gguf.GGUFValueType.get_type(value) if isinstance(value, bool | float) else gguf.GGUFValueType.UINT32
+        writer.add_key_value(f"{model.architecture}.{name}", value, kind)
     if not model.tokenizer:
         writer.add_vocab_size(model.vocab)
         writer.add_tokenizer_model("no_vocab")
@@ -113,6 +190,8 @@ def _metadata(writer: gguf.GGUFWriter, model: TinyModel) -> None:
     writer.add_bos_token_id(words.index("<|endoftext|>"))
     writer.add_eos_token_id(words.index("<|im_end|>"))
     writer.add_add_bos_token(False)
+    if model.ends_texts:
+        writer.add_add_eos_token(True)
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
@@ -120,56 +199,73 @@ class _Weights:
     """Adds the tensors of a model to a writer."""
 
     def __init__(self, writer: gguf.GGUFWriter, model: TinyModel) -> None:
-        self._writer, self._model = writer, model
+        self._writer, self._model, self._recipe = writer, model, RECIPES[model.architecture]
+        self._keys: dict[str, Scalar] = {**self._recipe.keys, **dict(model.keys)}
         self._random = np.random.default_rng(model.seed)
         self._kind = gguf.GGMLQuantizationType[model.kind]
 
     def add_all(self) -> None:
-        model = self._model
-        self._matrix("token_embd.weight", model.rows, model.width, 0.06 if model.architecture == "gemma3" else 1.0)
+        model, recipe = self._model, self._recipe
+        self._matrix("token_embd.weight", (model.rows, model.width), recipe.embedding)
         if model.rope_factors:
             self._vector("rope_freqs.weight", model.head_length // 2, 2.0)
-        self._vector("output_norm.weight", model.width, 1)
+        if model.rope_long:
+            for name, around in (("rope_factors_long", 4.0), ("rope_factors_short", 1.5)):
+                self._vector(f"{name}.weight", model.head_length // 2, around)
+        if recipe.output_norm:
+            self._add(recipe.output_norm, "")
         for layer in range(model.layers):
-            self._layer(f"blk.{layer}.")
+            self._layer(layer)
         if not model.tied:
-            self._matrix("output.weight", model.rows, model.width)
-        if model.output_bias:
+            self._matrix("output.weight", (model.rows, model.width))
+        if model.output_bias or recipe.output_bias:
             self._vector("output.bias", model.rows, 0)
 
-    def _layer(self, prefix: str) -> None:
-        model = self._model
-        heads, kv_heads = model.heads * model.head_length, model.kv_heads * model.head_length
-        self._vector(prefix + "attn_norm.weight", model.width, 1)
-        for name, rows, columns in (
-            ("attn_q", heads, model.width),
-            ("attn_k", kv_heads, model.width),
-            ("attn_v", kv_heads, model.width),
-            ("attn_output", model.width, heads),
-        ):
-            self._matrix(f"{prefix}{name}.weight", rows, columns)
-            if model.architecture == "qwen2" and name != "attn_output":
-                self._vector(f"{prefix}{name}.bias", rows, 0)
-        self._vector(prefix + "ffn_norm.weight", model.width, 1)
-        if model.experts:
-            self._vector(prefix + "ffn_gate_inp.weight", (model.experts, model.width), 0)
-        suffix = "_exps" if model.experts else ""
-        for name, rows, columns in (
-            ("ffn_gate", model.feed_forward, model.width),
-            ("ffn_up", model.feed_forward, model.width),
-            ("ffn_down", model.width, model.feed_forward),
-        ):
-            self._matrix(f"{prefix}{name}{suffix}.weight", rows, columns)
-        if model.architecture in ("qwen3", "gemma3"):
-            self._vector(prefix + "attn_q_norm.weight", model.head_length, 1)
-            self._vector(prefix + "attn_k_norm.weight", model.head_length, 1)
-        if model.architecture == "gemma3":
-            self._vector(prefix + "post_attention_norm.weight", model.width, 1)
-            self._vector(prefix + "post_ffw_norm.weight", model.width, 1)
+    def _layer(self, layer: int) -> None:
+        model, recipe = self._model, self._recipe
+        names = model.layer or recipe.layer
+        if layer < model.leading_dense:
+            assert recipe.dense is not None
+            names = recipe.dense
+        if model.experts and "_exps" not in names:
+            names = names.replace(DENSE, EXPERTS)
+        for name in names.split():
+            self._add(name, f"blk.{layer}.")
 
-    def _matrix(self, name: str, rows: int, columns: int, deviation: float | None = None) -> None:
-        shape = (self._model.experts, rows, columns) if "_exps" in name else (rows, columns)
-        values = self._random.standard_normal(shape, dtype=np.float32) * (deviation or columns**-0.5)
+    def _add(self, name: str, prefix: str) -> None:
+        """A tensor, with its bias where there is a `+` behind it; `exp_probs_b` is nothing but a bias."""
+        stem = name.rstrip("+")
+        shape = self._shape(stem)
+        if stem == "exp_probs_b":
+            self._vector(f"{prefix}{stem}.bias", shape, 0)
+            return
+        if stem in _UNQUANTIZED or len(shape) == 1:
+            self._vector(f"{prefix}{stem}.weight", shape, 1 if "norm" in stem else 0)
+        else:
+            self._matrix(f"{prefix}{stem}.weight", shape)
+        if name.endswith("+"):
+            self._vector(f"{prefix}{stem}.bias", shape if len(shape) == 1 else shape[:-1], 0)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Rows before columns, as numpy has it."""
+        model, keys = self._model, {key: value for key, value in self._keys.items() if not isinstance(value, tuple)}
+        latent, rope = int(keys.get("attention.kv_lora_rank", 0)), int(keys.get("rope.dimension_count", 0))
+        key, value = (
+            int(keys.get(f"attention.{part}_length_mla", 0) or keys.get(f"attention.{part}_length", model.head_length))
+            for part in ("key", "value")
+        )
+        lengths = {
+            "W": model.width, "A": model.heads * model.head_length, "K": model.kv_heads * model.head_length,
+            "Q": (model.heads + 2 * model.kv_heads) * model.head_length,
+            "F": model.feed_forward, "2F": 2 * model.feed_forward,
+            "D": model.head_length, "H": model.heads, "E": int(keys.get("expert_count", model.experts)),
+            "L": latent, "LR": latent + rope, "N": key - rope, "R": int(keys.get("attention.q_lora_rank", 0)),
+            "HK": model.heads * key, "HV": model.heads * value, "V": value, "NV": model.heads * (key - rope + value),
+        }  # fmt: skip
+        return tuple(lengths[letter] for letter in (self._recipe.shapes.get(name) or _SHAPES[name]).split())
+
+    def _matrix(self, name: str, shape: tuple[int, ...], deviation: float | None = None) -> None:
+        values = self._random.standard_normal(shape, dtype=np.float32) * (deviation or shape[-1] ** -0.5)
         self._writer.add_tensor(name, gguf.quants.quantize(values, self._kind), raw_dtype=self._kind)
 
     def _vector(self, name: str, shape: int | tuple[int, ...], around: float) -> None:

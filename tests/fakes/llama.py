@@ -87,10 +87,14 @@ class NativeModel:
     """
 
     def __init__(
-        self, llama: Llama, path: Path, *, tap: str | None = None, threads: int = 1, adapter: Path | None = None
-    ) -> None:
+        self, llama: Llama, path: Path, *, tap: str | None = None, entry: str | None = None, threads: int = 1,
+        adapter: Path | None = None, pooling: int | None = None,
+    ) -> None:  # fmt: skip
+        """`entry`: hidden states go in as the value of this tensor, in place of what llama.cpp makes of tokens. `pooling`:
+        for `vectors`, the number of a pooling type of llama.cpp."""
         self._call = call = llama.library.call
         self._tap, self._hidden = tap, None
+        self._entry, self._entering = entry, None
         parameters = call.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self._model = call.llama_model_load_from_file(str(path).encode(), parameters)
@@ -99,8 +103,11 @@ class NativeModel:
         context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max = _CONTEXT, _BATCH, _BATCH, 4
         context.n_outputs_max_per_seq, context.kv_unified = _BATCH, True
         context.n_threads = context.n_threads_batch = threads
+        if pooling is not None:
+            context.embeddings, context.pooling_type = True, pooling
+        self._pooling = pooling
         self._callback = _EVAL(self._on_tensor)  # llama.cpp keeps the pointer
-        if tap is not None:
+        if tap is not None or entry is not None:
             context.cb_eval = c.cast(self._callback, c.c_void_p)
         self._context = call.llama_init_from_model(self._model, context)
         assert self._context, "".join(llama.log[-8:])
@@ -113,6 +120,9 @@ class NativeModel:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._call.llama_free(self._context)
         self._call.llama_model_free(self._model)
 
@@ -129,6 +139,26 @@ class NativeModel:
 
     def run(self, rows: Rows, hidden: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """One step; `hidden` (rows, width) in place of the tokens. Returns the tapped value, or the logits (rows, vocab)."""
+        self._decode(rows, hidden)
+        if self._tap is not None:
+            assert self._hidden is not None and self._hidden.shape == (len(rows), self.width)
+            return self._hidden
+        return np.stack([self._logits(row) for row in range(len(rows))])
+
+    def vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """One step of an embedding context: (rows, width) without pooling, else (sequences, width)."""
+        self._decode(rows, None)
+        if self._pooling == 0:
+            return np.stack([self._vector("llama_get_embeddings_ith", row) for row in range(len(rows))])
+        return np.stack([self._vector("llama_get_embeddings_seq", one) for one in sorted({one for one, _, _ in rows})])
+
+    def _vector(self, function: str, number: int) -> npt.NDArray[np.float32]:
+        found = getattr(self._call, function)
+        found.restype, found.argtypes = c.c_void_p, (c.c_void_p, c.c_int32)
+        pointer = found(self._context, number)
+        return np.ctypeslib.as_array(c.cast(pointer, c.POINTER(c.c_float)), (self.width,)).copy()
+
+    def _decode(self, rows: Rows, hidden: npt.NDArray[np.float32] | None) -> None:
         count = len(rows)
         sequences = [(c.c_int32 * 1)(sequence) for sequence, _, _ in rows]
         arrays = (
@@ -147,19 +177,45 @@ class NativeModel:
         else:
             hidden = np.ascontiguousarray(hidden, np.float32)
             assert hidden.shape == (count, self.width)
-            batch.embd = hidden.ctypes.data
+            if self._entry is None:
+                batch.embd = hidden.ctypes.data
+            else:
+                nothing = (c.c_int32 * count)()
+                batch.token, self._entering = c.addressof(nothing), hidden
         status = self._call.llama_decode(self._context, batch)
         assert status == 0, f"llama_decode returned {status}"
-        if self._tap is not None:
-            assert self._hidden is not None and self._hidden.shape == (count, self.width)
-            return self._hidden
-        return np.stack([self._logits(row) for row in range(count)])
+        assert self._entering is None, f"no tensor {self._entry} came by"
+
+    def ends(self, token: int) -> bool:
+        return bool(self._call.llama_vocab_is_eog(self._call.llama_model_get_vocab(self._model), token))
+
+    def text(self, tokens: list[int]) -> str:
+        """Without special tokens; bytes that are no UTF-8 replaced."""
+        vocab, piece, raw = self._call.llama_model_get_vocab(self._model), c.create_string_buffer(64), b""
+        for token in tokens:
+            size = self._call.llama_token_to_piece(vocab, token, piece, len(piece), 0, False)
+            raw += piece.raw[:size]
+        return raw.decode(errors="replace")
+
+    def forget(self, sequence: int, position: int) -> None:
+        memory = self._call.llama_get_memory(self._context)
+        assert self._call.llama_memory_seq_rm(memory, sequence, position, -1)
+
+    def state_bytes(self, sequence: int) -> int:
+        """Of a sequence's part of the cache, written out."""
+        return int(self._call.llama_state_seq_get_size(self._context, sequence))
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         pointer = self._call.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(c.cast(pointer, c.POINTER(c.c_float)), (self.vocab,)).copy()
 
     def _on_tensor(self, tensor: int, ask: bool, _data: int | None) -> bool:
+        if self._entering is not None and self._call.ggml_get_name(tensor) == (self._entry or "").encode():
+            if not ask:
+                assert self._call.ggml_nbytes(tensor) == self._entering.nbytes
+                self._call.ggml_backend_tensor_set(tensor, self._entering.ctypes.data, 0, self._entering.nbytes)
+                self._entering = None
+            return True
         if self._tap is None or self._call.ggml_get_name(tensor) != self._tap.encode():
             return not ask
         if not ask:

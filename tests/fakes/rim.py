@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,12 @@ from aiohttp import web
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
+from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
+from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -46,7 +49,16 @@ from swarmd.domain.autopilot import (
     ShardCount,
 )
 from swarmd.domain.autopilot import Gate as Gate_
-from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, TokenChunk, Usage
+from swarmd.domain.generation import (
+    Embedded,
+    EmbeddingRequest,
+    Finish,
+    GenerationFailed,
+    GenerationRequest,
+    StageTiming,
+    TokenChunk,
+    Usage,
+)
 from swarmd.domain.hub import HubPart, HubRepo, HubSource, HubVariant, ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NetworkId, NodeId, ShardRef, model_slug
 from swarmd.domain.membership import (
@@ -65,6 +77,8 @@ from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, Invalid, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
+from swarmd.inference.tallies import Tallies
+from swarmd.inference.workers import WorkerStatus
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
@@ -266,6 +280,10 @@ class FakeMemory:
 
     def __init__(self) -> None:
         self.says: Refusal | None = None
+        self.workers: list[WorkerStatus] = []
+
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        return tuple(self.workers)
 
     def loaded(self, model: ModelId) -> tuple[int, ...]:
         return (0,) if model == TINY else ()
@@ -318,6 +336,7 @@ class FakePipeline:
         self.left = asyncio.Event()
         """Set when a generation's block is left, for whatever reason."""
         self.active = 0
+        self.waiting = self.stage_sessions = 0
         self.requests_served = 1
         self.requests_made = 2
         self.forwards_served = 3
@@ -361,6 +380,21 @@ class FakeGeneration:
             else:
                 return step
         raise StopAsyncIteration
+
+
+class FakeEmbeddings:
+    """Makes vectors of two numbers: the index of the text, and how long it is."""
+
+    def __init__(self) -> None:
+        self.requests: list[EmbeddingRequest] = []
+        self.refusal: Refusal | None = None
+
+    async def embed(self, request: EmbeddingRequest) -> Embedded | Refusal:
+        self.requests.append(request)
+        if self.refusal is not None:
+            return self.refusal
+        vectors = tuple(array("f", (index, len(one))).tobytes() for index, one in enumerate(request.inputs))
+        return Embedded(vectors=vectors, tokens=sum(map(len, request.inputs)), nodes=(OWN, PEER))
 
 
 class FakeEncrypted:
@@ -443,6 +477,9 @@ class FakePeers:
 
     def lines(self) -> tuple[LinkView, ...]:
         return tuple(self.links)
+
+    def traffic(self) -> dict[Purpose, tuple[int, int]]:
+        return {Purpose.CONTROL: (5_000, 2_600_000)}
 
 
 class FakeTrust:
@@ -621,6 +658,7 @@ class Rim:
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
+        self.embeddings = FakeEmbeddings()
         self.codes = FakeCodes()
         self.members = FakeMembers()
         self.autopilot = FakeAutopilot()
@@ -640,6 +678,11 @@ class Rim:
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
+        self.tallies = Tallies()
+        self.metrics = Metrics(
+            tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
+            machine=self.machine, bus=self.bus, clock=self.world.clock,
+        )  # fmt: skip
         self.rows = complete(self._table(), extra)
         self.server = ApiServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -656,6 +699,10 @@ class Rim:
         return request.remote or "" if self.address is None else self.address
 
     def _table(self) -> tuple[Route, ...]:
+        openai = OpenAiHandlers(
+            models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy,
+            adapters=self.adapters,
+        )  # fmt: skip
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -676,10 +723,9 @@ class Rim:
             members=MemberHandlers(members=self.members),
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
-            openai=OpenAiHandlers(
-                models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy,
-                adapters=self.adapters,
-            ),
+            openai=openai,
+            metrics=self.metrics,
+            embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=openai.named),
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
@@ -705,6 +751,7 @@ class Rim:
 async def running(rim: Rim) -> AsyncIterator[Rim]:
     async with rim.supervisor:
         await rim.supervisor.start(rim.feed)
+        await rim.supervisor.start(rim.metrics)
         await rim.supervisor.start(rim.server)
         yield rim
 

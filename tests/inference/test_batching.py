@@ -363,3 +363,19 @@ def test_who_left_leaves_no_trace_of_its_adapter() -> None:
     users.enter(1, adapter=9)
     users.batcher.leave(0, 3, users.stages, 0, 9)
     assert not users.batcher._users
+
+
+def test_who_may_go_first_does_not_overtake_a_step_of_its_own_that_waits() -> None:
+    users = Users(stages=2)
+    users.enter(2)
+    users.enter(1, adapter=5)
+    for sequence in (0, 1):
+        users.submit(sequence)
+        assert users.batch() == [sequence]
+    users.submit(2)  # both batches of two stages travel: it waits
+    users.submit(2, adapter=5)
+    users.timers.pass_(GATHER_S)
+    assert not users.worker.asked
+    users.timers.pass_(TRAVEL_S)
+    assert [users.batch(), users.batch()] == [[2], [2]]
+    assert [step.adapter for step in users.worker.steps[-2:]] == [0, 5]

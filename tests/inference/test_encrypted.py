@@ -44,7 +44,7 @@ async def test_a_choice_needs_both_ends_and_is_kept_over_restarts(here: Here) ->
             return made
 
         pipelines = await opened()
-        for held, words in ((set(), "shards 0 and 3"), ({0, 1}, "shard 3"), ({3}, "shard 0")):
+        for held, words in ((set(), "shards 1 and 4"), ({0, 1}, "shard 4"), ({3}, "shard 1")):
             here.shards = held
             refused = await pipelines.choose(TINY, enabled=True)
             assert isinstance(refused, Invalid) and f"needs {words} on" in refused.sentence and refused.param == "enabled"
@@ -55,7 +55,7 @@ async def test_a_choice_needs_both_ends_and_is_kept_over_restarts(here: Here) ->
         assert (await opened()).demanded(TINY) is True
         here.shards = {0}
         refused = (await opened()).demanded(TINY)
-        assert isinstance(refused, Invalid) and "lacks shard 3" in refused.sentence, "it must not run otherwise"
+        assert isinstance(refused, Invalid) and "lacks shard 4" in refused.sentence, "it must not run otherwise"
         off = await pipelines.choose(TINY, enabled=False)
         assert isinstance(off, EncryptedPipeline) and not off.enabled
         assert (await opened()).demanded(TINY) is False

@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.engine import keyed_seed
+from swarmd.inference.engine import ContextShape, Engine, LoadedShard, keyed_seed
 from swarmd.inference.worker_process import CommandFailed, WorkerProcess, start_worker
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import real_world
 from swarmd.models.shard_file import vocabulary_file
 from swarmd.models.slicing import cuts_at
 from tests.fakes.gguf import TinyModel, write_model
+from tests.fakes.llama import Llama, NativeModel
 from tests.fakes.shards import CutModel, cut_model, write_shards
 
 CELLS, SEQUENCES, ROWS = 512, 4, 128
 MODELS = {
     "llama": TinyModel(layers=6),
-    "qwen2": TinyModel(architecture="qwen2", layers=6, width=128),
-    "qwen3": TinyModel(architecture="qwen3", layers=6, tied=True),
     "gemma3": TinyModel(architecture="gemma3", layers=18, tied=True),
+    "gemma2": TinyModel(architecture="gemma2", layers=6, tied=True),  # hidden states go in another way
+    "glm4": TinyModel(architecture="glm4", layers=3, kv_heads=1, heads=2),  # this one too
 }
 
 
@@ -34,7 +35,7 @@ def cut(path: Path, model: TinyModel, parts: int) -> CutModel:
     if parts == 1:
         return cut_model(data)
     probe = cut_model(data)
-    step = 6 if model.architecture == "gemma3" else layers // parts
+    step = max(probe.architecture.cut_period, layers // parts)
     bounds = [*[*range(0, layers, step)][:parts], layers]
     cuts = cuts_at(probe.header, probe.architecture, tuple(bounds))
     return cut_model(data, cuts=cuts)
@@ -61,6 +62,20 @@ class Chain:
         return np.frombuffer(payload, np.float32).reshape(len(tokens), -1)
 
 
+    async def normed(self, tokens: list[int], runs: list[tuple[int, int, int]], vectors, outputs=()) -> np.ndarray:
+        """The vectors that the tail makes, (vectors, width)."""
+        payload: bytes | memoryview = np.array(tokens, np.int32).tobytes()
+        last = len(self.cut.files) - 1
+        for process, (first, end) in zip(self.processes, self.runs, strict=True):
+            at_tail = end == last
+            step = frames.Step(
+                first, end, [frames.Run(*run) for run in runs], list(outputs) if at_tail else [],
+                vectors=vectors if at_tail else [],
+            )
+            self.answer, payload = await process.call(step, payload, deadline_s=30)
+        return np.frombuffer(payload, np.float32).reshape(-1, self.cut.manifest.width)
+
+
 async def open_chain(stack: AsyncExitStack, supervisor: Supervisor, folder: Path, cut: CutModel, processes: int) -> Chain:
     folder.mkdir()
     paths = write_shards(cut, folder)
@@ -83,6 +98,50 @@ async def open_chain(stack: AsyncExitStack, supervisor: Supervisor, folder: Path
     for sequence in range(3):
         await chain.all(frames.StartSequence(sequence, None))
     return chain
+
+
+EMBEDDING_MODELS = MODELS | {
+    "llama, experts": TinyModel(layers=4, experts=4),
+    "gemma3, no window": TinyModel(architecture="gemma3", layers=12, window=0),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDING_MODELS)
+async def test_the_state_behind_the_final_norm_is_the_embedding_of_the_whole_model(name, tmp_path):
+    model = EMBEDDING_MODELS[name]
+    prompt = [(7 * i + 3) % 200 for i in range(100)]
+    llama = Llama()
+    parts = 3 if name in MODELS else 2
+    divided = cut(tmp_path / "a.gguf", model, parts)
+    with NativeModel(llama, tmp_path / "a.gguf", pooling=0) as whole:
+        expected = whole.vectors([(0, position, token) for position, token in enumerate(prompt)])
+        behind = whole.vectors([(0, 100, 5)])
+    llama.close()
+    async with Supervisor("test", world=real_world()) as supervisor, AsyncExitStack() as stack:
+        split = await open_chain(stack, supervisor, tmp_path / "split", divided, parts)
+        assert np.array_equal(await split.normed(prompt, [(0, 0, 100)], [1]), expected[-1:])
+        assert np.array_equal(await split.normed([5], [(0, 100, 1)], [1]), behind), "in the cache is what belongs there"
+        total = expected.sum(axis=0, dtype=np.float64).astype(np.float32)
+        await split.all(frames.EndSequence(0))
+        assert np.array_equal(await split.normed(prompt, [(0, 0, 100)], [100]), [total])
+
+
+async def test_a_reply_and_an_embedding_share_a_step_and_both_are_right(tmp_path):
+    async with Supervisor("test", world=real_world()) as supervisor, AsyncExitStack() as stack:
+        chain = await open_chain(stack, supervisor, tmp_path / "split", cut(tmp_path / "a.gguf", MODELS["llama"], 3), 3)
+        greedy = frames.SamplingAs(0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 0, None)
+        for process in chain.processes[-1:]:
+            await process.call(frames.StartSequence(0, greedy), deadline_s=30)
+        await chain.normed([1, 2, 3], [(0, 0, 3)], [], [(2, 0, 2)])
+        (alone,) = chain.answer.picked
+        await chain.all(frames.Rollback(0, 0))
+        vector = await chain.normed([4, 5], [(1, 0, 2)], [1])
+        await chain.all(frames.Rollback(1, 0))
+        for _ in range(2):  # the graph of the step before is used again
+            both = await chain.normed([4, 5, 1, 2, 3], [(1, 0, 2), (0, 0, 3)], [1, 0], [(4, 0, 2)])
+            assert np.array_equal(both, vector) and chain.answer.picked == [alone]
+            await chain.all(frames.Rollback(0, 0))
+            await chain.all(frames.Rollback(1, 0))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -108,6 +167,49 @@ async def test_three_processes_equal_one_bit_for_bit(name, tmp_path):
             await chain.all(frames.EndSequence(2))
             await chain.all(frames.CopySequence(0, 2, 40))
         await compare([4, 6], [(0, 52, 1), (2, 40, 1)])
+
+
+class Names:
+    """llama.cpp's functions; keeps which tensors it was asked the name of."""
+
+    def __init__(self, call) -> None:
+        self._call, self.asked = call, {}
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)
+
+    def ggml_get_name(self, tensor):
+        self.asked[tensor] = self._call.ggml_get_name(tensor)
+        return self.asked[tensor]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["inner", "last"])
+def test_a_step_whose_hidden_states_did_not_go_in_is_run_again(tmp_path, last):
+    """What is remembered of one graph can be wrong of the next, at the same addresses."""
+    model = cut(tmp_path / "a.gguf", MODELS["gemma2"], 3)
+    path = write_shards(model, tmp_path)[2 if last else 1]
+    engine, shape = Engine(), ContextShape(cells=64, sequences=1, rows=4, threads=1)
+    hidden = np.random.default_rng(3).standard_normal((3, 1, model.architecture.hidden_width), dtype=np.float32)
+
+    def steps(disturbed: bool) -> list[np.ndarray]:
+        shard = LoadedShard(engine, path, last=last, embeddings=None, shape=shape)
+        nodes = shard._tap._nodes
+        nodes._call = names = Names(nodes._call)
+        out = []
+        try:
+            for position, row in enumerate(hidden):
+                if disturbed and position == 2:
+                    assert b"inp_scaled" in names.asked.values()
+                    nodes.update(dict.fromkeys(names.asked, False))
+                    names.asked.clear()
+                value = shard.step([frames.Run(0, position, 1)], row)
+                out.append(shard.logits(0).copy() if value is None else value)
+            assert b"inp_scaled" in names.asked.values(), "the graph was looked at anew"
+        finally:
+            shard.close()
+        return out
+
+    assert np.array_equal(steps(disturbed=True), steps(disturbed=False))
 
 
 async def test_shards_load_and_unload_one_by_one_without_a_restart(tmp_path):

@@ -120,7 +120,13 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"sampling": Sampling(grammar=Grammar(schema='{"minItems": 100000000}'))}, "Invalid", "minItems is 100000000"),
         ({"sampling": Sampling(grammar=Grammar(schema='{"not": {}}'))}, "Invalid", "not"),
         ({"sampling": Sampling(top_logprobs=1 << 20)}, "Invalid", "top_logprobs"),
+        ({"vectors": True}, "Invalid", "no token is picked"),
         ({"stage": 1, "first_shard": 1}, "NotFound", "shard 2"),  # which the other node holds
+        ({"stage": 1, "first_shard": 1, "adapter": b"d" * 32, "adapter_bytes": 9}, "NotFound", "shards 2 to 4"),
+        ({"adapter": b"d" * 31, "adapter_bytes": 9}, "Invalid", "an adapter"),
+        ({"adapter": b"d" * 32}, "Invalid", "an adapter of 0 bytes"),
+        ({"adapter": b"d" * 32, "adapter_bytes": 1 << 60}, "Invalid", "an adapter of 1152921504606846976 bytes"),
+        ({"adapter": b"d" * 32, "adapter_bytes": 9}, "NotFound", "does not send it"),  # nor has it
     ]
     for changed, kind, words in cases:
         async with scene.opened(scene.request(**changed)) as stream:
@@ -226,6 +232,27 @@ async def test_a_tail_without_sampling_and_messages_in_the_wrong_place(scene: Sc
     await scene.all_free()
 
 
+async def test_a_stage_that_makes_vectors_answers_with_one_and_picks_no_token(scene: Scene) -> None:
+    async with scene.opened(scene.request(sampling=None, vectors=True)) as stream:
+        assert isinstance(await said(stream), StageReady)
+        lane = scene.lane()
+        for number, (position, count, sample) in enumerate([(0, 40, 0), (40, 40, 1), (80, 40, 40)]):
+            await lane.send(StepOn(number, position, count, sample, [(1, 1)]), hidden(count))
+            async with asyncio.timeout(10):
+                while isinstance((received := await stream.receive()).message, StageAlive):
+                    pass
+            assert isinstance(received.message, StepDone) and received.message.tokens == []
+            numbers = np.frombuffer(received.payload, np.float32)
+            assert numbers.shape == ((MODEL.width,) if sample else (0,)) and np.isfinite(numbers).all()
+        await lane.send(StepOn(3, 120, 2, 3, [(1, 1)]), hidden(2))
+        answer = await said(stream)
+        assert isinstance(answer, StageBroken) and "3 tokens to pick from 2 rows" in answer.reason
+    async with scene.opened(scene.request(sampling=None, vectors=True)) as stream:
+        await stream.send(StepOn(0, 0, 1, 1, []), hidden(1))
+        assert isinstance(await said(stream), StageReady | StageBroken)
+    await scene.all_free()
+
+
 async def test_a_lane_of_nobody_s_is_reset(scene: Scene) -> None:
     async with scene.opened(scene.request(predecessor=scene.victim.node)) as stream:  # not us
         assert isinstance(await said(stream), StageReady)
@@ -264,14 +291,14 @@ async def test_a_successor_that_is_not_there_ends_the_stage(scene: Scene) -> Non
     )
     failures: asyncio.Queue[str] = asyncio.Queue(4)
     stages = scene.villain.pipeline._stages
-    async with stages.session(own, head=lambda done: None, failed=telling(failures.put_nowait)) as session:
+    async with stages.session(own, head=lambda *_: None, failed=telling(failures.put_nowait)) as session:
         session.feed(StepOn(0, 0, 2, 0, []), tokens)  # no stage of this session is open there
         async with asyncio.timeout(5):
             assert "the next stage is gone: failed: there is no such stage here" in await failures.get()
         session.feed(StepOn(1, 2, 2, 0, []), tokens)  # nothing happens any more
         assert failures.empty()
     async with stages.session(
-        replace(own, successor=scene.villain.node), head=lambda done: None, failed=telling(failures.put_nowait)
+        replace(own, successor=scene.villain.node), head=lambda *_: None, failed=telling(failures.put_nowait)
     ) as session:
         session.feed(StepOn(0, 0, 2, 0, []), tokens)
         async with asyncio.timeout(5):
@@ -284,7 +311,7 @@ async def test_bad_tokens_at_the_first_stage_are_refused_by_its_worker(scene: Sc
     )
     failures: asyncio.Queue[str] = asyncio.Queue(4)
     stages, failed = scene.villain.pipeline._stages, telling(failures.put_nowait)
-    async with stages.session(own, head=lambda done: None, failed=failed) as session:
+    async with stages.session(own, head=lambda *_: None, failed=failed) as session:
         session.feed(StepOn(0, 0, 1, 0, []), memoryview(np.array([1 << 30], np.int32)).cast("B"))
         async with asyncio.timeout(5):
             assert "outside" in await failures.get()

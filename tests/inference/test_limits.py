@@ -13,7 +13,7 @@ from swarmd.config.settings import InferenceSettings, Settings
 from swarmd.domain.events import WorkerReady
 from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId, RequestId, SessionId, ShardRef
-from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, NotFound, Refusal, StageFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, Refusal, StageFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.forwarding import SWEEP_S, UNANSWERED_STEPS, StageSession, steps_in_flight
 from swarmd.inference.generation import Generation
@@ -147,7 +147,7 @@ async def test_a_chat_template_that_is_none_is_the_model_s_fault_and_no_crash(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("Busy", Busy), ("Invalid", Invalid), ("NotFound", NotFound), ("WorkerFailed", StageFailed)]
+    ("kind", "expected"), [("Busy", Busy), ("Invalid", Invalid), ("NotFound", StageFailed), ("WorkerFailed", StageFailed)]
 )
 async def test_what_a_stage_refuses_keeps_its_kind(
     parts: NodeParts, known: KnownModel, kind: str, expected: type[Refusal]
@@ -197,7 +197,7 @@ async def test_a_stage_without_memory_is_replaced_once(parts: NodeParts, known: 
         pass
     roomy.says = lacking(roomy)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=roomy.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((0, 4),))
     assert (len(full.opened), len(roomy.opened)) == (2, 2)
 
 
@@ -206,7 +206,7 @@ async def test_a_refusal_for_memory_keeps_its_numbers_when_nobody_can_step_in(pa
     full = parts.meet("a", 2, 3)
     full.says = lacking(full)
     refused = await parts.pipeline.open(ask(model))
-    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000)
+    assert refused == NoCapacity(node=full.node, needed_bytes=7_000_000, free_bytes=1_000_000, layers=((2, 4),))
     del parts.links.peers[full.node]
     assert isinstance(await parts.pipeline.open(ask(model)), NoCoverage)
 
@@ -327,7 +327,7 @@ def stage(model: ModelId, known: KnownModel, **changed: object) -> OpenStage:
 async def test_steps_queued_behind_a_busy_worker_are_bounded(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         (worker,) = parts.processes
         worker.held = (frames.Step,)
@@ -376,7 +376,7 @@ async def test_a_step_has_as_many_rows_as_the_width_allows(
     monkeypatch.setattr("swarmd.inference.workers.MAX_PAYLOAD", known.manifest.width * 4 * 8)
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         (worker,) = parts.processes
         assert {command.rows for command in worker.commands if isinstance(command, frames.Load)} == {8}
@@ -390,7 +390,7 @@ async def test_a_step_has_as_many_rows_as_the_width_allows(
 async def test_a_session_that_nobody_feeds_ends_and_frees_its_caches(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         session.feed(StepOn(0, 0, 1, 0, []), TOKEN)
         await asyncio.sleep(90)
@@ -410,7 +410,7 @@ async def test_a_session_that_nobody_feeds_ends_and_frees_its_caches(parts: Node
 async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     failures: list[str] = []
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         assert isinstance(session, StageSession)
         await asyncio.sleep(LOAD_DEADLINE_S)  # the others are not ready yet
         (worker,) = parts.processes
@@ -422,7 +422,7 @@ async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts
         assert failures == []
         await asyncio.sleep(SWEEP_S + 1)
         assert len(failures) == 1
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(failures.append)) as session:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(failures.append)) as session:
         await asyncio.sleep(LOAD_DEADLINE_S + 100 + SWEEP_S)
         assert "no step came for 700 s" in failures[1]
 
@@ -430,9 +430,9 @@ async def test_a_step_that_takes_long_and_stages_that_load_are_not_silence(parts
 async def test_one_timer_looks_after_all_sessions(parts: NodeParts, known: KnownModel) -> None:
     model = parts.add(known, "tiny", WHOLE)
     other = stage(model, known, session=SessionId("ab" * 16))
-    async with parts.stages.session(stage(model, known), head=lambda done: None, failed=telling(print)) as one:
+    async with parts.stages.session(stage(model, known), head=lambda *_: None, failed=telling(print)) as one:
         timer = parts.stages._timer
-        async with parts.stages.session(other, head=lambda done: None, failed=telling(print)) as two:
+        async with parts.stages.session(other, head=lambda *_: None, failed=telling(print)) as two:
             assert isinstance(one, StageSession) and isinstance(two, StageSession)
             assert timer is not None and parts.stages._timer is timer
             for number in range(50):
@@ -509,3 +509,42 @@ async def test_a_model_that_nobody_uses_leaves_the_memory(
         await loaded(parts, used, *WHOLE)
         await asyncio.sleep(100_000)
         assert parts.workers.loaded(used) == WHOLE
+
+
+async def test_a_vocabulary_in_use_stays_though_the_node_holds_no_shard_of_its_model(
+    world: World, monkeypatch: pytest.MonkeyPatch, known: KnownModel
+) -> None:
+    settings = replace(SETTINGS, inference=replace(SETTINGS.inference, idle_unload_minutes=2))
+    async with open_parts(world, monkeypatch, settings=lambda: settings) as parts:
+        model = parts.add(known, "tiny", ())
+        for _ in range(10):
+            assert await parts.workers.tokenize(model, frames.Tokenize("p")) == [0, 0, 0]
+            await asyncio.sleep(60)
+        assert len(parts.processes) == 1 and parts.processes[0].alive
+        await asyncio.sleep(100)
+        assert not parts.processes[0].alive
+
+
+async def test_a_prompt_that_is_being_read_keeps_its_worker(parts: NodeParts, known: KnownModel) -> None:
+    model = parts.add(known, "tiny", ())
+    assert not isinstance(await parts.workers.texts(model), Refusal)
+    parts.processes[0].held = (frames.Tokenize,)
+    reading = asyncio.create_task(parts.workers.tokenize(model, frames.Tokenize("p")))
+    await soon()
+    assert isinstance(await parts.workers.unload_model(model), Busy)
+    assert parts.processes[0].alive
+    parts.processes[0].release()
+    assert await reading == [0, 0, 0]
+    assert not isinstance(await parts.workers.unload_model(model), Refusal)
+    assert not parts.processes[0].alive
+
+
+async def test_a_shard_that_was_deleted_before_the_worker_crashed_does_not_keep_the_others_away(
+    parts: NodeParts, known: KnownModel
+) -> None:
+    model = parts.add(known, "tiny", (0, 1))
+    await loaded(parts, model, 0, 1)
+    parts.storage.shards[model] = (0,)
+    parts.processes[0].ended.set_result("crashed")
+    await asyncio.sleep(5)
+    assert parts.workers.loaded(model) == (0,)

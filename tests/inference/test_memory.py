@@ -25,6 +25,14 @@ def forecast(model: KnownModel) -> list[int]:
     return [shard_bytes(model, index, cells=CELLS, rows=ROWS) for index in range(len(model.manifest.shards))]
 
 
+def test_the_empty_embedding_of_a_last_shard_takes_memory_too(tmp_path: Path) -> None:
+    with_it, without = (
+        known(tmp_path, 1 << 30, architecture=architecture, heads=2, kv_heads=1) for architecture in ("internlm2", "llama")
+    )
+    (more,), (less,) = forecast(with_it), forecast(without)
+    assert more - less == 320 * 18  # rows of 64 numbers: a block of Q2_0
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_weights_without_the_embedding_and_an_output_that_is_packed_anew_twice(

@@ -71,7 +71,8 @@ class Swarm:
 
         plan = self._plan_without(None, set())
         assert plan is not None
-        return await self.pipeline._open_somewhere(head, plan, None)
+        opened = await self.pipeline._open_somewhere(head, plan, None)
+        return opened if isinstance(opened, Refusal) else self.pipeline._generation(*opened, None, 0.0)
 
 
 GONE = NotFound(what="the shard was deleted")
@@ -135,6 +136,18 @@ async def test_a_request_is_not_refused_because_of_one_node_while_others_have_wh
     generation = await swarm.open()
     assert isinstance(generation, Generation)
     assert [stage.node for stage in generation.plan.stages] == [THIRD]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("refusal", [HANGS, WorkerFailed(model=MODEL, how="crashed")])
+async def test_a_worker_that_hung_while_nobody_asked_costs_no_request_its_reply(
+    world: World, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    swarm = Swarm(world, monkeypatch, {FIRST: [refusal, None]})
+    assert isinstance(await swarm.open(), Generation)
+    swarm = Swarm(world, monkeypatch, {FIRST: [refusal]})
+    assert await swarm.open() == refusal
+    assert swarm.tried == [FIRST, FIRST]
 
 
 async def test_a_request_that_nobody_can_open_is_refused_and_one_that_has_to_wait_asks_nobody_else(

@@ -90,12 +90,14 @@ def test_too_little_memory_is_another_refusal_than_no_coverage_and_has_the_numbe
     result = plan(snapshot(offer(A, *range(6), free_bytes=350)))
     assert isinstance(result, NoCapacity)
     assert (result.node, result.needed_bytes, result.free_bytes) == (A, 600, 350)
+    assert "for layers 0 to 11 and has" in result.sentence
 
 
 def test_two_runs_on_one_node_share_its_memory():
     result = plan(snapshot(offer(A, 0, 2, free_bytes=150), offer(B, 1), count=3))
     assert isinstance(result, NoCapacity)
     assert (result.needed_bytes, result.free_bytes) == (200, 150)
+    assert "for layers 0 to 1, 4 to 5 and has" in result.sentence
 
 
 def test_a_third_node_is_used_where_two_runs_would_share_too_little_memory():

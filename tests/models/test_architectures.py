@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from swarmd.domain.refusals import UnsupportedModel
-from swarmd.models.architectures import Architecture, check_supported, layer_of, renumbered
+from swarmd.models.architectures import CANNOT_BE_CUT, FAMILIES, Architecture, check_supported, layer_of, renumbered
 from swarmd.models.gguf import GgufHeader, TensorInfo, parse_header
 from swarmd.models.gguf_values import Value, ValueType, number_array, number_value, text_value
-from tests.fakes.gguf import TinyModel, handmade, write_model
+from tests.fakes.gguf import DEEPSEEK2_LITE, SHAPES, TinyModel, handmade, pair, string, write_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 def header_of(folder: Path, model: TinyModel) -> GgufHeader:
@@ -81,6 +83,111 @@ def test_arrays_with_one_number_per_layer_are_known_by_name(tmp_path: Path) -> N
         "llama.feed_forward_length",
     }
     assert found.kv_heads == 2
+
+
+def test_embedding_scales_of_the_file_are_ours_to_apply(tmp_path: Path) -> None:
+    header = header_of(tmp_path, SHAPES["granite"])
+    found = shape_of(header)
+    assert found.embedding_scale == np.float32(0.7)
+    assert dict(found.fixed_keys)["granite.embedding_scale"].numbers() == (1.0,)
+    none = shape_of(changed(header, {"granite.embedding_scale": number_value(ValueType.FLOAT32, 0.0)}))
+    assert none.embedding_scale == 1.0
+    for wrong in (text_value("12"), number_value(ValueType.FLOAT32, float("nan")), u32(12)):
+        assert isinstance(check_supported(changed(header, {"granite.embedding_scale": wrong})), UnsupportedModel)
+
+
+def test_latent_attention_keeps_one_row_for_keys_and_values(tmp_path: Path) -> None:
+    header = header_of(tmp_path, SHAPES["deepseek2"])
+    assert shape_of(header).kv_bytes_per_token(4) == 4 * 48 * 2
+    plain = shape_of(changed(header, {"deepseek2.attention.key_length_mla": None}))
+    assert plain.kv_bytes_per_token(4) == 4 * (48 + 32) * 2
+
+
+def test_windows_that_are_turned_off_need_no_pattern(tmp_path: Path) -> None:
+    header = header_of(tmp_path, SHAPES["olmo2"])
+    assert shape_of(header).cut_period == 1
+    assert shape_of(changed(header, {"olmo2.attention.sliding_window": u32(16)})).cut_period == 4
+
+
+def test_deepseek2_says_which_runs_of_layers_load(tmp_path: Path) -> None:
+    whole = shape_of(header_of(tmp_path, SHAPES["deepseek2"]))
+    assert whole.unloadable_runs == {26, 27, 48}
+    lite = shape_of(header_of(tmp_path, replace(SHAPES["deepseek2"], leading_dense=0, layer=DEEPSEEK2_LITE)))
+    assert lite.unloadable_runs == set()
+    assert dict(lite.fixed_keys)["deepseek2.attention.q_lora_rank"].numbers() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("qwen3moe", {"qwen3moe.nextn_predict_layers": u32(1)}, "guess tokens ahead"),
+        ("minicpm", {"minicpm.residual_scale": None}, "residual_scale is missing"),
+        ("dots1", {"dots1.leading_dense_block_count": number_value(ValueType.INT32, -1)}, "is negative"),
+    ],
+)
+def test_keys_that_no_test_covers_are_refused(
+    tmp_path: Path, name: str, values: dict[str, Value | None], words: str
+) -> None:
+    refusal = check_supported(changed(header_of(tmp_path, SHAPES[name]), values))
+    assert isinstance(refusal, UnsupportedModel) and words in refusal.sentence
+
+
+def test_experts_gated_by_the_number_of_layers_are_refused(tmp_path: Path) -> None:
+    header = header_of(tmp_path, replace(SHAPES["deepseek2"], layers=47, width=32, heads=1))
+    shape_of(header)
+    refusal = check_supported(changed(header, {"deepseek2.expert_gating_func": None}))
+    assert isinstance(refusal, UnsupportedModel) and "47 layers" in refusal.sentence
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.demands])
+def test_what_llama_cpp_demands_has_to_be_there(tmp_path: Path, name: str) -> None:
+    header = header_of(tmp_path, SHAPES[name])
+    for demanded in FAMILIES[name].demands:
+        without = replace(header, tensors=tuple(tensor for tensor in header.tensors if tensor.name != demanded))
+        refusal = check_supported(without)
+        assert isinstance(refusal, UnsupportedModel) and f"no tensor {demanded}" in refusal.sentence
+
+
+@pytest.mark.parametrize("name", ["rope_factors_long.weight", "output_norm.bias"])
+def test_tensors_of_other_architectures_have_no_place(tmp_path: Path, name: str) -> None:
+    header = header_of(tmp_path, TinyModel(layers=1))
+    extra = TensorInfo(name=name, dims=(1,), type=0, offset_bytes=0, size_bytes=4)
+    assert isinstance(check_supported(replace(header, tensors=(*header.tensors, extra))), UnsupportedModel)
+
+
+def test_experts_in_tensors_of_their_own_are_refused(tmp_path: Path) -> None:
+    header = header_of(tmp_path, TinyModel(layers=1))
+    extra = TensorInfo(name="blk.0.ffn_gate.3.weight", dims=(1,), type=0, offset_bytes=0, size_bytes=4)
+    refusal = check_supported(replace(header, tensors=(*header.tensors, extra)))
+    assert isinstance(refusal, UnsupportedModel) and "convert the model anew" in refusal.sentence
+
+
+@pytest.mark.parametrize("name", CANNOT_BE_CUT)
+def test_what_cannot_be_cut_says_why(tmp_path: Path, name: str) -> None:
+    refusal = check_supported(parse_header(handmade([pair("general.architecture", 8, string(name))])))
+    assert isinstance(refusal, UnsupportedModel) and CANNOT_BE_CUT[name] in refusal.sentence
+
+
+def rows_of_the_page(title: str) -> list[list[str]]:
+    part = PAGE.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_lists_what_runs_and_where_it_is_cut() -> None:
+    rows = {row[0].strip("`"): row for row in rows_of_the_page("Supported")}
+    assert list(rows) == list(FAMILIES)
+    for name, family in FAMILIES.items():
+        place = "any layer" if family.layer_period == 1 else f"every {family.layer_period} layers"
+        assert rows[name][2] == place + (" (or as the file says)" if family.period_key else "")
+        if family.recognised_layer_count:
+            assert f"{family.recognised_layer_count} layers or more" in rows[name][3]
+
+
+def test_the_page_lists_what_cannot_be_cut_and_why() -> None:
+    listed = {name.strip("`"): why for names, why in rows_of_the_page("Refused") for name in names.split(", ")}
+    assert listed == CANNOT_BE_CUT
+    assert not listed.keys() & FAMILIES.keys()
 
 
 def array(*numbers: int) -> Value:

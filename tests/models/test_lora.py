@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from swarmd.domain.refusals import BadFile
 from swarmd.models import lora
-from swarmd.models.safetensors import header_length, parse_header
+from swarmd.models.safetensors import StoredTensor, header_length, parse_header
 from tests.fakes.adapters import PREFIX, random_adapter, safetensors_bytes
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.shards import CutModel, cut_model
@@ -31,8 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> CutModel:
 def planned(
     base: CutModel, tensors: Mapping[str, npt.NDArray[np.float32]], config: dict[str, object] | None = None, **said: float
 ) -> lora.Plan | BadFile:
-    data = safetensors_bytes(tensors)
-    found = parse_header(data[8 : 8 + header_length(data[:8], len(data))], len(data))
+    found = parse(tensors)
     read = None if config is None else lora.read_config(json.dumps(config).encode())
     if isinstance(read, BadFile):
         return read
@@ -205,8 +206,6 @@ def test_the_digest_depends_on_every_number_and_on_the_scale(base: CutModel) -> 
     ],
 )  # fmt: skip
 def test_an_index_that_cannot_be_is_not_believed(base: CutModel, change: dict[str, object]) -> None:
-    import msgspec
-
     good = good_index(base)
     assert lora.decode_index(lora.encode_index(good)) == good
     with pytest.raises(lora.BadAdapter):
@@ -232,3 +231,17 @@ def test_an_adapter_of_another_architecture_or_model_does_not_fit(base: CutModel
         other = cut_model(write_model(tmp_path / "other.gguf", shape).read_bytes())
         fault = lora.misfit(index, other.header, other.architecture)
         assert fault is not None and (word in fault or word.replace("64 by 128", "128 by 64") in fault), fault
+
+
+def test_what_is_not_proven_is_refused_by_name(base: CutModel) -> None:
+    architecture = replace(base.architecture, name="granite")
+    tensors = parse(random_adapter(SHAPE))
+    refusal = lora.plan_adapter(tensors, base.header, architecture, rank=None, alpha=8.0, config=None)
+    assert isinstance(refusal, BadFile) and "adapters of granite models" in refusal.sentence
+    index = msgspec.structs.replace(good_index(base), architecture="granite")
+    assert lora.misfit(index, base.header, architecture) == "adapters of 'granite' models cannot be applied"
+
+
+def parse(tensors: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, StoredTensor]:
+    data = safetensors_bytes(tensors)
+    return parse_header(data[8 : 8 + header_length(data[:8], len(data))], len(data))

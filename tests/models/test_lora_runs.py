@@ -16,7 +16,7 @@ from tests.fakes.adapters import merge_into, random_adapter, safetensors_bytes
 from tests.fakes.gguf import TinyModel, write_model
 from tests.fakes.llama import Llama, NativeModel
 from tests.fakes.shards import CutModel, cut_model, write_shards
-from tests.models.test_shard_file_runs import layouts, steps
+from tests.models.test_shard_file_runs import layouts, steps, taken_back
 
 ALPHA = 6.0
 
@@ -72,8 +72,12 @@ def write_slice(path: Path, index: lora.Index, contents: dict[int, bytes], start
 
 
 def whole_logits(llama: Llama, path: Path, vocab: int, adapter: Path | None) -> list[npt.NDArray[np.float32]]:
+    out: list[npt.NDArray[np.float32]] = []
     with NativeModel(llama, path, adapter=adapter) as model:
-        return [model.run(rows) for rows in steps(vocab)]
+        for rows in steps(vocab):
+            taken_back(rows, [model])
+            out.append(model.run(rows))
+    return out
 
 
 def chain_logits(
@@ -90,6 +94,7 @@ def chain_logits(
             for path, shard, adapter in zip(paths, model.manifest.shards, adapters, strict=True)
         ]
         for rows in steps(model.architecture.vocab_size):
+            taken_back(rows, chain)
             value = llama.embed(
                 paths[0], table, [token for _, _, token in rows], model.architecture.embedding_scale
             )
@@ -148,3 +153,7 @@ def test_an_adapter_is_worth_the_weights_merged_in_numpy(llama: Llama, tmp_path:
     for found, expected, base in zip(with_adapter, with_weights, without, strict=True):
         off, worth = np.abs(found - expected).max(), np.abs(expected - base).max()
         assert off < 0.01 * worth, f"off by {off}, where the adapter is worth {worth}"
+
+
+def test_every_architecture_that_can_be_adapted_is_proven_here() -> None:
+    assert {model.architecture for model in MODELS.values()} == set(lora.ADAPTED)

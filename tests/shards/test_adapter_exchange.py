@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -161,8 +162,6 @@ async def test_an_adapter_that_does_not_fit_is_refused_before_its_parts_come(tmp
 
 async def test_a_head_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_exchange, "PART_TIMEOUT_S", 0.05)
-    import asyncio
-
     async with two(tmp_path, lambda ask: NotFound(what="x")) as pair:
         pair.server.dispatcher._answers.clear()
 
@@ -172,3 +171,24 @@ async def test_a_head_that_never_answers_is_given_up(tmp_path: Path, monkeypatch
 
         pair.server.dispatcher.answer(AskAdapter, never)
         assert isinstance(await pair.fetch(), Busy)
+
+
+async def test_whoever_names_many_adapters_waits_behind_itself(tmp_path: Path) -> None:
+    asked, most = [0], [0]
+
+    async with two(tmp_path, lambda ask: NotFound(what="x")) as pair:
+        pair.server.dispatcher._answers.clear()
+
+        async def slowly(ask: AskAdapter, payload: memoryview, peer: object) -> Refusal:
+            asked[0] += 1
+            most[0] = max(most[0], asked[0])
+            await asyncio.sleep(0.001)
+            asked[0] -= 1
+            return NotFound(what="x")
+
+        pair.server.dispatcher.answer(AskAdapter, slowly)
+        refs = [AdapterRef(digest=bytes([number]) * 32, size_bytes=9) for number in range(20)]
+        answers = await asyncio.gather(
+            *(pair.exchange.fetch(ref, pair.known, 0, 3, source=pair.source) for ref in refs)
+        )
+        assert all(isinstance(answer, NotFound) for answer in answers) and most == [1]
