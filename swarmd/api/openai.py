@@ -8,14 +8,15 @@ from typing import Any
 
 from swarmd.api import views
 from swarmd.api.calls import Call, Reply
+from swarmd.api.choices import Choices, choices_of, opened
 from swarmd.api.openai_prints import ChatPrinter, CompletionPrinter, Gathered
-from swarmd.api.openai_requests import chat_request, completion_request
+from swarmd.api.openai_requests import chat_request, choices, completion_request
 from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingIn
-from swarmd.api.ports import Adapters, Generation, Generations, Models
+from swarmd.api.ports import Adapters, Generations, Models
 from swarmd.api.replies import UnknownAdapter, UnknownModel, error_of
 from swarmd.config.settings import Settings
 from swarmd.domain.adapters import Adapter
-from swarmd.domain.generation import GenerationFailed, GenerationRequest
+from swarmd.domain.generation import GenerationFailed, GenerationRequest, Usage
 from swarmd.domain.ids import ModelId, model_slug, short
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.domain.shards import ModelView
@@ -92,14 +93,15 @@ class OpenAiHandlers:
     async def _answer(self, call: Call, body: SamplingIn, request: GenerationRequest | Invalid, printer: Printer) -> Any:
         if isinstance(request, Invalid):
             return request
-        generation = await self._generations.open(replace(request, client=client_of(call, body.user)))
-        if isinstance(generation, Refusal):
-            return generation
-        async with generation:  # leaving it, cancelled or not, frees every stage
-            headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in generation.plan.stages)}
+        count = choices(body)
+        requests = choices_of(replace(request, client=client_of(call, body.user)), count)
+        async with opened(self._generations, requests) as several:
+            if isinstance(several, Refusal):
+                return several
+            headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in several.plan.stages)}
             if body.stream:
-                return await _streamed(call, generation, printer, headers)
-            return await _whole(generation, printer, headers)
+                return await _streamed(call, several, count, printer, headers)
+            return await _whole(several, count, printer, headers)
 
     def _target(self, name: str, wanted: str | None) -> tuple[ModelId, Adapter | None] | Refusal:
         """Model and adapter: of "model:adapter", or with the adapter's id in a field of its own."""
@@ -172,25 +174,32 @@ def client_of(call: Call, user: str | None) -> str:
     return f"{call.caller.address} {(user or '')[:USER_LENGTH]}"
 
 
-async def _whole(generation: Generation, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:
-    reply = Gathered()
+async def _whole(several: Choices, count: int, printer: Printer, headers: dict[str, str]) -> Reply | Refusal:
+    replies = [Gathered() for _ in range(count)]
     try:
-        async for chunk in generation:
-            reply.add(chunk)
+        async for index, chunk in several:
+            replies[index].add(chunk)
     except GenerationFailed as failure:
         return failure.refusal
-    assert reply.usage is not None, "a generation ends with its usage"
-    return Reply(body=printer.whole(reply), headers={**headers, "server-timing": views.server_timing(reply.usage)})
+    usage = replies[0].usage
+    assert usage is not None, "a generation ends with its usage"
+    return Reply(body=printer.whole(*replies), headers={**headers, "server-timing": views.server_timing(usage)})
 
 
-async def _streamed(call: Call, generation: Generation, printer: Printer, headers: dict[str, str]) -> Any:
+async def _streamed(call: Call, several: Choices, count: int, printer: Printer, headers: dict[str, str]) -> Any:
     stream = await call.open_stream(headers)
+    usages: dict[int, Usage] = {}
     try:
-        for event in printer.opening():
-            await stream.send(event)
-        async for chunk in generation:
-            for event in printer.chunks(chunk):
+        for index in range(count):
+            for event in printer.opening(index):
                 await stream.send(event)
+        async for index, chunk in several:
+            for event in printer.chunks(chunk, index):
+                await stream.send(event)
+            if chunk.usage is not None:
+                usages[index] = chunk.usage
+        for event in printer.closing([usages[index] for index in range(count)]):
+            await stream.send(event)
     except GenerationFailed as failure:
         await stream.fail(error_of(failure.refusal))  # the openai client raises APIError on it
     else:

@@ -1,4 +1,5 @@
-"""Bodies of `/v1`, as the official clients send and expect them. Unknown fields are ignored: clients send many."""
+"""Bodies of `/v1`, as the official clients send and expect them. Unknown fields are ignored: clients send many. Fields of
+type Any are here to be refused by name, or looked at by `openai_requests`."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+ToolName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # the OpenAI contract's own rule
+TOOLS_LIMIT = 128  # the OpenAI contract's own limit
 Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]  # contract: swarmllm.md 3.2
 
 
@@ -20,10 +23,58 @@ class ContentPart(Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
+class FunctionCallIn(Struct, frozen=True, kw_only=True):
+    name: ToolName
+    arguments: str = ""
+
+
+class ToolCallIn(Struct, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(max_length=256)]
+    type: Literal["function"] = "function"
+    function: FunctionCallIn
+
+
 class MessageIn(Struct, frozen=True, kw_only=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
-    tool_calls: list[Any] | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    tool_calls: Annotated[list[ToolCallIn], Meta(max_length=TOOLS_LIMIT)] | None = None
+    tool_call_id: Annotated[str, Meta(max_length=256)] | None = None
+    function_call: Any = None
+
+
+class FunctionIn(Struct, frozen=True, kw_only=True):
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolIn(Struct, frozen=True, kw_only=True):
+    type: str = "function"
+    function: FunctionIn | None = None
+
+
+class NamedFunction(Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class ToolChoiceIn(Struct, frozen=True, kw_only=True):
+    type: str
+    function: NamedFunction | None = None
+
+
+class SchemaIn(Struct, frozen=True, kw_only=True):
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    """The reply satisfies the schema in any case."""
+
+
+class ResponseFormat(Struct, frozen=True, kw_only=True):
+    type: str
+    json_schema: SchemaIn | None = None
 
 
 class StreamOptions(Struct, frozen=True, kw_only=True):
@@ -51,6 +102,11 @@ class SamplingIn(Struct, frozen=True, kw_only=True):
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     user: str | None = None
     """Whom the client asks for: where requests wait, users take turns."""
+    grammar: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
     lora_adapter: Annotated[str, Meta(max_length=256)] | None = None
     """Id of an adapter of the model; `model: "model:adapter"` says the same."""
 
@@ -60,10 +116,20 @@ class ChatRequest(SamplingIn, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    tools: list[Any] | None = None
+    tools: Annotated[list[ToolIn], Meta(max_length=TOOLS_LIMIT)] | None = None
+    tool_choice: str | ToolChoiceIn | None = None
+    parallel_tool_calls: bool | None = True
+    response_format: ResponseFormat | None = None
     functions: list[Any] | None = None
-    tool_choice: Any = None
-    response_format: Any = None
+    function_call: Any = None
+    audio: Any = None
+    modalities: list[str] | None = None
+    prediction: Any = None
+    reasoning_effort: Any = None
+    verbosity: str | None = None
+    service_tier: str | None = None
+    store: bool | None = False
+    web_search_options: Any = None
 
 
 class CompletionRequest(SamplingIn, frozen=True, kw_only=True):
@@ -129,10 +195,25 @@ class ChoiceLogprobs(Struct, frozen=True, kw_only=True):
     refusal: None = None
 
 
+class FunctionCallOut(Struct, frozen=True, kw_only=True):
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class ToolCallOut(Struct, frozen=True, kw_only=True):
+    """Of a whole reply; in a stream with `index`, and id, type and name with the first piece only."""
+
+    index: int | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionCallOut
+
+
 class MessageOut(Struct, frozen=True, kw_only=True):
     role: str
     content: str | None
     refusal: None = None
+    tool_calls: list[ToolCallOut] | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -155,6 +236,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
 class Delta(Struct, frozen=True, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallOut] | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):

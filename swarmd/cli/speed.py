@@ -103,7 +103,7 @@ async def measure(worker: WorkerProcess, model: WholeModel, clock: Clock, *, thr
         ),
         deadline_s=DEADLINE_S,
     )  # fmt: skip
-    _, payload = await worker.call(frames.RenderChat(model.template, [("user", QUESTION)]), deadline_s=DEADLINE_S)
+    _, payload = await worker.call(frames.RenderChat(model.template, [frames.Said("user", QUESTION)]), deadline_s=DEADLINE_S)
     question: list[int] = payload.cast("i").tolist()
     await worker.call(frames.StartSequence(0, _GREEDY), deadline_s=DEADLINE_S)
     # The question once or more often, until a step is full: what the tokens say does not change what they cost.

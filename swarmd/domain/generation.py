@@ -8,6 +8,7 @@ from enum import Enum
 from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.structure import CallPiece, Grammar, Tool, ToolCall, ToolUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,11 @@ class ChatMessage:
     role: str
     """`system`, `user`, `assistant` or `tool`."""
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    """Of an assistant."""
+    call_id: str | None = None
+    """Of a `tool` message: which call it answers."""
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +39,17 @@ class Sampling:
     seed: int = 0
     """Randomness is keyed by (seed, position), so any replacement tail continues identically (design, section 7)."""
     top_logprobs: int | None = None
-    """None: no logprobs. 0: of the picked token only. n: of the n likeliest as well."""
+    """None: no logprobs. 0: of the picked token only. n: of the n likeliest as well. Always of what the model said, before
+    bias, penalties and grammar."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token id and what is added to its logit."""
+    grammar: Grammar | None = None
+    """What the reply is held to; made by the head of `GenerationRequest.schema` and `tools`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """What a client asked for. Exactly one of `messages` and `prompt` is given."""
+    """What a client asked for. Exactly one of `messages`, `prompt` and `prompt_tokens` is given."""
 
     request: RequestId
     model: ModelId
@@ -46,6 +57,15 @@ class GenerationRequest:
     """Who asks, as far as is known: clients take turns where requests wait."""
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
+    prompt_tokens: tuple[int, ...] | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_use: ToolUse = ToolUse.AUTO
+    tool_named: str | None = None
+    """The one tool to call, with REQUIRED."""
+    several_calls: bool = True
+    """More than one call in one reply."""
+    schema: str | None = None
+    """JSON schema, as JSON text, that the reply must satisfy unless it calls a tool."""
     max_tokens: int = 2048
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
@@ -83,6 +103,8 @@ class Finish(Enum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    """It ended by itself, and has calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +165,8 @@ class TokenChunk:
     text: str
     logprobs: tuple[tuple[Logprob, tuple[Logprob, ...]], ...] = ()
     """One entry per token that this chunk's text came from: the picked one and the likeliest."""
+    calls: tuple[CallPiece, ...] = ()
+    """Parts of calls that came with it, behind its text."""
     finish: Finish | None = None
     usage: Usage | None = None
 

@@ -16,7 +16,7 @@ import jinja2
 import jinja2.runtime
 import jinja2.sandbox
 
-from swarmd.inference.worker_frames import TEMPLATE_LIMIT
+from swarmd.inference.worker_frames import TEMPLATE_LIMIT, Said
 
 RENDERED_LIMIT = 8 * 1024 * 1024  # characters: the API takes 4 MB of prompt, templates add a little around each message
 NUMBER_BITS = 4096  # templates count messages; beyond some 14,000 bits Python itself refuses to print a number
@@ -27,8 +27,31 @@ class TemplateFailure(Exception):
     """The template is broken, or refuses these messages; the text says which, in the template's own words."""
 
 
-def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos: str, now: datetime) -> str:
-    """The prompt text for (role, content) pairs, up to where the assistant begins. Raises TemplateFailure."""
+def render(
+    template: str, messages: Sequence[Said], tools: Sequence[tuple[str, str, str]] = (), *, bos: str, eos: str, now: datetime
+) -> str:
+    """The prompt text for messages, up to where the assistant begins. Raises TemplateFailure.
+
+    `tools`: name, description and parameters, a JSON schema as JSON text.
+
+    Most templates want the arguments of a call as an object, some as the text it was: what fails with one gets the other.
+    """
+    try:
+        return _render(template, messages, tools, as_text=False, bos=bos, eos=eos, now=now)
+    except TemplateFailure:
+        if not any(message.calls for message in messages):
+            raise
+        try:
+            return _render(template, messages, tools, as_text=True, bos=bos, eos=eos, now=now)
+        except TemplateFailure:
+            pass  # the first complaint is the one to tell
+        raise
+
+
+def _render(
+    template: str, messages: Sequence[Said], tools: Sequence[tuple[str, str, str]], *, as_text: bool, bos: str, eos: str,
+    now: datetime,
+) -> str:  # fmt: skip
     if len(template) > TEMPLATE_LIMIT:
         raise TemplateFailure(f"the template has {len(template)} characters, above {TEMPLATE_LIMIT}")
     environment = _Environment(
@@ -40,8 +63,8 @@ def render(template: str, messages: Sequence[tuple[str, str]], *, bos: str, eos:
     environment.globals["strftime_now"] = now.strftime  # pyright: ignore[reportArgumentType]
     try:
         stream = environment.from_string(template).generate(
-            messages=[{"role": role, "content": content} for role, content in messages],
-            add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=None,
+            messages=[_message(one, as_text) for one in messages],
+            add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=[_tool(*one) for one in tools] or None,
         )  # fmt: skip
         parts: list[str] = []
         size = 0
@@ -100,5 +123,43 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _message(said: Said, as_text: bool) -> dict[str, object]:
+    """Keys that a message has not are left out: templates ask whether they are there."""
+    message: dict[str, object] = {"role": said.role, "content": said.content}
+    if said.calls:
+        message["tool_calls"] = [
+            {
+                "id": call,
+                "type": "function",
+                "function": {"name": name, "arguments": arguments if as_text else _arguments(arguments)},
+            }
+            for call, name, arguments in said.calls
+        ]
+    if said.call_id is not None:
+        message["tool_call_id"] = said.call_id
+    if said.name is not None:
+        message["name"] = said.name
+    return message
+
+
+def _arguments(text: str) -> object:
+    """An object; the text itself where it is none, as a model may have written it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _tool(name: str, description: str, parameters: str) -> dict[str, object]:
+    shape = {"name": name, "description": description, "parameters": json.loads(parameters)}
+    return {"type": "function", "function": shape}

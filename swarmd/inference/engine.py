@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarmd.domain.generation import Sampling
+from swarmd.inference.guidance import Guide
 from swarmd.inference.native import (
     FLASH_ATTENTION_AUTO,
     GGML_TYPE_F32,
@@ -31,12 +32,13 @@ from swarmd.inference.native import (
     EvalCallback,
     LayoutCheck,
     Library,
+    LlamaLogitBias,
     LogCallback,
     ToFloat,
     open_library,
 )
 from swarmd.inference.prefixes import State
-from swarmd.inference.worker_frames import Run
+from swarmd.inference.worker_frames import NO_TOKEN, Run
 from swarmd.models.architectures import FAMILIES
 
 Hidden = npt.NDArray[np.float32]
@@ -488,6 +490,9 @@ class Vocabulary:
             size = self._call.llama_token_to_piece(self._vocab, token, buffer, -size, 0, special)
         return buffer.raw[:size]
 
+    def is_control(self, token: int) -> bool:
+        return bool(self._call.llama_vocab_is_control(self._vocab, token))
+
     def ends_generation(self, token: int) -> bool:
         return bool(self._call.llama_vocab_is_eog(self._vocab, token))
 
@@ -506,14 +511,20 @@ class Picked:
 class Sampler:
     """llama.cpp's sampler chain for one sequence. Randomness comes from (seed, position) alone, never from history."""
 
-    def __init__(self, engine: Engine, sampling: Sampling, *, vocabulary_size: int, cells: int) -> None:
+    def __init__(
+        self, engine: Engine, sampling: Sampling, *, vocabulary_size: int, cells: int, guide: Guide | None = None
+    ) -> None:
+        """`guide`: of `sampling.grammar`; closed along with this."""
         call = self._call = engine.library.call
-        self._sampling = sampling
+        self._sampling, self._guide = sampling, guide
         self._chain: int = call.llama_sampler_chain_init(call.llama_sampler_chain_default_params())
 
         def add(sampler: int) -> None:
             call.llama_sampler_chain_add(self._chain, sampler)
 
+        if sampling.logit_bias:  # first, as in llama.cpp's own server: penalties and the rest see biased logits
+            pairs = (LlamaLogitBias * len(sampling.logit_bias))(*sampling.logit_bias)
+            add(call.llama_sampler_init_logit_bias(vocabulary_size, len(pairs), pairs))
         if sampling.repeat_penalty != 1.0 or sampling.frequency_penalty != 0.0 or sampling.presence_penalty != 0.0:
             # Over everything this generation has produced, as the OpenAI contract words its penalties.
             add(
@@ -536,6 +547,11 @@ class Sampler:
     def pick(self, shard: LoadedShard, row: int, position: int) -> Picked:
         """Samples the token that follows `position` from the logits of `row` of the shard's last step."""
         logprobs = self._raw_logprobs(shard, row) if self._sampling.top_logprobs is not None else None
+        if self._guide is not None:
+            allowed = self._guide.allowed()
+            if allowed is None:
+                return Picked(token=NO_TOKEN)
+            shard.logits(row)[~allowed] = -np.inf
         if self._greedy:
             token = int(self._call.llama_sampler_sample(self._chain, shard.context, row))
         else:
@@ -545,6 +561,8 @@ class Sampler:
             token = int(self._call.llama_sampler_sample(self._chain, shard.context, row))
             last = self._call.llama_sampler_chain_n(self._chain) - 1
             self._call.llama_sampler_free(self._call.llama_sampler_chain_remove(self._chain, last))
+        if self._guide is not None and not self._guide.accept(token):
+            return Picked(token=NO_TOKEN)
         if logprobs is None:
             return Picked(token=token)
         count = self._sampling.top_logprobs or 0
@@ -553,11 +571,16 @@ class Sampler:
         return Picked(token=token, logprobs=tuple((t, float(logprobs[t])) for t in shown))
 
     def accept(self, token: int) -> None:
-        """Counts a token that was produced elsewhere, so that penalties are right after a replay."""
+        """Counts a token that was produced elsewhere, so that penalties and grammar are right after a replay. Raises
+        EngineFailure when the grammar has no place for it."""
+        if self._guide is not None and not self._guide.accept(token):
+            raise EngineFailure("the reply so far does not fit its grammar")
         self._call.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         self._call.llama_sampler_free(self._chain)
+        if self._guide is not None:
+            self._guide.close()
 
     @staticmethod
     def _raw_logprobs(shard: LoadedShard, row: int) -> npt.NDArray[np.float64]:

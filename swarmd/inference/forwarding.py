@@ -21,7 +21,7 @@ from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
-from swarmd.inference import batching
+from swarmd.inference import batching, grammars
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.effort import decode_effort
@@ -50,6 +50,7 @@ SAMPLING_RANGES = (  # wider than any API's, and far from where float32 ends
     ("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0), ("frequency_penalty", -100.0, 100.0),
     ("presence_penalty", -100.0, 100.0), ("repeat_penalty", 1e-6, 100.0),
 )  # fmt: skip
+BIAS_ENTRIES, BIAS_LIMIT = 300, 100.0  # the OpenAI contract's own limits
 LOGPROBS_LIMIT = 1024  # APIs ask for 20 at most; 15 bytes each in an answer whose typed part may have 256 KiB
 UNANSWERED_STEPS = 16  # one at every stage and one on its way; with more stages than fifteen, some of them wait in a prefill
 IN_FLIGHT_BYTES = 12 * 1024 * 1024  # of prefill on one lane: below the 20 MiB credit of a stream
@@ -437,6 +438,7 @@ class Stages:
         shape = None if sampling is None or request.successor is not None else frames.SamplingAs(
             sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.frequency_penalty,
             sampling.presence_penalty, sampling.repeat_penalty, sampling.seed, sampling.top_logprobs,
+            sampling.logit_bias, sampling.grammar,
         )  # fmt: skip
         budget = self._workers.prefix_budget_bytes()
         prefix = (
@@ -452,6 +454,8 @@ class Stages:
         except WorkerGone as gone:
             return WorkerFailed(model=request.model, how=str(gone))
         except CommandFailed as failed:
+            if failed.kind == "grammar":
+                return Invalid(what=f"the reply cannot be held to its grammar: {failed}")
             return WorkerFailed(model=request.model, how=f"refused: {failed}")
         assert isinstance(answer, frames.Started)
         return answer.positions
@@ -610,7 +614,7 @@ def samples_at_once(sampling: Sampling) -> int:
     One where a pick depends on the ones before it, beyond the rows themselves; else as many as have the bits they have
     alone, and whose logprobs fit an answer.
     """
-    if sampling.frequency_penalty or sampling.presence_penalty or sampling.repeat_penalty != 1.0:
+    if sampling.frequency_penalty or sampling.presence_penalty or sampling.repeat_penalty != 1.0 or sampling.grammar:
         return 1
     return min(SHARED_ROWS, max(1, LOGPROBS_LIMIT // (1 + (sampling.top_logprobs or 0))))
 
@@ -623,6 +627,15 @@ def _sampling_fault(sampling: Sampling, vocab_size: int) -> str | None:
             return f"{name} is {value}: {low:g} to {high:g} are allowed"
     if not 0 <= sampling.top_k < 1 << 31:
         return f"top_k is {sampling.top_k}: 0 to {(1 << 31) - 1} are allowed"
+    if len(sampling.logit_bias) > BIAS_ENTRIES:
+        return f"logit_bias has {len(sampling.logit_bias)} entries, at most {BIAS_ENTRIES} are taken"
+    for token, bias in sampling.logit_bias:
+        if not 0 <= token < vocab_size:
+            return f"logit_bias names token {token}: the model has 0 to {vocab_size - 1}"
+        if not -BIAS_LIMIT <= bias <= BIAS_LIMIT:
+            return f"logit_bias of token {token} is {bias}: {-BIAS_LIMIT:g} to {BIAS_LIMIT:g} are allowed"
+    if sampling.grammar is not None and (fault := grammars.fault(sampling.grammar)) is not None:
+        return f"the reply cannot be held to its grammar: {fault}"
     most = min(LOGPROBS_LIMIT, vocab_size)
     if sampling.top_logprobs is not None and not 0 <= sampling.top_logprobs <= most:
         return f"top_logprobs is {sampling.top_logprobs}: 0 to {most} are allowed"

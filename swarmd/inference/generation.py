@@ -13,8 +13,10 @@ from typing import Self
 
 from swarmd.domain.generation import Finish, GenerationFailed, Logprob, TokenChunk
 from swarmd.domain.plans import PipelinePlan
+from swarmd.domain.structure import CallPiece
 from swarmd.inference.head import Head, Picked
 from swarmd.inference.prompting import TextStream
+from swarmd.inference.tool_calls import SPOKEN, ToolCallParser
 
 Resume = Callable[[Head, GenerationFailed], Awaitable[AsyncExitStack]]
 """Opens other stages in place of those that failed. Raises GenerationFailed when there are none."""
@@ -24,11 +26,19 @@ class Generation:
     """One reply: `async with generation:`, then `async for chunk in generation:`. Leaving the block cancels every stage."""
 
     def __init__(
-        self, *, head: Head, stack: AsyncExitStack, resume: Resume, finished: Callable[[Head, str], None]
+        self,
+        *,
+        head: Head,
+        stack: AsyncExitStack,
+        resume: Resume,
+        finished: Callable[[Head, str], None],
+        calls: ToolCallParser | None = None,
     ) -> None:
-        """`stack`: closes the stages."""
+        """`stack`: closes the stages. `calls`: reads the calls of tools in the text."""
         self._head, self._stack, self._resume, self._finished = head, stack, resume, finished
-        self._text = TextStream(pieces=head.texts.pieces, stops=head.request.stop)
+        self._calls = calls
+        spoken = {token: text for token, text in head.texts.controls.items() if calls is not None and text in SPOKEN}
+        self._text = TextStream(pieces=head.texts.pieces, stops=head.request.stop, spoken=spoken)
         self._sequence = 0
         self._consumed = 0
         self._outcome: str | None = None
@@ -82,14 +92,32 @@ class Generation:
             elif finish is not None:
                 text += self._text.finish()
                 finish = Finish.STOP if self._text.stopped else finish
-            if finish is None and not text:
-                continue  # half a character, or what may become a stop string
-            chunk = TokenChunk(sequence=self._sequence, text=text, logprobs=tuple(logprobs), finish=finish)
+            calls: tuple[CallPiece, ...] = ()
+            if self._calls is not None:
+                text, calls, finish = self._read_calls(self._calls, text, finish)
+            if finish is None and not text and not calls:
+                continue  # half a character, or what may become a stop string or a call
+            chunk = TokenChunk(sequence=self._sequence, text=text, calls=calls, logprobs=tuple(logprobs), finish=finish)
             self._sequence += 1
             if finish is not None:
-                self._exhausted, self._outcome = True, finish.value
+                self._exhausted = True
+                self._outcome = Finish.LENGTH.value if finish is Finish.LENGTH else Finish.STOP.value
                 chunk = replace(chunk, usage=self._head.usage(self._consumed))
             return chunk
+
+    def _read_calls(
+        self, parser: ToolCallParser, text: str, finish: Finish | None
+    ) -> tuple[str, tuple[CallPiece, ...], Finish | None]:
+        content, calls = parser.feed(text)
+        if parser.over:
+            self._head.stop()
+            finish = Finish.STOP
+        if finish is not None:
+            rest, more = parser.finish()
+            content, calls = content + rest, calls + more
+            if finish is Finish.STOP and parser.calls:
+                finish = Finish.TOOL_CALLS
+        return content, calls, finish
 
     async def _picked(self) -> Picked:
         while True:

@@ -18,11 +18,12 @@ from typing import ClassVar
 
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, StageTiming, Usage
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import StageFailed
+from swarmd.domain.refusals import Invalid, StageFailed
 from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.drafting import Drafter
 from swarmd.inference.signs import LATE_S, LOOK_S, SILENCE_S
 from swarmd.inference.tallies import Tallies
+from swarmd.inference.worker_frames import NO_TOKEN
 from swarmd.inference.workers import Texts
 from swarmd.wire.generation import StepDone, StepOn
 
@@ -87,7 +88,7 @@ class Head:
         self.history = tokens
         """Every token of the sequence, prompt and reply: what a replacement stage is fed."""
         self.prompt_tokens = len(tokens)
-        self.failure: StageFailed | None = None
+        self.failure: StageFailed | Invalid | None = None
         self.began = self.first_at = self.last_at = ticks()
         self._ticks = ticks
         self._feed: Feed | None = None
@@ -228,6 +229,10 @@ class Head:
         if sample != len(done.tokens) or sample != len(done.logprobs):
             self.fail(StageFailed(node=tail, reason=f"it picked {len(done.tokens)} tokens where {sample} were asked for"))
             return
+        if NO_TOKEN in done.tokens and self.request.sampling.grammar is not None:
+            what = "the reply cannot go on as its schema demands: no token fits, or the schema is too large to find one"
+            self.fail(Invalid(what=what, param="tools" if self.request.sampling.grammar.calls else "response_format"))
+            return
         if not all(0 <= token < len(self.texts.pieces) for token in done.tokens):
             self.fail(StageFailed(node=tail, reason=f"it picked tokens {done.tokens} of {len(self.texts.pieces)}"))
             return
@@ -293,7 +298,7 @@ class Head:
         self._link_us += max(0.0, round_trip_us - sum(node_us for _, node_us in done.trace))
         self._timed += 1
 
-    def fail(self, failure: StageFailed) -> None:
+    def fail(self, failure: StageFailed | Invalid) -> None:
         if self.failure is None and not self._ended:
             self.failure = failure
             self._wake()

@@ -70,6 +70,36 @@ class SamplerChainParams(c.Structure):
     _fields_ = [("no_perf", _flag)]
 
 
+class LlamaLogitBias(c.Structure):
+    _fields_ = [("token", _i32), ("bias", _f32)]
+
+
+class LlgParserLimits(c.Structure):
+    """Of llguidance, as are the next two: `llguidance.h` of the version that this wheel was built with."""
+
+    _fields_ = [
+        ("max_items_in_row", _size), ("initial_lexer_fuel", c.c_uint64), ("step_lexer_fuel", c.c_uint64),
+        ("step_max_items", _size), ("max_lexer_states", _size), ("max_grammar_size", _size),
+        ("precompute_large_lexemes", _flag),
+    ]  # fmt: skip
+
+
+class LlgConstraintInit(c.Structure):
+    _fields_ = [
+        ("tokenizer", _ptr), ("log_buffer_level", _u32), ("log_stderr_level", _u32), ("ff_tokens_ok", _flag),
+        ("backtrack_ok", _flag), ("limits", LlgParserLimits),
+        ("unnamed", c.c_uint64 * 4),  # room for fields of a later version, which would be written behind ours
+    ]  # fmt: skip
+
+
+class LlgTokenizerInit(c.Structure):
+    _fields_ = [
+        ("vocab_size", _u32), ("tok_eos", _u32), ("token_lens", _ptr), ("token_bytes", _ptr),
+        ("tokenizer_json", c.c_char_p), ("tokenize_assumes_string", _flag), ("tokenize_fn", _ptr),
+        ("use_approximate_greedy_tokenize_fn", _flag), ("tokenize_user_data", _ptr), ("slices", _ptr),
+    ]  # fmt: skip
+
+
 LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, _ptr)
 
 # llama.cpp asks this callback twice per graph node, (tensor, ask, user_data) -> bool. It is declared with its first
@@ -133,6 +163,16 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "llama_sampler_init_min_p": (_ptr, _f32, _size),
     "llama_sampler_init_temp": (_ptr, _f32),
     "llama_sampler_init_penalties": (_ptr, _i32, _i32, _f32, _f32, _f32),  # vocabulary, window; since b10405
+    "llama_sampler_init_logit_bias": (_ptr, _i32, _i32, c.POINTER(LlamaLogitBias)),  # vocabulary, count, pairs
+    "llg_constraint_init_set_defaults": (None, c.POINTER(LlgConstraintInit), _ptr),
+    "llg_new_tokenizer": (_ptr, c.POINTER(LlgTokenizerInit), c.c_char_p, _size),
+    "llg_free_tokenizer": (None, _ptr),
+    "llg_new_matcher": (_ptr, c.POINTER(LlgConstraintInit), c.c_char_p, c.c_char_p),
+    "llg_free_matcher": (None, _ptr),
+    "llg_matcher_get_error": (c.c_char_p, _ptr),
+    "llg_matcher_is_stopped": (_flag, _ptr),
+    "llg_matcher_compute_mask_into": (_i32, _ptr, _ptr, _size),
+    "llg_matcher_consume_token": (_i32, _ptr, _u32),
     "ggml_get_name": (c.c_char_p, _ptr),
     "ggml_nbytes": (_size, _ptr),
     "ggml_backend_tensor_get": (None, _ptr, _ptr, _size, _size),
@@ -192,6 +232,16 @@ def _check_layout(library: Any, version: str) -> LayoutCheck:
         ("main_gpu", model.main_gpu, 0), ("kv_overrides", model.kv_overrides, None),
         ("vocab_only", model.vocab_only, False), ("check_tensors", model.check_tensors, False),
         ("use_extra_bufts", model.use_extra_bufts, True), ("no_alloc", model.no_alloc, False),
+    ]  # fmt: skip
+    guidance = LlgConstraintInit()
+    library.llg_constraint_init_set_defaults(c.byref(guidance), None)
+    limits = guidance.limits
+    expected += [
+        ("max_items_in_row", limits.max_items_in_row, 2000), ("step_max_items", limits.step_max_items, 50_000),
+        ("initial_lexer_fuel", limits.initial_lexer_fuel, 1_000_000),
+        ("step_lexer_fuel", limits.step_lexer_fuel, 200_000), ("max_lexer_states", limits.max_lexer_states, 250_000),
+        ("max_grammar_size", limits.max_grammar_size, 500_000),
+        ("precompute_large_lexemes", limits.precompute_large_lexemes, True), ("unnamed", list(guidance.unnamed), [0] * 4),
     ]  # fmt: skip
     for kind, name, block, size in (
         (GGML_TYPE_F16, b"f16", 1, 2),

@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import blake3
+
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
@@ -20,6 +22,7 @@ from swarmd.domain.ids import ModelId, NodeId, RequestId, SessionId, short
 from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed, WorkerFailed
+from swarmd.domain.structure import CallForm, CallRule, Grammar, ToolUse
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.admission import Admission
@@ -30,6 +33,7 @@ from swarmd.inference.head import REPLAY_ROWS, Head
 from swarmd.inference.opening import Opening
 from swarmd.inference.prefixes import SECRET_BYTES, prefix_keys
 from swarmd.inference.tallies import Tallies
+from swarmd.inference.tool_calls import ToolCallParser, form_of
 from swarmd.inference.vector_head import VectorHead
 from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import Workers, prefill_rows
@@ -249,6 +253,13 @@ class Pipeline:
         texts = await self._workers.texts(request.model)
         if isinstance(texts, Refusal):
             return texts
+        form = self._call_form(known, request)
+        if isinstance(form, Refusal):
+            return form
+        held = await self._held_to_grammar(known, request, form)
+        if isinstance(held, Refusal):
+            return held
+        request = held
         tokens = await self._tokens(known, request)
         if isinstance(tokens, Refusal):
             return tokens
@@ -323,7 +334,8 @@ class Pipeline:
             self._tallies.generated(head.usage(head.generated), waited_s=head.began - arrived)
             self._finished(head, outcome)
 
-        return Generation(head=head, stack=opened, resume=resume, finished=finished)
+        calls = self._call_parser(known, head.request)
+        return Generation(head=head, stack=opened, resume=resume, finished=finished, calls=calls)
 
     def ended(self, outcome: str) -> None:
         """A request of a client that generates nothing."""
@@ -428,14 +440,76 @@ class Pipeline:
             GenerationResumed(request=head.request.request, model=head.request.model, nodes=nodes, lost=lost)
         )
 
+    def _call_form(self, known: KnownModel, request: GenerationRequest) -> CallForm | Invalid | None:
+        """How this model writes calls; None where it is not asked to make any."""
+        if not request.tools or request.tool_use is ToolUse.NONE:
+            return None
+        template = _chat_template(known)
+        if isinstance(template, Refusal):
+            return template
+        form = form_of(template)
+        if form is None:
+            what = (
+                f"the chat template of model {request.model} shows tools in no form that this node knows (Hermes and Qwen, "
+                "Llama 3, Mistral): leave tools out, or ask another model"
+            )
+            return Invalid(what=what, param="tools")
+        return form
+
+    def _call_parser(self, known: KnownModel, request: GenerationRequest) -> ToolCallParser | None:
+        form = self._call_form(known, request)
+        return _parser(request, form) if isinstance(form, CallForm) else None
+
+    async def _held_to_grammar(
+        self, known: KnownModel, request: GenerationRequest, form: CallForm | None
+    ) -> GenerationRequest | Refusal:
+        """The request with what its tail needs: a checked grammar, and biases of tokens that there are."""
+        size = known.manifest.vocab_size
+        wrong = next((token for token, _ in request.sampling.logit_bias if not 0 <= token < size), None)
+        if wrong is not None:
+            return Invalid(what=f"logit_bias names token {wrong}: the model has 0 to {size - 1}", param="logit_bias")
+        grammar = grammar_of(request, form)
+        if grammar is None:
+            return request
+        refusal = await self._workers.check_grammar(request.model, grammar)
+        if isinstance(refusal, Invalid):
+            param = "tools" if grammar.calls else "response_format"
+            return Invalid(what=f"{param} cannot be honoured: {refusal.what}", param=param)
+        if refusal is not None:
+            return refusal
+        return replace(request, sampling=replace(request.sampling, grammar=grammar))
+
     async def _tokens(self, known: KnownModel, request: GenerationRequest) -> list[int] | Refusal:
+        if request.prompt_tokens is not None:
+            size = known.manifest.vocab_size
+            wrong = next((token for token in request.prompt_tokens if not 0 <= token < size), None)
+            if wrong is not None:
+                return Invalid(what=f"prompt has token {wrong}: the model has 0 to {size - 1}", param="prompt")
+            return list(request.prompt_tokens)
         if request.prompt is not None:
             command: frames.RenderChat | frames.Tokenize = frames.Tokenize(request.prompt)
         else:
             template = _chat_template(known)
             if isinstance(template, Refusal):
                 return template
-            command = frames.RenderChat(template, [(message.role, message.content) for message in request.messages])
+            if "tool_calls" not in template and any(message.calls for message in request.messages):
+                what = f"the chat template of model {request.model} cannot show tool_calls: leave them out"
+                return Invalid(what=what, param="messages")
+            tools = request.tools if request.tool_use is not ToolUse.NONE else ()
+            command = frames.RenderChat(
+                template,
+                [
+                    frames.Said(
+                        message.role,
+                        message.content,
+                        tuple((call.id, call.name, call.arguments) for call in message.calls),
+                        message.call_id,
+                        message.name,
+                    )
+                    for message in request.messages
+                ],
+                tuple((tool.name, tool.description, tool.parameters) for tool in tools),
+            )
         tokens = await self._workers.tokenize(request.model, command)
         if isinstance(tokens, CommandFailed):
             return BadTemplate(model=request.model, reason=str(tokens))
@@ -474,6 +548,37 @@ def _round_trips(
             if other is not None and other != head:
                 found[one, other] = max(trip.tenths_ms / 10, found.get((other, one), 0.0))  # the worse word of the two
     return found
+
+
+def grammar_of(request: GenerationRequest, form: CallForm | None) -> Grammar | None:
+    """What the reply must be held to; None: nothing but what the model likes to say."""
+    tools = request.tools if form is not None else ()
+    if request.tool_named is not None:
+        tools = tuple(tool for tool in tools if tool.name == request.tool_named)
+    if tools and form is not None:
+        forced = request.tool_use is ToolUse.REQUIRED
+        if forced or request.schema is not None or any(tool.strict for tool in tools):
+            return Grammar(
+                schema=None if forced else request.schema,
+                calls=tuple(CallRule(name=tool.name, schema=tool.parameters) for tool in tools),
+                form=form,
+                many=request.several_calls and request.tool_named is None,
+                free=not forced and request.schema is None,
+            )
+        return None
+    return None if request.schema is None else Grammar(schema=request.schema)
+
+
+def _parser(request: GenerationRequest, form: CallForm) -> ToolCallParser:
+    def make_id(index: int) -> str:
+        digits = blake3.blake3(f"{request.request}/{index}".encode()).hexdigest()
+        # Templates of Mistral's models insist on nine letters and digits.
+        return digits[:9] if form in (CallForm.MISTRAL, CallForm.MISTRAL_ARGS) else f"call_{digits[:24]}"
+
+    return ToolCallParser(
+        form=form, names=[tool.name for tool in request.tools], make_id=make_id,
+        several=request.several_calls and request.tool_named is None,
+    )  # fmt: skip
 
 
 def _depends_on_rows(known: KnownModel, request: GenerationRequest) -> bool:

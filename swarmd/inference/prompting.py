@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class TextStream:
     """Feeds on tokens, gives text that is safe to show: never half a character, never a part of a stop string."""
 
-    def __init__(self, *, pieces: Sequence[bytes], stops: Sequence[str]) -> None:
+    def __init__(
+        self, *, pieces: Sequence[bytes], stops: Sequence[str], spoken: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        """`spoken`: control tokens that have to show, and the text they show as."""
+        self._spoken = {token: text.encode() for token, text in spoken.items()}
         self._pieces, self._stops = pieces, tuple(stop for stop in stops if stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
@@ -20,7 +25,7 @@ class TextStream:
         """The text that became certain with this token, often empty while a character or a stop string is unfinished."""
         if self.stopped or not 0 <= token < len(self._pieces):
             return ""
-        return self._release(self._decoder.decode(self._pieces[token]))
+        return self._release(self._decoder.decode(self._spoken.get(token) or self._pieces[token]))
 
     def finish(self) -> str:
         """What was held back, when no further token comes. Bytes that never became a character show as U+FFFD."""

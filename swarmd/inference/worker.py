@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from swarmd.domain.generation import Sampling
+from swarmd.domain.structure import Grammar
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.chat_template import TemplateFailure, render
 from swarmd.inference.engine import (
@@ -36,6 +37,7 @@ from swarmd.inference.engine import (
     Sampler,
     Vocabulary,
 )
+from swarmd.inference.guidance import Guidance, GuidanceFailure, Guide
 from swarmd.inference.native import EngineMismatch
 from swarmd.inference.prefixes import Prefixes, State
 from swarmd.inference.slots import KEPT, Slots
@@ -61,6 +63,11 @@ class Worker:
         self._coming: dict[int, frames.Prefix] = {}
         """Of sequences: to be kept once it is computed."""
         self._vocabulary: Vocabulary | None = None
+        self._pieces: list[bytes] = []
+        self._controls: dict[str, int] = {}
+        self._ends: list[int] = []
+        self._guidance: Guidance | None = None
+        """Of this vocabulary, made when the first grammar comes: some tenths of a second for a large one."""
 
     def answer(self, command: frames.Command, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         try:
@@ -71,6 +78,8 @@ class Worker:
             return frames.Failed("engine", str(error)), b""
         except TemplateFailure as error:
             return frames.Failed("template", str(error)), b""
+        except GuidanceFailure as error:
+            return frames.Failed("grammar", str(error)), b""
         except MemoryError:
             return frames.Failed("memory", "Python ran out of memory in the worker"), b""
 
@@ -90,19 +99,16 @@ class Worker:
                 self._change_adapters(command)
             case frames.OpenVocabulary(path):
                 return self._open_vocabulary(path)
-            case frames.RenderChat(template, messages):
-                return frames.Tokenized(), self._render(template, messages)
+            case frames.RenderChat():
+                return frames.Tokenized(), self._render(command)
+            case frames.CheckGrammar(grammar):
+                self._guide(grammar).close()
             case frames.Tokenize(text, whole):
                 vocabulary = self._need_vocabulary()
                 ids = vocabulary.tokenize(text, special=whole, add_bos=whole or vocabulary.adds_bos)
                 return frames.Tokenized(), _ids(ids)
-            case frames.StartSequence(sequence, sampling, prefix):
-                self._end(sequence)
-                if sampling:
-                    sampler = self._samplers[sequence] = self._sampler(sampling)
-                    for token in np.frombuffer(payload, np.int32).tolist():
-                        sampler.accept(token)
-                return frames.Started(self._take_up(sequence, prefix) if prefix else 0), b""
+            case frames.StartSequence():
+                return self._start(command, payload), b""
             case frames.EndSequence(sequence):
                 self._end(sequence)
             case frames.Rollback(sequence, position):
@@ -113,6 +119,15 @@ class Worker:
                     shard.copy_sequence(self._slots.slot(source).number, copy.number, end=end)
                 copy.end = end
         return frames.Done(), b""
+
+    def _start(self, command: frames.StartSequence, payload: memoryview) -> frames.Started:
+        sequence = command.sequence
+        self._end(sequence)
+        if command.sampling:
+            sampler = self._samplers[sequence] = self._sampler(command.sampling)  # `_end` closes it, whatever fails
+            for token in np.frombuffer(payload, np.int32).tolist():
+                sampler.accept(token)
+        return frames.Started(self._take_up(sequence, command.prefix) if command.prefix else 0)
 
     def _step(self, command: frames.Step, payload: memoryview) -> tuple[frames.Answer, bytes | memoryview]:
         started = time.perf_counter_ns()
@@ -193,15 +208,29 @@ class Worker:
         vocabulary = Vocabulary(self._engine, Path(path))
         if self._vocabulary:
             self._vocabulary.close()
-        self._vocabulary = vocabulary
-        pieces = [vocabulary.piece(token, special=False) for token in range(vocabulary.size)]
-        ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
+        self._vocabulary, self._guidance = vocabulary, None
+        pieces = self._pieces = [vocabulary.piece(token, special=False) for token in range(vocabulary.size)]
+        self._ends = [token for token in range(vocabulary.size) if vocabulary.ends_generation(token)]
+        self._controls = {
+            vocabulary.piece(token, special=True).decode(errors="replace"): token
+            for token in range(vocabulary.size)
+            if vocabulary.is_control(token)
+        }
         opened = frames.VocabularyOpen(
-            vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, ends, [len(piece) for piece in pieces]
-        )
+            vocabulary.bos, vocabulary.eos, vocabulary.adds_bos, self._ends, [len(piece) for piece in pieces],
+            tuple((token, name) for name, token in self._controls.items()),
+        )  # fmt: skip
         return opened, b"".join(pieces)
 
-    def _render(self, template: str, messages: Sequence[tuple[str, str]]) -> bytes:
+    def _guide(self, grammar: Grammar) -> Guide:
+        self._need_vocabulary()
+        if self._guidance is None:
+            self._guidance = Guidance(
+                self._engine.library, pieces=self._pieces, names=self._controls, ends=self._ends
+            )
+        return self._guidance.guide(grammar)
+
+    def _render(self, command: frames.RenderChat) -> bytes:
         vocabulary = self._need_vocabulary()
         bos, eos = (
             vocabulary.piece(token, special=True).decode(errors="replace") if token >= 0 else ""
@@ -209,7 +238,9 @@ class Worker:
         )
         try:
             with _little_memory(RENDER_BYTES):
-                text = render(template, messages, bos=bos, eos=eos, now=datetime.now().astimezone())
+                text = render(
+                    command.template, command.messages, command.tools, bos=bos, eos=eos, now=datetime.now().astimezone()
+                )
         except MemoryError:
             raise TemplateFailure(f"it needs more than {RENDER_BYTES >> 20} MB of memory") from None
         # A template that writes the first token itself must not get a second one.
@@ -280,8 +311,9 @@ class Worker:
         tail = next((shard for shard in self._shards.values() if shard.last), None)
         if tail is None:
             raise EngineFailure("tokens are picked behind the last shard, which is not loaded")
+        guide = None if sampling.grammar is None else self._guide(sampling.grammar)
         return Sampler(
-            self._engine, _sampling(sampling), vocabulary_size=tail.vocabulary_size, cells=tail.shape.cells
+            self._engine, _sampling(sampling), vocabulary_size=tail.vocabulary_size, cells=tail.shape.cells, guide=guide
         )
 
     def _need_shard(self, index: int) -> LoadedShard:
@@ -329,6 +361,7 @@ def _sampling(sampling: frames.SamplingAs) -> Sampling:
         temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, min_p=sampling.min_p,
         frequency_penalty=sampling.frequency_penalty, presence_penalty=sampling.presence_penalty,
         repeat_penalty=sampling.repeat_penalty, seed=sampling.seed, top_logprobs=sampling.top_logprobs,
+        logit_bias=sampling.logit_bias, grammar=sampling.grammar,
     )  # fmt: skip
 
 

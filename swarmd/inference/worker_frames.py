@@ -12,9 +12,13 @@ from typing import TypeAlias
 
 import msgspec
 
+from swarmd.domain.structure import Grammar
+
 HEADER = struct.Struct("<II")
 MESSAGE_LIMIT = 16 * 1024 * 1024  # a prompt of 4 MB in a chat template is the largest real message
 PAYLOAD_LIMIT = 64 * 1024 * 1024  # 128 rows of width 32,768 in float32 are 16 MB; a vocabulary's texts stay below 16 MB
+
+NO_TOKEN = -1
 
 TEMPLATE_LIMIT = 1024 * 1024  # characters of a chat template; the longest published ones are below 20,000
 
@@ -77,11 +81,30 @@ class OpenVocabulary(_Message, frozen=True):
     path: str
 
 
+class Said(msgspec.Struct, array_like=True, frozen=True):
+    """A message of a conversation."""
+
+    role: str
+    content: str
+    calls: tuple[tuple[str, str, str], ...] = ()
+    """Id, name and arguments as JSON text."""
+    call_id: str | None = None
+    name: str | None = None
+
+
 class RenderChat(_Message, frozen=True):
-    """Render the chat template over (role, content) pairs and tokenise. Answer: `Tokenized`, payload int32 ids."""
+    """Render the chat template over messages and tokenise. Answer: `Tokenized`, payload int32 ids."""
 
     template: str
-    messages: list[tuple[str, str]]
+    messages: list[Said]
+    tools: tuple[tuple[str, str, str], ...] = ()
+    """Name, description and parameters as JSON text."""
+
+
+class CheckGrammar(_Message, frozen=True):
+    """Whether this vocabulary's replies can be held to it. Answer: `Done`, or `Failed` of kind `grammar`."""
+
+    grammar: Grammar
 
 
 class Tokenize(_Message, frozen=True):
@@ -128,6 +151,8 @@ class SamplingAs(msgspec.Struct, array_like=True, frozen=True):
     repeat_penalty: float
     seed: int
     top_logprobs: int | None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: Grammar | None = None
 
 
 class EndSequence(_Message, frozen=True):
@@ -203,6 +228,8 @@ class VocabularyOpen(_Message, frozen=True):
     """Tokens that end a generation."""
     lengths: list[int]
     """Byte length of every token's text; control tokens are empty."""
+    controls: tuple[tuple[int, str], ...] = ()
+    """Control tokens and how templates write them."""
 
 
 class Tokenized(_Message, frozen=True):
@@ -214,14 +241,14 @@ class Stepped(_Message, frozen=True):
 
     compute_us: int
     picked: list[tuple[int, list[tuple[int, float]]]]
-    """Per output: the token, and its logprobs where asked for."""
+    """Per output: the token, and its logprobs where asked for. `NO_TOKEN`: none goes on within the grammar's limits."""
 
 
 class Failed(_Message, frozen=True):
     """The command was not carried out; the worker goes on."""
 
     kind: str
-    """`engine`, `memory` or `template`."""
+    """`engine`, `memory`, `template` or `grammar`."""
     text: str
 
 
@@ -240,8 +267,8 @@ class Unusable(_Message, frozen=True):
 
 
 Command: TypeAlias = (
-    Load | Unload | OpenVocabulary | RenderChat | Tokenize | StartSequence | EndSequence | Rollback | CopySequence | Step
-    | LoadAdapter | UnloadAdapter
+    Load | Unload | OpenVocabulary | RenderChat | Tokenize | CheckGrammar | StartSequence | EndSequence | Rollback
+    | CopySequence | Step | LoadAdapter | UnloadAdapter
 )
 Answer: TypeAlias = Loaded | Done | Started | VocabularyOpen | Tokenized | Stepped | Failed | Ready | Unusable
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import psutil
@@ -21,6 +21,7 @@ from swarmd.config.settings import Settings
 from swarmd.domain.events import WorkerDied, WorkerReady, WorkerStopped
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
+from swarmd.domain.structure import Grammar
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import Batcher
 from swarmd.inference.memory import shard_bytes
@@ -85,6 +86,8 @@ class Texts:
     pieces: tuple[bytes, ...]
     ends: frozenset[int]
     """Tokens that end a generation."""
+    controls: Mapping[int, str] = field(default_factory=dict[int, str])
+    """Tokens without text and how templates write them."""
 
 
 class Seat:
@@ -557,6 +560,21 @@ class Workers:
             host.used()
         return payload.cast("i").tolist()
 
+    async def check_grammar(self, model: ModelId, grammar: Grammar) -> Refusal | None:
+        """Whether replies of this model can be held to it; else Invalid says what stands against it."""
+        process = await self._apart(model, self._process(model))
+        if isinstance(process, Refusal):
+            return process
+        try:
+            await process.call(frames.CheckGrammar(grammar), deadline_s=COMMAND_DEADLINE_S)
+        except WorkerGone as gone:
+            return WorkerFailed(model=model, how=str(gone))
+        except CommandFailed as failed:
+            return Invalid(what=str(failed)) if failed.kind == "grammar" else WorkerFailed(
+                model=model, how=f"refused: {failed}"
+            )  # fmt: skip
+        return None
+
     # -- inside
 
     def _host(self, model: ModelId) -> _Host | None:
@@ -754,7 +772,7 @@ def _texts(opened: frames.VocabularyOpen, payload: memoryview) -> Texts:
     for length in opened.lengths:
         pieces.append(bytes(payload[at : at + length]))
         at += length
-    return Texts(pieces=tuple(pieces), ends=frozenset(opened.ends))
+    return Texts(pieces=tuple(pieces), ends=frozenset(opened.ends), controls=dict(opened.controls))
 
 
 def _status(model: ModelId, host: _Host) -> WorkerStatus:

@@ -14,6 +14,7 @@ from openai import AsyncOpenAI
 from swarmd.domain.generation import Finish, Logprob, TokenChunk
 from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import Busy, PromptTooLong, StageFailed
+from swarmd.domain.structure import CallPiece
 from tests.fakes.rim import (
     KEY,
     OWN,
@@ -244,9 +245,52 @@ async def test_bad_requests_name_the_field(client: AsyncOpenAI) -> None:
     assert caught.value.param == "messages[0].role"
     with pytest.raises(openai.BadRequestError) as tools:
         await client.chat.completions.create(
-            model=TINY, messages=HELLO, tools=[{"type": "function", "function": {"name": "f"}}]
+            model=TINY, messages=HELLO, tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="always"  # type: ignore
         )
-    assert tools.value.param == "tools"
+    assert tools.value.param == "tool_choice"
+
+
+async def test_several_replies(rim: Rim, client: AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model=TINY, messages=HELLO, n=3, seed=7)
+    assert [(one.index, one.message.content) for one in reply.choices] == [(0, "Hello!"), (1, "Hello!"), (2, "Hello!")]
+    assert reply.usage is not None and (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 9)
+    asked = rim.pipeline.requests
+    assert asked[0].sampling.seed == 7 and len({one.sampling.seed for one in asked}) == 3
+    assert len({one.request for one in asked}) == 3
+    stream = await client.chat.completions.create(
+        model=TINY, messages=HELLO, n=2, stream=True, stream_options={"include_usage": True}
+    )
+    texts, ends, usage = {0: "", 1: ""}, [], None
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            ends += [choice.index] if choice.finish_reason else []
+        usage = chunk.usage or usage
+    assert texts == {0: "Hello!", 1: "Hello!"} and sorted(ends) == [0, 1]
+    assert usage is not None and usage.completion_tokens == 6
+    several = await client.completions.create(model=TINY, prompt="x", n=2, best_of=2)
+    assert [one.index for one in several.choices] == [0, 1]
+
+
+async def test_calls_of_tools(rim: Rim, client: AsyncOpenAI) -> None:
+    rim.pipeline.script = [
+        TokenChunk(sequence=0, text="So: "),
+        TokenChunk(sequence=1, text="", calls=(CallPiece(index=0, id="call_1", name="now", arguments="{"),)),
+        TokenChunk(sequence=2, text="", calls=(CallPiece(index=0, arguments="}"),)),
+        TokenChunk(sequence=3, text="", finish=Finish.TOOL_CALLS, usage=USAGE),
+    ]
+    tools: Any = [{"type": "function", "function": {"name": "now"}}]
+    reply = await client.chat.completions.create(model=TINY, messages=HELLO, tools=tools)
+    (choice,) = reply.choices
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", "So: ")
+    (call,) = choice.message.tool_calls or ()
+    assert call.type == "function" and (call.id, call.function.name, call.function.arguments) == ("call_1", "now", "{}")
+    stream = await client.chat.completions.create(model=TINY, messages=HELLO, tools=tools, stream=True)
+    deltas = [one.choices[0].delta for one in [chunk async for chunk in stream]]
+    pieces = [piece for delta in deltas for piece in delta.tool_calls or ()]
+    assert [(piece.index, piece.id, piece.type) for piece in pieces] == [(0, "call_1", "function"), (0, None, None)]
+    assert pieces[0].function is not None and pieces[0].function.name == "now"
+    assert "".join(piece.function.arguments or "" for piece in pieces if piece.function) == "{}"
 
 
 async def test_unknown_fields_are_ignored(rim: Rim, client: AsyncOpenAI) -> None:

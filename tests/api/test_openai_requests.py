@@ -12,8 +12,11 @@ from swarmd.api.openai_shapes import ChatRequest, CompletionRequest
 from swarmd.domain.generation import ChatMessage, GenerationRequest
 from swarmd.domain.ids import ModelId, RequestId
 from swarmd.domain.refusals import Invalid
+from swarmd.domain.structure import Tool, ToolCall, ToolUse
 
 HELLO = [{"role": "user", "content": "hello"}]
+NOW = {"type": "function", "function": {"name": "now", "description": "the time", "strict": True}}
+CALL = {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}
 
 
 def chat(**fields: Any) -> GenerationRequest | Invalid:
@@ -80,25 +83,79 @@ def test_messages() -> None:
     ]
     assert good(chat(messages=messages)).messages == (
         ChatMessage(role="system", content="be brief"),
-        ChatMessage(role="user", content="one\ntwo"),
+        ChatMessage(role="user", content="one\ntwo", name="n"),
         ChatMessage(role="assistant", content=""),
-        ChatMessage(role="tool", content="42"),
+        ChatMessage(role="tool", content="42", call_id="c"),
     )
+
+
+def test_calls_and_their_answers() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
+    messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    (_, said) = good(chat(messages=messages)).messages
+    assert said.calls == (ToolCall(id="c", name="now", arguments='{"zone": "UTC"}'),)
+
+
+@pytest.mark.parametrize(
+    ("choice", "use", "named"),
+    [
+        (None, ToolUse.AUTO, None), ("auto", ToolUse.AUTO, None), ("none", ToolUse.NONE, None),
+        ("required", ToolUse.REQUIRED, None),
+        ({"type": "function", "function": {"name": "now"}}, ToolUse.REQUIRED, "now"),
+    ],
+)  # fmt: skip
+def test_tools(choice: Any, use: ToolUse, named: str | None) -> None:
+    request = good(chat(tools=[NOW], tool_choice=choice, parallel_tool_calls=False))
+    assert request.tools == (Tool(name="now", description="the time", parameters='{"type": "object"}', strict=True),)
+    assert (request.tool_use, request.tool_named, request.several_calls) == (use, named, False)
+
+
+def test_response_formats() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    assert good(chat(response_format=form)).schema == '{"type": "object", "properties": {"b": {}, "a": {}}}'
+    assert good(chat(response_format={"type": "json_object"})).schema == '{"type": "object"}'
+    assert good(chat(response_format={"type": "text"})).schema is None
+
+
+def test_biases_and_token_ids() -> None:
+    assert good(chat(logit_bias={"5": -100, "17": 0.5})).sampling.logit_bias == ((5, -100.0), (17, 0.5))
+    assert good(completion(prompt=[3, 1, 2])).prompt_tokens == (3, 1, 2)
+    assert good(completion(prompt=[[3, 1, 2]])).prompt_tokens == (3, 1, 2)
+    assert good(completion(n=3, best_of=3)).prompt == "x"
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"n": 0}, "n"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"tools": [{}]}, "tools"),
-        ({"tools": [{}], "tool_choice": "auto"}, "tools"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"five": 1}}, "logit_bias"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
+        ({"tools": [{"type": "custom"}]}, "tools[0]"),
+        ({"tools": [NOW, NOW]}, "tools[1].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [NOW], "tool_choice": "sometimes"}, "tool_choice"),
+        ({"tools": [NOW], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"functions": [{}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": 5}, "response_format"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"grammar": "root ::= [a-z]"}, "grammar"),
+        ({"guided_json": {}}, "guided_json"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"audio": {"voice": "x"}}, "audio"),
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"store": True}, "store"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "assistant", "function_call": {}}]}, "messages[0].function_call"),
         (
             {"messages": [*HELLO, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[1].content[0]",
@@ -115,7 +172,8 @@ def test_what_is_not_there_is_refused_by_name(fields: dict[str, Any], param: str
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 1}, {"tools": []}, {"tools": [{}], "tool_choice": "none"}, {"response_format": {"type": "text"}},
+        {"n": 1}, {"n": 8}, {"tools": []}, {"tools": [NOW], "tool_choice": "none"}, {"response_format": {"type": "text"}},
+        {"store": False}, {"metadata": {"a": "b"}}, {"modalities": ["text"]}, {"service_tier": "auto"},
         {"logit_bias": {}}, {"logprobs": True, "top_logprobs": 20}, {"stop": []}, {"stop": "x" * 256},
     ],
 )  # fmt: skip
@@ -126,7 +184,8 @@ def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"), ({"prompt": [1, 2]}, "prompt"), ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"), ({"prompt": [1, "a"]}, "prompt"), ({"prompt": [True]}, "prompt"),
+        ({"prompt": []}, "prompt"),
         ({"prompt": "é" * PROMPT_LIMIT_BYTES}, "prompt"), ({"suffix": "x"}, "suffix"), ({"echo": True}, "echo"),
         ({"best_of": 2}, "best_of"),
     ],
@@ -143,6 +202,7 @@ def test_refused_completions(fields: dict[str, Any], param: str) -> None:
         {"temperature": 2.1}, {"temperature": -0.1}, {"top_p": 1.1}, {"frequency_penalty": 3}, {"presence_penalty": -2.1},
         {"stop": ["x"] * 17}, {"stop": ""}, {"stop": ["x" * 257]}, {"top_logprobs": 21, "logprobs": True}, {"seed": 2**63},
         {"messages": []}, {"model": ""}, {"model": "m" * 257}, {"max_tokens": "5"}, {"stream": "yes"}, {"seed": 1.5},
+        {"response_format": 5}, {"tools": [{"type": "function", "function": {"name": "a b"}}]},
         {"messages": [{"role": "user", "content": 5}]}, {"messages": [{"content": "x"}]},
     ],
 )  # fmt: skip

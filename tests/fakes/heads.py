@@ -12,6 +12,7 @@ from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.plans import PipelinePlan, Stage
 from swarmd.inference.generation import Generation
 from swarmd.inference.head import REPLAY_ROWS, Head
+from swarmd.inference.tool_calls import ToolCallParser
 from swarmd.inference.workers import PREFILL_ROWS, Texts
 from swarmd.wire.generation import StepDone, StepOn
 
@@ -82,11 +83,11 @@ def started(
     return head, tail
 
 
-def generation_of(head: Head) -> Generation:
+def generation_of(head: Head, calls: ToolCallParser | None = None) -> Generation:
     async def nobody(_: Head, failed: GenerationFailed) -> AsyncExitStack:
         raise failed
 
-    return Generation(head=head, stack=AsyncExitStack(), resume=nobody, finished=lambda _head, _outcome: None)
+    return Generation(head=head, stack=AsyncExitStack(), resume=nobody, finished=lambda _head, _outcome: None, calls=calls)
 
 
 def telling(hear: Callable[[str], object]) -> Callable[..., None]:

@@ -8,12 +8,13 @@ import pytest
 
 from swarmd.inference import chat_template
 from swarmd.inference.chat_template import TemplateFailure, render
+from swarmd.inference.worker_frames import Said
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 
 
 def rendered(template: str, *messages: tuple[str, str]) -> str:
-    return render(template, messages or (("user", "hi"),), bos="<s>", eos="</s>", now=NOW)
+    return render(template, [Said(*one) for one in messages or (("user", "hi"),)], bos="<s>", eos="</s>", now=NOW)
 
 
 def test_a_usual_template():
@@ -79,3 +80,57 @@ def test_a_template_beyond_its_limit_is_not_even_parsed(monkeypatch):
     monkeypatch.setattr(chat_template, "TEMPLATE_LIMIT", 10)
     with pytest.raises(TemplateFailure, match="above 10"):
         rendered("{{ messages }}")
+
+
+HERMES = (
+    "{% if tools %}{% for tool in tools %}{{ tool | tojson }};{% endfor %}{% endif %}{% for m in messages %}"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}{% set c = c.function %}<tool_call>"
+    '{"name": "{{ c.name }}", "arguments": {{ c.arguments | tojson }}}</tool_call>{% endfor %}'
+    "{% elif m.role == 'tool' %}[{{ m.tool_call_id }}={{ m.content }}]{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+LLAMA = (
+    "{% for m in messages %}{% if 'tool_calls' in m %}{% if not m.tool_calls | length == 1 %}"
+    "{{ raise_exception('one at a time') }}{% endif %}{% set c = m.tool_calls[0].function %}"
+    "{% for key, value in c.arguments | items %}{{ key }}={{ value }},{% endfor %}{% else %}{{ m.content }}{% endif %}"
+    "{% endfor %}"
+)
+MISTRAL = (
+    "{% for m in messages %}{% if m.tool_calls is defined and m.tool_calls is not none %}[TOOL_CALLS]"
+    "{{ m.tool_calls[0].function | tojson }}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+JOINED = "{% for m in messages %}{% for c in m.tool_calls %}{{ '<' + c.function.arguments + '>' }}{% endfor %}{% endfor %}"
+CALLED = Said("assistant", "", (("c1", "get", '{"city": "Zürich", "n": 2}'),))
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (HERMES, '<tool_call>{"name": "get", "arguments": {"city": "Zürich", "n": 2}}</tool_call>'),
+        (LLAMA, "city=Zürich,n=2,"),
+        (MISTRAL, '[TOOL_CALLS]{"name": "get", "arguments": {"city": "Zürich", "n": 2}}'),
+        (JOINED, '<{"city": "Zürich", "n": 2}>'),
+    ],
+)
+def test_calls_in_a_conversation_as_each_family_of_templates_reads_them(template: str, text: str) -> None:
+    assert render(template, [CALLED], bos="", eos="", now=NOW) == text
+
+
+def test_tools_and_answers() -> None:
+    messages = [Said("user", "hi"), Said("tool", "42", call_id="c1")]
+    tools = [("get", "gets it", '{"type": "object", "properties": {"b": {}, "a": {}}}')]
+    assert render(HERMES, messages, tools, bos="", eos="", now=NOW) == (
+        '{"type": "function", "function": {"name": "get", "description": "gets it", "parameters": '
+        '{"type": "object", "properties": {"b": {}, "a": {}}}}};hi[c1=42]'
+    )
+    assert rendered("{{ tools is none }}{{ messages[0].tool_calls is defined }}") == "TrueFalse"
+    assert rendered("{{ messages[0] | tojson(indent=1, sort_keys=true) }}") == '{\n "content": "hi",\n "role": "user"\n}'
+
+
+def test_arguments_that_a_model_got_wrong_are_shown_as_they_were() -> None:
+    cut = Said("assistant", "", (("c1", "get", '{"city": "Zü'),))
+    assert '"arguments": "{\\"city\\": \\"Zü"' in render(HERMES, [cut], bos="", eos="", now=NOW)
+
+
+def test_the_first_complaint_is_the_one_that_is_told() -> None:
+    with pytest.raises(TemplateFailure, match="one at a time"):
+        render(LLAMA, [Said("assistant", "", CALLED.calls * 2)], bos="", eos="", now=NOW)

@@ -288,10 +288,11 @@ async def test_vocabulary_and_prompts(tmp_path):
         assert b"".join(pieces[t] for t in tokens).decode() == "hello, wörld"
         assert opened.ends
         template = model.header.text("tokenizer.chat_template")
-        _, ids = await process.call(frames.RenderChat(template, [("user", "hi")]), deadline_s=10)
+        _, ids = await process.call(frames.RenderChat(template, [frames.Said("user", "hi")]), deadline_s=10)
         assert len(np.frombuffer(ids, np.int32)) > 2
         with pytest.raises(CommandFailed, match="no more") as failed:
-            await process.call(frames.RenderChat("{{ raise_exception('no more') }}", [("user", "hi")]), deadline_s=10)
+            complaint = frames.RenderChat("{{ raise_exception('no more') }}", [frames.Said("user", "hi")])
+            await process.call(complaint, deadline_s=10)
         assert failed.value.kind == "template"
 
 

@@ -16,6 +16,7 @@ from swarmd.domain.events import StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, SessionId
 from swarmd.domain.peers import PeerIdentity
+from swarmd.domain.structure import Grammar
 from swarmd.inference import forwarding, signs
 from swarmd.inference.forwarding import LANE_QUEUE, LOGPROBS_LIMIT, StepSender
 from swarmd.transport.stream import LinkLost, Stream, StreamReset
@@ -114,6 +115,11 @@ async def test_stages_that_cannot_be_are_refused_with_the_reason(scene: Scene) -
         ({"sampling": Sampling(temperature=math.nan)}, "Invalid", "temperature is nan"),
         ({"sampling": Sampling(top_k=1 << 40)}, "Invalid", "top_k"),
         ({"sampling": Sampling(top_logprobs=-1)}, "Invalid", "top_logprobs"),
+        ({"sampling": Sampling(logit_bias=((1 << 30, 1.0),))}, "Invalid", "logit_bias names token 1073741824"),
+        ({"sampling": Sampling(logit_bias=((1, math.nan),))}, "Invalid", "logit_bias of token 1 is nan"),
+        ({"sampling": Sampling(logit_bias=((1, 1.0),) * 301)}, "Invalid", "301 entries"),
+        ({"sampling": Sampling(grammar=Grammar(schema='{"minItems": 100000000}'))}, "Invalid", "minItems is 100000000"),
+        ({"sampling": Sampling(grammar=Grammar(schema='{"not": {}}'))}, "Invalid", "not"),
         ({"sampling": Sampling(top_logprobs=1 << 20)}, "Invalid", "top_logprobs"),
         ({"vectors": True}, "Invalid", "no token is picked"),
         ({"stage": 1, "first_shard": 1}, "NotFound", "shard 2"),  # which the other node holds

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from swarmd.domain.generation import Finish
+from swarmd.domain.structure import CallForm, CallPiece
+from swarmd.inference.tool_calls import ToolCallParser
+from swarmd.inference.workers import Texts
 from tests.fakes.heads import END, generation_of, started
 
 
@@ -43,3 +46,39 @@ async def test_logprobs_come_with_their_text_and_ids_beyond_the_vocabulary_witho
     ((own, others),) = chunk.logprobs
     assert (own.token, own.text, own.logprob) == (0, "a", -0.5)
     assert [other.text for other in others] == ["b", ""]
+
+
+PIECES = (b"so ", b"", b'[{"name": "now", ', b'"arguments": {', b"}}]", b" and", b"")
+
+
+@pytest.mark.parametrize(
+    ("several", "picks", "finish", "text", "count"),
+    [
+        (True, [0, 1, 2, 3, 4, 6], Finish.TOOL_CALLS, "so", 5),
+        (True, [0, 5, 6], Finish.STOP, "so  and", 2),
+        (True, [1, 2, 3], Finish.LENGTH, "", 3),
+        (False, [1, 2, 3, 4], Finish.TOOL_CALLS, "", 4),
+    ],
+)
+async def test_calls_come_as_pieces_and_end_the_reply(
+    several: bool, picks: list[int], finish: Finish, text: str, count: int
+) -> None:
+    """Token 1 is a control token, which has no text."""
+    limit = count if finish is Finish.LENGTH else 100
+    head, tail = started(2, limit=limit)
+    head.texts = Texts(pieces=PIECES, ends=frozenset({6}), controls={1: "[TOOL_CALLS]", 6: "</s>"})
+    parser = ToolCallParser(form=CallForm.MISTRAL, names=["now"], make_id=lambda index: f"id{index}", several=several)
+    for token in picks:
+        tail.answer(token)
+    async with generation_of(head, parser) as reply:
+        chunks = [chunk async for chunk in reply]
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert chunks[-1].finish is finish
+    assert chunks[-1].usage.completion_tokens == count
+    calls = [piece for chunk in chunks for piece in chunk.calls]
+    if 3 in picks:
+        assert calls[0] == CallPiece(index=0, id="id0", name="now", arguments="{")
+        assert "".join(piece.arguments for piece in calls) == ("{}" if 4 in picks else "{")
+    if not several:
+        tail.answer(0)  # to a step that had left before its text was read
+    assert not tail.waiting

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from swarmd.domain.generation import Finish, GenerationFailed
-from swarmd.domain.refusals import StageFailed
+from swarmd.domain.generation import Finish, GenerationFailed, Sampling
+from swarmd.domain.refusals import Invalid, StageFailed
+from swarmd.domain.structure import Grammar
 from swarmd.inference.head import TEXT_QUEUE, Head
 from swarmd.inference.signs import LOOK_S, SILENCE_S
+from swarmd.inference.worker_frames import NO_TOKEN
 from swarmd.inference.workers import PREFILL_ROWS
 from swarmd.wire.generation import StepDone
 from tests.fakes.heads import END, NODES, PIECES, TRACE, Tail, Ticks, generation_of, plan, started
@@ -318,3 +321,12 @@ async def test_times_are_means_over_decode_steps() -> None:
     assert usage.tokens_per_second == pytest.approx(2 / 0.030)
     assert [(stage.compute_ms, stage.node_ms) for stage in usage.stages] == [(1, 2), (3, 5)]
     assert usage.link_ms == pytest.approx(15 - 7)
+
+
+async def test_a_reply_that_cannot_go_on_within_its_grammar_is_over_and_nobody_is_to_blame() -> None:
+    head, _ = started(5)
+    head.request = replace(head.request, sampling=Sampling(grammar=Grammar(schema="{}")))
+    head.answered(StepDone(0, [NO_TOKEN], [[]], [(1, 1)] * len(head.plan.stages)))
+    with pytest.raises(GenerationFailed, match="no token fits") as failed:
+        await head.next()
+    assert isinstance(failed.value.refusal, Invalid) and failed.value.refusal.param == "response_format"

@@ -62,3 +62,9 @@ def test_any_pieces_give_the_text_up_to_the_first_stop(pieces, stops):
         assert any(stop in whole for stop in stops)
     else:
         assert text == whole
+
+
+def test_a_control_token_shows_only_where_it_has_to():
+    pieces = [b"", b"", b"x"]
+    stream = TextStream(pieces=pieces, stops=[], spoken={0: "[TOOL_CALLS]"})
+    assert [stream.feed(token) for token in (0, 1, 2)] == ["[TOOL_CALLS]", "", "x"]

@@ -6,10 +6,13 @@ import math
 import resource
 import socket
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from swarmd.domain.structure import Grammar
 from swarmd.inference import worker as worker_module
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.engine import Engine
@@ -76,7 +79,7 @@ def test_a_template_that_wants_all_the_memory_fails_and_leaves_the_limit_as_it_w
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
-    said = failed(worker, frames.RenderChat(template, [("user", "x")]), kind="template")
+    said = failed(worker, frames.RenderChat(template, [frames.Said("user", "x")]), kind="template")
     assert said == "it needs more than 512 MB of memory"
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
@@ -130,7 +133,7 @@ def test_a_penalty_counts_what_was_said_and_nothing_else(worker: Worker) -> None
         (frames.Step(0, 1, [], []), tokens(), "1 to 16 rows"),
         (frames.Step(0, 7, [frames.Run(0, 0, 1)], []), tokens(1), "shard 2 is not loaded"),
         (frames.Tokenize("x"), bytearray(), "the vocabulary is not open"),
-        (frames.RenderChat("x", [("user", "x")]), bytearray(), "the vocabulary is not open"),
+        (frames.RenderChat("x", [frames.Said("user", "x")]), bytearray(), "the vocabulary is not open"),
         (frames.OpenVocabulary("/nowhere.gguf"), bytearray(), "cannot read the vocabulary"),
         (frames.Load(5, "/nowhere.gguf", True, None, 64, 1, 8, 1), bytearray(), "cannot load nowhere.gguf"),
     ],
@@ -189,8 +192,9 @@ def test_prompts_and_what_a_template_may_do_wrong(worker: Worker, loads: tuple[P
     assert isinstance(opened, frames.VocabularyOpen) and sum(opened.lengths) == len(pieces)
     _, ids = worker.answer(frames.Tokenize("the shard"), bytearray())
     assert 0 < len(np.frombuffer(ids, np.int32)) < len("the shard")
-    assert "kaput" in failed(worker, frames.RenderChat("{{ raise_exception('kaput') }}", [("user", "x")]), kind="template")
-    assert "line 1" in failed(worker, frames.RenderChat("{% for %}", [("user", "x")]), kind="template")
+    said = [frames.Said("user", "x")]
+    assert "kaput" in failed(worker, frames.RenderChat("{{ raise_exception('kaput') }}", said), kind="template")
+    assert "line 1" in failed(worker, frames.RenderChat("{% for %}", said), kind="template")
 
 
 def test_memory_that_python_does_not_get_is_a_failure_too(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +204,73 @@ def test_memory_that_python_does_not_get_is_a_failure_too(worker: Worker, monkey
     monkeypatch.setattr(worker_module, "_hidden", broke)
     step = frames.Step(1, 1, [frames.Run(0, 0, 1)], [])
     assert "out of memory" in failed(worker, step, bytearray(4 * WIDTH), kind="memory")
+
+
+def constrained(**more: Any) -> frames.SamplingAs:
+    return frames.SamplingAs(0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, 7, None, **more)
+
+
+def test_a_bias_decides_and_logprobs_stay_those_of_the_model(worker: Worker) -> None:
+    def picked(bias: tuple[tuple[int, float], ...]) -> tuple[int, list[tuple[int, float]]]:
+        sampling = msgspec.structs.replace(constrained(logit_bias=bias), top_logprobs=1)
+        worker.answer(frames.StartSequence(0, sampling), bytearray())
+        answer, _ = worker.answer(frames.Step(0, 1, [frames.Run(0, 0, 1)], [(0, 0, 0)]), tokens(5))
+        assert isinstance(answer, frames.Stepped), answer
+        return answer.picked[0]
+
+    plain, plainly = picked(())
+    other, differently = picked(((plain, -100.0),))
+    assert other != plain and differently[1] == plainly[1] == (plain, plainly[0][1])
+    assert picked(((17, 100.0),))[0] == 17
+
+
+def test_a_grammar_of_a_stranger_is_refused_and_ends_no_worker(
+    worker: Worker, loads: tuple[Path, list[frames.Load]]
+) -> None:
+    assert failed(worker, frames.CheckGrammar(Grammar(schema="{}"))) == "the vocabulary is not open"
+    worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
+    huge = '{"type": "array", "minItems": 1000000000}'
+    for grammar, words in (
+        (Grammar(), "it allows nothing"),
+        (Grammar(schema=huge), "minItems"),
+        (Grammar(schema='{"not": {}}'), "not"),
+        (Grammar(schema='{"anyOf": [' + "[" * 50_000), "no JSON"),
+    ):
+        start = frames.StartSequence(0, constrained(grammar=grammar))
+        for command in (frames.CheckGrammar(grammar), start):
+            assert words in failed(worker, command, kind="grammar")
+    assert worker.answer(frames.CheckGrammar(Grammar(schema='{"type": "object"}')), bytearray()) == (frames.Done(), b"")
+
+
+def test_a_reply_so_far_that_does_not_fit_its_grammar_is_refused(
+    worker: Worker, loads: tuple[Path, list[frames.Load]]
+) -> None:
+    worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
+    start = frames.StartSequence(0, constrained(grammar=Grammar(schema='{"const": 1}')))
+    assert "does not fit its grammar" in failed(worker, start, tokens(5))
+    assert worker.answer(frames.EndSequence(0), bytearray()) == (frames.Done(), b"")
+
+
+def test_a_sequence_that_goes_on_elsewhere_is_held_to_what_is_left_of_its_grammar(
+    worker: Worker, loads: tuple[Path, list[frames.Load]]
+) -> None:
+    worker.answer(frames.OpenVocabulary(str(loads[0])), bytearray())
+    sampling = constrained(grammar=Grammar(schema='{"type": "string", "pattern": "^[a-z]{6}$"}'))
+
+    def go_on(said: list[int], count: int) -> list[int]:
+        worker.answer(frames.StartSequence(0, sampling), tokens(*said))
+        for position, token in enumerate([5, *said][:-1]):
+            worker.answer(frames.Step(0, 1, [frames.Run(0, position, 1)], []), tokens(token))
+        found = list(said)
+        for position in range(len(said), count):
+            step = frames.Step(0, 1, [frames.Run(0, position, 1)], [(0, 0, position)])
+            answer, _ = worker.answer(step, tokens([5, *found][-1]))
+            assert isinstance(answer, frames.Stepped), answer
+            found.append(answer.picked[0][0])
+        return found
+
+    whole = go_on([], 4)
+    assert go_on(whole[:2], 4) == whole
 
 
 def conversation(*commands: frames.Command) -> list[frames.Answer]:

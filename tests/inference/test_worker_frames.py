@@ -16,7 +16,7 @@ from swarmd.inference import worker_frames as frames
     [
         frames.Load(3, "/a/b", True, frames.EmbeddingsAt(10, 8, 100, 64, 68, 2.5), 512, 4, 128, 2),
         frames.Unload(1),
-        frames.RenderChat("t", [("user", "hi")]),
+        frames.RenderChat("t", [frames.Said("user", "hi")]),
         frames.StartSequence(2, frames.SamplingAs(0.5, 1.0, 0, 0.0, 0.0, 0.0, 1.0, -5, 3)),
         frames.StartSequence(2, None),
         frames.Step(0, 2, [frames.Run(0, 5, 1)], [(0, 0, 5)]),

@@ -114,7 +114,7 @@ class Computing:
 
 async def test_an_endless_template_hangs_the_worker_and_not_the_node(worker):
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    vocabulary_missing = frames.RenderChat(endless, [("user", "hi")])
+    vocabulary_missing = frames.RenderChat(endless, [frames.Said("user", "hi")])
     with pytest.raises((WorkerGone, CommandFailed)):
         await worker.call(vocabulary_missing, deadline_s=0.3)
 

@@ -248,7 +248,7 @@ async def test_texts_and_prompts(scene: Scene) -> None:
     assert isinstance(texts, Texts) and len(texts.pieces) == TinyModel(tokenizer=True).rows and texts.ends
     ids = await scene.workers.tokenize(scene.model, frames.Tokenize("the shard"))
     assert b"".join(texts.pieces[token] for token in ids) == b"the shard"
-    complaint = frames.RenderChat("{{ raise_exception('kaput') }}", [("user", "x")])
+    complaint = frames.RenderChat("{{ raise_exception('kaput') }}", [frames.Said("user", "x")])
     assert isinstance(await scene.workers.tokenize(scene.model, complaint), CommandFailed)
     assert scene.workers.loaded(scene.model) == ()
     assert scene.workers.cells_per_session(scene.model) == 256
