@@ -4,11 +4,13 @@ Attention adds up a sequence's cells in the order in which they lie in the cache
 bits: another order is another result, now and then another token. A free cell below the newest one is taken by whoever needs
 one next, so an end would change the order for all that still run. Therefore the caches of ended sequences are kept until
 nobody runs, or until their place is needed; and so are the cells of guesses that were wrong, while somebody else runs.
-Whoever runs alone is then always bit for bit the same, and several at once as long as there is room.
+Where their place is needed while others run, those are moved together, so that no free cell lies below one in use and what
+comes next follows behind them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -28,6 +30,12 @@ class Caches(Protocol):
 
     def share(self, number: int, other: int, position: int) -> None:
         """The cells of a sequence from a position on belong to the other one as well."""
+        ...
+
+    def move_together(self, numbers: Sequence[int]) -> None:
+        """Puts the cells of these sequences, the only ones there are, one behind the other without a gap.
+
+        Raises EngineFailure when one of them does not get its cells back."""
         ...
 
 
@@ -93,7 +101,7 @@ class Slots:
             self.make_room()
 
     def make_room(self) -> bool:
-        """Drops what is kept. False: there is nothing."""
+        """Drops what is kept. False: there is nothing. Raises EngineFailure."""
         if not self._ended:
             return False
         for slot in self._ended:
@@ -101,4 +109,6 @@ class Slots:
         self._wrong = None
         self._free = sorted([*self._free, *(slot.number for slot in self._ended)])
         self._ended.clear()
+        if running := [slot.number for slot in self._running.values() if slot.end]:
+            self._caches.move_together(running)
         return True

@@ -307,6 +307,23 @@ class Worker:
         for shard in self._shards.values():
             shard.copy_sequence(number, other, start=position)
 
+    def move_together(self, numbers: Sequence[int]) -> None:
+        """For slots. One shard after the other, so that a copy of one's caches is in memory at a time; where there is no room
+        for it, or a sliding window has begun to overwrite them, everything stays where it is."""
+        for index, shard in self._shards.items():
+            try:
+                states = [shard.save(number) for number in numbers]
+            except MemoryError:
+                return
+            whole = [state for state in states if state is not None]
+            if len(whole) < len(numbers):
+                return
+            for number in numbers:
+                shard.forget(number)
+            for number, state in zip(numbers, whole, strict=True):
+                if not shard.restore(number, state):
+                    raise EngineFailure(f"the caches of shard {index} did not fit where they had been")
+
     def _sampler(self, sampling: frames.SamplingAs) -> Sampler:
         tail = next((shard for shard in self._shards.values() if shard.last), None)
         if tail is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from swarmd.inference.engine import EngineFailure
@@ -12,6 +14,7 @@ class Caches:
     def __init__(self, sequences: int = 4 + KEPT) -> None:
         self.dropped: list[tuple[int, int]] = []
         self.shared: list[tuple[int, int, int]] = []
+        self.moved: list[list[int]] = []
         self.slots = Slots(sequences, self)
 
     def forget(self, number: int, position: int) -> None:
@@ -19,6 +22,12 @@ class Caches:
 
     def share(self, number: int, other: int, position: int) -> None:
         self.shared.append((number, other, position))
+
+    def move_together(self, numbers: Sequence[int]) -> None:
+        self.moved.append(list(numbers))
+
+    def numbers(self, *sequences: int) -> list[int]:
+        return [self.slots.slot(sequence).number for sequence in sequences]
 
     def run(self, sequence: int, position: int, count: int = 1) -> int:
         return self.slots.numbered(sequence, position, count)
@@ -81,6 +90,7 @@ def test_room_is_made_when_it_is_needed(caches: Caches) -> None:
     assert caches.dropped == []
     caches.run(4, 0)
     assert len(caches.dropped) == KEPT and (0, 0) not in caches.dropped
+    assert caches.moved == [[0, *caches.numbers(1, 2, 3)]], "a free cell below theirs would be filled by what comes next"
     caches.slots.end(2)
     assert caches.slots.make_room() is True
     caches.slots.end(99)  # never began

@@ -15,7 +15,7 @@ import pytest
 from swarmd.domain.structure import Grammar
 from swarmd.inference import worker as worker_module
 from swarmd.inference import worker_frames as frames
-from swarmd.inference.engine import Engine
+from swarmd.inference.engine import Engine, LoadedShard
 from swarmd.inference.native import EngineMismatch
 from swarmd.inference.worker import Worker, main, serve
 from swarmd.models.shard_file import vocabulary_file
@@ -93,6 +93,40 @@ def test_a_step_through_both_shards_equals_two_steps(worker: Worker) -> None:
     assert isinstance(first, frames.Stepped) and first.picked == [] and len(hidden) == 3 * WIDTH * 4
     second, _ = worker.answer(frames.Step(1, 1, [frames.Run(1, 0, 3)], [(2, 1, 2)]), bytearray(hidden))
     assert isinstance(second, frames.Stepped) and second.picked == at_once.picked
+
+
+def beside(worker: Worker, others: int) -> list[bytes]:
+    """Logits of one sequence, token by token, while so many others come and go."""
+    worker.answer(frames.StartSequence(0, PLAIN), bytearray())
+    found: list[bytes] = []
+    for position in range(24):
+        answer, logits = worker.answer(frames.Step(0, 1, [frames.Run(0, position, 1)], [(0, 0, position)], True), tokens(5))
+        assert isinstance(answer, frames.Stepped), answer
+        found.append(bytes(logits))
+        for _ in range(others):
+            worker.answer(frames.StartSequence(1, PLAIN), bytearray())
+            answer, _ = worker.answer(frames.Step(0, 1, [frames.Run(1, 0, 3)], []), tokens(7, 8, 9))
+            assert isinstance(answer, frames.Stepped), answer
+            worker.answer(frames.EndSequence(1), bytearray())
+    worker.answer(frames.EndSequence(0), bytearray())
+    return found
+
+
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_a_reply_has_the_same_bits_however_many_others_come_and_go_beside_it(worker: Worker, others: int) -> None:
+    """Their cells are needed again while it runs: what comes next must not be put below what it has."""
+    assert beside(worker, others) == beside(worker, 0)
+
+
+def test_caches_that_cannot_be_copied_stay_where_they_are(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoadedShard, "save", lambda self, number: None)
+    assert len(beside(worker, 5)) == 24
+
+    def no_memory(self: LoadedShard, number: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(LoadedShard, "save", no_memory)
+    assert len(beside(worker, 5)) == 24
 
 
 def greedy(worker: Worker, count: int, *, produced: bytearray | None = None, frequency_penalty: float = 0.0) -> list[int]:
