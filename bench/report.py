@@ -363,8 +363,9 @@ def soaking(results: Results) -> Section:
         "Four nodes share the built-in model, each layer on two of them. Clients at two of them ask without a "
         "pause: chats, completions, long prompts, some hang up, some ask for nonsense, models are unloaded; "
         "meanwhile B or D is killed, nodes are stopped, lines reset or silent. Replies are compared with "
-        "undisturbed ones; none of them has a pick that is so close that rounding decides. Memory is judged on A "
-        "and C, which are never killed: the median of the last quarter against that of the second.",
+        "undisturbed ones. Another text is a near tie where some pick of the right one is so close that rounding may "
+        "decide it, which long prompts beside each other allow; else it is wrong. Memory is judged on A and C, which are "
+        "never killed: the median of the last quarter against that of the second.",
     )  # fmt: skip
     result = results.get("soak")
     if result is None:

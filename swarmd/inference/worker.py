@@ -308,8 +308,8 @@ class Worker:
             shard.copy_sequence(number, other, start=position)
 
     def move_together(self, numbers: Sequence[int]) -> None:
-        """For slots. One shard after the other, so that a copy of one's caches is in memory at a time; where there is no room
-        for it, or a sliding window has begun to overwrite them, everything stays where it is."""
+        """For slots. One shard after the other, so that a copy of one's caches is in memory at a time; where there is no
+        room for it, or a sliding window has begun to overwrite them, everything stays where it is."""
         for index, shard in self._shards.items():
             try:
                 states = [shard.save(number) for number in numbers]
