@@ -61,7 +61,7 @@ def schema_fault(text: str) -> str | None:
                 for key in _COUNTS & found.keys():
                     count = found[key]
                     if isinstance(count, int | float) and count > COUNT_LIMIT:
-                        return f"{key} is {count:.12g}, at most {COUNT_LIMIT} is taken"
+                        return f"{key} is {_shown(count)}, at most {COUNT_LIMIT} is taken"
                 below += found.values()
             elif isinstance(one, list):
                 below += cast("list[Any]", one)
@@ -70,6 +70,11 @@ def schema_fault(text: str) -> str | None:
             return f"a schema has more than {SCHEMA_NODES} parts"
         level = below
     return f"a schema is nested more than {SCHEMA_DEPTH} deep" if level else None
+
+
+def _shown(count: float) -> str:
+    # An integer of JSON has up to 4,300 digits, a float below 309: the longer ones cannot be formatted as one.
+    return f"{count:.12g}" if count < 1e300 else "1e+300 or more"
 
 
 def grammar_text(grammar: Grammar, token: Callable[[str], int | None]) -> str:
