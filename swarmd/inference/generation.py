@@ -115,7 +115,7 @@ class Generation:
         if finish is not None:
             rest, more = parser.finish()
             content, calls = content + rest, calls + more
-            if finish is Finish.STOP and parser.calls:
+            if finish is Finish.STOP and parser.calls and not parser.cut:  # else a stop text, or the model, broke it off
                 finish = Finish.TOOL_CALLS
         return content, calls, finish
 

@@ -23,6 +23,7 @@ from swarmd.domain.peers import PeerView
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import BadTemplate, Busy, Invalid, NotFound, PromptTooLong, Refusal, StageFailed, WorkerFailed
 from swarmd.domain.structure import CallForm, CallRule, Grammar, ToolUse
+from swarmd.inference import grammars
 from swarmd.inference import plan as planning
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.admission import Admission
@@ -36,7 +37,7 @@ from swarmd.inference.tallies import Tallies
 from swarmd.inference.tool_calls import ToolCallParser, form_of
 from swarmd.inference.vector_head import VectorHead
 from swarmd.inference.worker_process import CommandFailed
-from swarmd.inference.workers import Workers, prefill_rows
+from swarmd.inference.workers import Texts, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Backoff
 from swarmd.kit.service import Spawn
@@ -66,6 +67,19 @@ class _NotOpened:
 
     node: NodeId
     refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A request with what no attempt to open it changes."""
+
+    request: GenerationRequest
+    """With the grammar that its tail needs, checked."""
+    known: KnownModel
+    texts: Texts
+    tokens: list[int]
+    context: int
+    """Most tokens of prompt and reply together."""
 
 
 class Pipeline:
@@ -217,7 +231,7 @@ class Pipeline:
                 outcome = "refused"
                 return busy
             entered = True
-            result = await self._patiently(lambda: self._open(request, arrived))
+            result = await self._patiently(self._attempt(request, arrived))
             opened, outcome = isinstance(result, Generation), "refused"
             return result
         finally:
@@ -246,7 +260,22 @@ class Pipeline:
                 return replace(result, retry_after_s=self._admission.retry_after_s())
             await self._admission.somebody_left(delay_s)
 
-    async def _open(self, request: GenerationRequest, arrived: float) -> Generation | Refusal:
+    def _attempt(self, request: GenerationRequest, arrived: float) -> Callable[[], Awaitable[Generation | Refusal]]:
+        """To open it: again where somebody was busy, but then its prompt is not read and its grammar not checked again."""
+        read: _Read | None = None
+
+        async def attempt() -> Generation | Refusal:
+            nonlocal read
+            if read is None or self._catalog.get(request.model) is not read.known:  # else deleted, or added anew
+                found = await self._prepare(request)
+                if isinstance(found, Refusal):
+                    return found
+                read = found
+            return await self._open(read, arrived)
+
+        return attempt
+
+    async def _prepare(self, request: GenerationRequest) -> _Read | Refusal:
         known = self._catalog.get(request.model)
         if known is None:
             return NotFound(what=f"model {request.model} is not known on this node: GET /v1/models lists what is")
@@ -269,6 +298,10 @@ class Pipeline:
             return Invalid(what="the prompt is empty: give at least one token to continue from", param="prompt")
         if len(tokens) >= context:
             return PromptTooLong(prompt_tokens=len(tokens), context_tokens=context)
+        return _Read(request=request, known=known, texts=texts, tokens=tokens, context=context)
+
+    async def _open(self, read: _Read, arrived: float) -> Generation | Refusal:
+        request, known, texts, tokens, context = read.request, read.known, read.texts, read.tokens, read.context
         plan = self.plan(request.model)
         if isinstance(plan, Refusal):
             return plan
@@ -306,7 +339,8 @@ class Pipeline:
             if isinstance(outcome, AsyncExitStack):
                 return head, outcome
             # What a node told of its memory and its shards is half a minute old at worst, and one that hangs tells nothing:
-            # others may have what is missing. Those who are busy are waited for. Each pass bars one node more.
+            # others may have what is missing. An Invalid, too, may be that node's alone: its context is small, or its
+            # version old. Those who are busy are waited for. Each pass bars one node more.
             barred.add(outcome.node)
             other = None if isinstance(outcome.refusal, Busy) else self._plan_without(known, barred)
             if other is None and not again and isinstance(outcome.refusal, StageFailed | WorkerFailed):
@@ -405,6 +439,8 @@ class Pipeline:
         `barred`: who failed it before. They are asked again only where nobody else has what is missing: a worker that
         crashed is back in a moment, a cable too. Each pass plans without one node more, or waits, and waiting has an end.
         """
+        if isinstance(failed.refusal, Invalid):
+            raise failed  # nobody was lost: the reply cannot go on within its grammar, wherever it runs
         lost = _NotOpened(failed.refusal.node if isinstance(failed.refusal, StageFailed) else self._node, failed.refusal)
         full: set[NodeId] = set()  # busy a moment ago
         began = self._world.clock.ticks()
@@ -471,7 +507,8 @@ class Pipeline:
         grammar = grammar_of(request, form)
         if grammar is None:
             return request
-        refusal = await self._workers.check_grammar(request.model, grammar)
+        found = grammars.fault(grammar)  # before megabytes go to the worker
+        refusal = await self._workers.check_grammar(request.model, grammar) if found is None else Invalid(what=found)
         if isinstance(refusal, Invalid):
             param = "tools" if grammar.calls else "response_format"
             return Invalid(what=f"{param} cannot be honoured: {refusal.what}", param=param)

@@ -156,6 +156,12 @@ class _Call:
         self._early: str | None = None
         """Arguments that came before the name."""
         self.announced = False
+        self._given = False
+
+    @property
+    def cut(self) -> bool:
+        """Announced, and its arguments are not whole."""
+        return self.announced and not self._given
 
     def feed(self, ch: str) -> _Took:
         match self._wants:
@@ -226,11 +232,14 @@ class _Call:
             if self._early is not None:
                 self._begin()
                 self._more(self._early)
-        elif self._key == "arguments" and not self.announced:
+                self._given = True
+        elif self._key == "arguments" and self.announced:
+            self._given = True
+        elif self._key == "arguments":
             text = self._raw
             if text.startswith('"'):  # some write the object as a text
                 text = str(json.loads(text))
-                if not _is_object(text):
+                if not _is_object(text) or not _is_unicode(text):
                     return False
             elif text == "null":
                 text = "{}"
@@ -241,6 +250,7 @@ class _Call:
             else:
                 self._begin()
                 self._more(text)
+                self._given = True
         return True
 
     def _begin(self) -> None:
@@ -280,6 +290,11 @@ class ToolCallParser:
         self.calls = 0
         self.over = False
         """The one call that may come is whole."""
+
+    @property
+    def cut(self) -> bool:
+        """A call that the client knows of lacks a part of its arguments."""
+        return self._arguments is not None or (self._call is not None and self._call.cut)
 
     def feed(self, text: str) -> tuple[str, tuple[CallPiece, ...]]:
         """What became certain with this text: content, and pieces of calls behind it."""
@@ -458,6 +473,15 @@ def _joined(pieces: list[CallPiece]) -> list[CallPiece]:
         else:
             found.append(piece)
     return found
+
+
+def _is_unicode(text: str) -> bool:
+    """Half of a surrogate pair, which a JSON text may escape, has no bytes: nobody could be sent it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_object(text: str) -> bool:

@@ -154,7 +154,7 @@ class _Host:
         """Loads under way, by the shards that are wanted: who wants the same waits for the same."""
         self.waiting = 0
         self.reading = 0
-        """Prompts that its process renders or tokenises now."""
+        """Prompts that its process renders or tokenises now, and grammars that it checks."""
         self.used_at = now()
         """When something was last loaded for somebody, a prompt read, or a sequence begun or ended; monotonic seconds."""
         self.adapters: OrderedDict[bytes, _LoadedAdapter] = OrderedDict()
@@ -542,6 +542,26 @@ class Workers:
         self, model: ModelId, command: frames.RenderChat | frames.Tokenize
     ) -> list[int] | Refusal | CommandFailed:
         """Token ids of a prompt. A template's complaint comes back as the CommandFailed with kind `template`."""
+        payload = await self._read(model, command)
+        if isinstance(payload, CommandFailed):
+            return payload if payload.kind == "template" else WorkerFailed(model=model, how=f"refused: {payload}")
+        return payload if isinstance(payload, Refusal) else payload.cast("i").tolist()
+
+    async def check_grammar(self, model: ModelId, grammar: Grammar) -> Refusal | None:
+        """Whether replies of this model can be held to it; else Invalid says what stands against it."""
+        found = await self._read(model, frames.CheckGrammar(grammar))
+        if isinstance(found, CommandFailed):
+            return Invalid(what=str(found)) if found.kind == "grammar" else WorkerFailed(
+                model=model, how=f"refused: {found}"
+            )  # fmt: skip
+        return found if isinstance(found, Refusal) else None
+
+    # -- inside
+
+    async def _read(
+        self, model: ModelId, command: frames.RenderChat | frames.Tokenize | frames.CheckGrammar
+    ) -> memoryview | Refusal | CommandFailed:
+        """What the worker answers to something that needs no shard. It is not unloaded meanwhile."""
         process = await self._apart(model, self._process(model))
         if isinstance(process, Refusal):
             return process
@@ -554,28 +574,11 @@ class Workers:
         except WorkerGone as gone:
             return WorkerFailed(model=model, how=str(gone))
         except CommandFailed as failed:
-            return failed if failed.kind == "template" else WorkerFailed(model=model, how=f"refused: {failed}")
+            return failed
         finally:
             host.reading -= 1
             host.used()
-        return payload.cast("i").tolist()
-
-    async def check_grammar(self, model: ModelId, grammar: Grammar) -> Refusal | None:
-        """Whether replies of this model can be held to it; else Invalid says what stands against it."""
-        process = await self._apart(model, self._process(model))
-        if isinstance(process, Refusal):
-            return process
-        try:
-            await process.call(frames.CheckGrammar(grammar), deadline_s=COMMAND_DEADLINE_S)
-        except WorkerGone as gone:
-            return WorkerFailed(model=model, how=str(gone))
-        except CommandFailed as failed:
-            return Invalid(what=str(failed)) if failed.kind == "grammar" else WorkerFailed(
-                model=model, how=f"refused: {failed}"
-            )  # fmt: skip
-        return None
-
-    # -- inside
+        return payload
 
     def _host(self, model: ModelId) -> _Host | None:
         host = self._hosts.get(model)

@@ -96,6 +96,8 @@ class FakeWorker:
                 return frames.VocabularyOpen(0, END, False, [END], [len(piece) for piece in PIECES]), pieces
             case frames.Tokenize() | frames.RenderChat():
                 return frames.Tokenized(), memoryview(np.zeros(3, np.int32)).cast("B")
+            case frames.CheckGrammar():
+                return frames.Done(), NOTHING
             case frames.Step(outputs=outputs):
                 return frames.Stepped(1, [(0, []) for _ in outputs]), NOTHING
             case frames.StartSequence():

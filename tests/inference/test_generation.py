@@ -39,6 +39,30 @@ async def test_a_stop_string_over_two_tokens_ends_the_sending_too() -> None:
     assert not tail.waiting
 
 
+@pytest.mark.parametrize(
+    ("stop", "last", "finish"),
+    [
+        ("5,", 3, Finish.STOP),  # within the arguments
+        ("6}", 4, Finish.STOP),  # at the end of them
+        ("}]", 4, Finish.TOOL_CALLS),  # behind whole ones: as with "</tool_call>" for a stop text, which clients do send
+        ("] and", 5, Finish.TOOL_CALLS),  # behind a whole call
+        ("", 6, Finish.STOP),  # the model ends within the arguments
+    ],
+)
+async def test_a_reply_that_a_stop_text_cut_within_a_call_says_stop(stop: str, last: int, finish: Finish) -> None:
+    head, tail = started(2, stop=(stop,) if stop else ())
+    pieces = (b"so ", b"", b'[{"name": "now", "arguments": {"a": ', b"5, ", b'"b": 6}}]', b" and", b"")
+    head.texts = Texts(pieces=pieces, ends=frozenset({6}), controls={1: "[TOOL_CALLS]", 6: "</s>"})
+    parser = ToolCallParser(form=CallForm.MISTRAL, names=["now"], make_id=str)
+    for token in [1, 2, 6] if last == 6 else range(1, last + 1):
+        tail.answer(token)
+    async with generation_of(head, parser) as reply:
+        chunks = [chunk async for chunk in reply]
+    arguments = "".join(piece.arguments for chunk in chunks for piece in chunk.calls)
+    assert chunks[-1].finish is finish
+    assert arguments.endswith("}") == (finish is Finish.TOOL_CALLS), arguments
+
+
 async def test_logprobs_come_with_their_text_and_ids_beyond_the_vocabulary_without() -> None:
     head, tail = started(1, limit=1)
     tail.answer(0, [(0, -0.5), (1, -0.7), (1 << 50, -9.0)])

@@ -14,6 +14,7 @@ from swarmd.domain.events import WorkerReady
 from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId, RequestId, SessionId, ShardRef
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NoCoverage, Refusal, StageFailed
+from swarmd.domain.structure import Grammar
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.forwarding import SWEEP_S, UNANSWERED_STEPS, StageSession, steps_in_flight
 from swarmd.inference.generation import Generation
@@ -537,6 +538,18 @@ async def test_a_prompt_that_is_being_read_keeps_its_worker(parts: NodeParts, kn
     assert await reading == [0, 0, 0]
     assert not isinstance(await parts.workers.unload_model(model), Refusal)
     assert not parts.processes[0].alive
+
+
+async def test_a_worker_is_not_unloaded_while_it_compiles_a_grammar(parts: NodeParts, known: KnownModel) -> None:
+    model = parts.add(known, "tiny", ())
+    assert not isinstance(await parts.workers.texts(model), Refusal)
+    parts.processes[0].held = (frames.CheckGrammar,)
+    checking = asyncio.create_task(parts.workers.check_grammar(model, Grammar(schema="{}")))
+    await soon()
+    assert isinstance(await parts.workers.unload_model(model), Busy)
+    parts.processes[0].release()
+    assert await checking is None
+    assert not isinstance(await parts.workers.unload_model(model), Refusal)
 
 
 async def test_a_shard_that_was_deleted_before_the_worker_crashed_does_not_keep_the_others_away(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from swarmd.config.settings import Settings
 from swarmd.domain.events import GenerationFinished
-from swarmd.domain.generation import GenerationFailed
-from swarmd.domain.ids import NodeId
+from swarmd.domain.generation import GenerationFailed, GenerationRequest
+from swarmd.domain.ids import ModelId, NodeId, RequestId
 from swarmd.domain.plans import PipelinePlan, Stage
-from swarmd.domain.refusals import Busy, NotFound, Refusal, StageFailed, WorkerFailed
+from swarmd.domain.refusals import Busy, Invalid, NotFound, Refusal, StageFailed, WorkerFailed
 from swarmd.inference.generation import Generation
 from swarmd.inference.head import Head
-from swarmd.inference.pipeline import RESUME_S, SAMPLE_AGE_S, Pipeline, _NotOpened
+from swarmd.inference.pipeline import RESUME_S, SAMPLE_AGE_S, Pipeline, _NotOpened, _Read
+from swarmd.inference.workers import Texts
 from swarmd.kit.bus import EventBus
 from swarmd.kit.world import World
-from tests.fakes.heads import MODEL, NODES, started
+from tests.fakes.heads import MODEL, NODES, PIECES, started
 
 HEAD, FIRST, SECOND, THIRD = NODES[0], NODES[1], NodeId("c" * 64), NodeId("d" * 64)
 
@@ -115,6 +117,65 @@ async def test_an_own_worker_that_does_not_start_is_barred_like_a_node_and_asked
     swarm = Swarm(world, monkeypatch, {HEAD: [crashed, None], SECOND: [GONE]})
     await swarm.resume(FIRST)
     assert swarm.tried == [HEAD, SECOND, HEAD]
+
+
+async def test_a_reply_that_cannot_go_on_within_its_grammar_is_not_tried_again_on_eight_sets_of_nodes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = Swarm(world, monkeypatch, {HEAD: [None], FIRST: [None]})
+    head, _ = started(1)
+    barred = set[NodeId]()
+    with pytest.raises(GenerationFailed, match="no token fits"):
+        await swarm.pipeline._resume(head, GenerationFailed(Invalid(what="no token fits")), None, barred)
+    assert (swarm.tried, barred, head.resumes) == ([], set(), 0)
+
+
+class Reading:
+    """Workers that read prompts."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    async def texts(self, _model: ModelId) -> Texts:
+        return Texts(pieces=PIECES, ends=frozenset())
+
+    async def tokenize(self, _model: ModelId, _command: object) -> list[int]:
+        self.read += 1
+        return [1, 2]
+
+    def cells_per_session(self, _model: ModelId) -> int:
+        return 100
+
+
+@pytest.mark.looptime
+async def test_a_request_that_waits_for_a_seat_is_tokenised_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, workers, opened = pipeline_in(world, EventBus()), Reading(), list[Refusal]()
+    known = SimpleNamespace(manifest=SimpleNamespace(vocab_size=10))
+    monkeypatch.setattr(pipeline, "_catalog", {MODEL: known})
+    monkeypatch.setattr(pipeline, "_workers", workers)
+
+    async def busy(read: _Read, _arrived: float) -> Refusal:
+        assert read.tokens == [1, 2]
+        opened.append(FULL if len(opened) < 2 else GONE)
+        if len(opened) == 2:
+            monkeypatch.setattr(pipeline, "_catalog", {MODEL: SimpleNamespace(manifest=known.manifest)})
+        return opened[-1]
+
+    monkeypatch.setattr(pipeline, "_open", busy)
+    assert await pipeline.open(GenerationRequest(request=RequestId("r"), model=MODEL, prompt="p", max_tokens=5)) == GONE
+    assert opened == [FULL, FULL, GONE]
+    assert workers.read == 2, "once, and once more for the model that came in its place"
+
+
+async def test_megabytes_of_schema_are_refused_before_the_worker_sees_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = pipeline_in(world, EventBus())  # without any workers
+    known = SimpleNamespace(manifest=SimpleNamespace(vocab_size=10))
+    schema = '{"title": "' + "x" * 4_000_000 + '"}'
+    request = GenerationRequest(request=RequestId("r"), model=MODEL, prompt="p", max_tokens=5, schema=schema)
+    refusal = await pipeline._held_to_grammar(known, request, None)
+    assert isinstance(refusal, Invalid) and refusal.param == "response_format" and "65536 are taken" in refusal.what
 
 
 @pytest.mark.looptime

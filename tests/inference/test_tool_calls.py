@@ -114,6 +114,14 @@ def test_a_reply_that_is_cut_keeps_what_it_has_of_a_call() -> None:
     assert parse(CallForm.HERMES, '<tool_call>{"name": "get", "arguments": {"a": "lon') == ("", [("get", '{"a": "lon')])
 
 
+def test_arguments_that_no_reply_can_carry_are_no_call() -> None:
+    for half in ("\\\\ud800", "\\ud800"):  # within the text that the arguments are
+        text = '<tool_call>{"name": "get", "arguments": "{\\"a\\": \\"' + half + '\\"}"}</tool_call>'
+        content, calls = parse(CallForm.HERMES, text)
+        (content + "".join(arguments for _, arguments in calls)).encode()
+    assert (content, calls) == (text, [])
+
+
 def test_arguments_are_streamed() -> None:
     parser = ToolCallParser(form=CallForm.HERMES, names=["get"], make_id=str)
     assert parser.feed('<tool_call>{"name": "get", "argu') == ("", ())
