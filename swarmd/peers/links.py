@@ -136,9 +136,9 @@ class Links:
         self._max_peers = max_peers
         self._places: dict[tuple[NodeId, Purpose], Place] = {}
         self._open: set[Link] = set()
+        """Everything that is to be closed at the end: current, retired and guests."""
         self._past_bytes: dict[Purpose, tuple[int, int]] = {}
         """In and out, over links that are gone."""
-        """Everything that is to be closed at the end: current, retired and guests."""
         self._running = False
         self._judged_at = 0.0
         self._seldom = Seldom(clock=world.clock)
@@ -600,7 +600,7 @@ class Links:
                 await link.wait_closed()
         except TimeoutError:
             link.close("it was to be closed long ago")
-        self._open.discard(link)
+        self._gone(link)
 
     async def _close_idle(self, place: Place, link: Link) -> None:
         """There is a direct connection. Generations that began on the relayed one end there; new ones never begin there,
@@ -613,14 +613,20 @@ class Links:
         link.close("there is a direct connection")
         if place.draining is link:
             place.draining = None
+        self._gone(link)
+
+    def _gone(self, link: Link) -> None:
+        """Whoever sees it first: what went over it is counted on, once."""
+        if link not in self._open:
+            return
         self._open.discard(link)
+        connection = link.connection
+        received, sent = self._past_bytes.get(connection.purpose, (0, 0))
+        self._past_bytes[connection.purpose] = (received + connection.bytes_in, sent + connection.bytes_out)
 
     async def _watch(self, place: Place, leg: Leg) -> None:
         reason = await leg.link.wait_closed()
-        self._open.discard(leg.link)
-        connection = leg.link.connection
-        received, sent = self._past_bytes.get(connection.purpose, (0, 0))
-        self._past_bytes[connection.purpose] = (received + connection.bytes_in, sent + connection.bytes_out)
+        self._gone(leg.link)
         if leg.talk is not None:
             leg.talk.cancel()
         if not place.slot.drop(leg):

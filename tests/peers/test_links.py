@@ -20,7 +20,7 @@ from swarmd.identity.revocations import Revocation
 from swarmd.kit.world import SeededClock, seeded_world
 from swarmd.peers import book as book_module
 from swarmd.peers.book import MAX_FAILURES
-from swarmd.peers.links import DIALS, HEARSAY_DIALS
+from swarmd.peers.links import DIALS, HEARSAY_DIALS, JOINER_STAYS_S
 from swarmd.store.peers import Source
 from swarmd.transport.connection import Connection
 from swarmd.wire.messages import CODES, Revocations
@@ -105,6 +105,32 @@ async def test_every_line_is_shown_with_its_path_its_bytes_and_its_age(swarm: Sw
     mirrored = {line.purpose: line for line in b.links.lines()}
     assert mirrored[Purpose.CONTROL].dialled is not control.dialled
     assert mirrored[Purpose.BULK].bytes_out == bulk.bytes_in
+
+
+async def test_the_bytes_over_links_never_become_fewer_when_guests_leave_and_links_are_replaced(swarm: Swarm) -> None:
+    a, b = await swarm.start(1), await swarm.start(2)
+    last = dict.fromkeys(Purpose, (0, 0))
+
+    async def watch() -> None:
+        while True:
+            now = {purpose: a.links.traffic().get(purpose, (0, 0)) for purpose in Purpose}
+            for purpose, (received, sent) in last.items():
+                assert now[purpose][0] >= received and now[purpose][1] >= sent, (purpose, now, last)
+            last.update(now)
+            await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await joined(b, a)  # which b does as a guest, over a link of its own
+        await together(a, b)
+        await asyncio.sleep(JOINER_STAYS_S + 1)
+        link = a.links.link(b.id)
+        assert link is not None
+        link.close("cut")
+        await asyncio.sleep(0.01)
+        await together(a, b)
+        watching.cancel()
+    assert last[Purpose.CONTROL] > (0, 0)
 
 
 async def test_links_on_an_address_that_is_gone_are_replaced_at_once_and_others_stay(
