@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct, json
 
 from swarmd.api.calls import Call, Reply
 from swarmd.api.openai import client_of
@@ -31,6 +32,8 @@ class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     """The openai client asks for base64 unless told otherwise, and decodes it."""
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    lora_adapter: Annotated[str, Meta(max_length=256)] | None = None
+    """Refused: vectors are those of the model itself."""
     user: str | None = None
     """Whom the client asks for: where requests wait, users take turns."""
 
@@ -61,7 +64,7 @@ class EmbeddingHandlers:
 
     async def embed(self, call: Call) -> Reply | Refusal:
         body: EmbeddingsRequest = call.body
-        model = self._named(body.model)
+        model = self._model(body)
         if isinstance(model, Refusal):
             return model
         request = embedding_request(body, request=call.request_id, model=model, client=client_of(call, body.user))
@@ -71,16 +74,29 @@ class EmbeddingHandlers:
         if isinstance(embedded, Refusal):
             return embedded
         show = _base64 if body.encoding_format == "base64" else _floats
+        shown: list[Raw] = []
+        for index, vector in enumerate(embedded.vectors):
+            # One by one: together they would take a second, in which no token of anybody moves.
+            shown.append(Raw(json.encode(EmbeddingOut(object="embedding", index=index, embedding=show(vector)))))
+            await asyncio.sleep(0)
         reply = EmbeddingList(
             object="list",
-            data=[
-                EmbeddingOut(object="embedding", index=index, embedding=show(vector))
-                for index, vector in enumerate(embedded.vectors)
-            ],
+            data=cast("list[EmbeddingOut]", shown),  # encoded ones
             model=model,
             usage=EmbeddingsUsage(prompt_tokens=embedded.tokens, total_tokens=embedded.tokens),
         )
         return Reply(body=reply, headers={"x-swarm-nodes": ",".join(map(short, embedded.nodes))})
+
+
+    def _model(self, body: EmbeddingsRequest) -> ModelId | Refusal:
+        """Adapters are refused by name: a vector without what was asked for looks like any other."""
+        what = "embeddings are made without LoRA adapters: name the model alone"
+        if body.lora_adapter is not None:
+            return Invalid(what=what, param="lora_adapter")
+        base, colon, _ = body.model.rpartition(":")
+        if colon and not isinstance(self._named(base), Refusal):
+            return Invalid(what=what, param="model")
+        return self._named(body.model)
 
 
 def embedding_request(

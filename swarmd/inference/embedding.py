@@ -31,6 +31,8 @@ AT_ONCE: Final = 4
 """Texts of one request under way: enough for three nodes to have one each and one that travels, and less than half of the
 places that a node has for all its clients, unless somebody chose so."""
 TOKENS_LIMIT: Final = 300_000  # of all texts of one request, as at OpenAI
+NUMBERS_LIMIT: Final = 4 << 20
+"""Of all vectors of one request: 1,024 texts at a width of 4,096. Printed they have some 90 MB, in memory at once."""
 
 
 class Reader(Protocol):
@@ -86,6 +88,12 @@ class Embeddings:
                 what=f"model {request.model} makes vectors of {width} dimensions, and whether {request.dimensions} of them "
                 "mean anything by themselves its file does not say: leave dimensions out, and shorten the vectors yourself",
                 param="dimensions",
+            )
+        if len(request.inputs) * width > NUMBERS_LIMIT:
+            return Invalid(
+                what=f"{len(request.inputs)} texts are too many at once for vectors of {width} numbers: send at most "
+                f"{max(1, NUMBERS_LIMIT // width)} in a request",
+                param="input",
             )
         texts = await self._tokens(known, request)
         if isinstance(texts, Refusal):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+from array import array
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
 
+from swarmd.api.calls import Reply
+from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
+from swarmd.domain.generation import Embedded, EmbeddingRequest
+from swarmd.domain.ids import ModelId, RequestId
 from swarmd.domain.refusals import PromptTooLong, StageFailed
 from tests.fakes.rim import KEY, OWN, PEER, TINY, Rim, keyed
 
@@ -65,6 +73,8 @@ async def test_the_client_gets_numbers_or_base64_as_it_asks(rim: Rim, client: As
         ({}, "input"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "a", "lora_adapter": "poet"}, "lora_adapter"),
+        ({"input": "a", "model": f"{TINY}:poet"}, "model"),
     ],
 )
 async def test_what_does_not_fit_is_refused_and_nothing_is_computed(rim: Rim, body: Any, param: str) -> None:
@@ -72,6 +82,35 @@ async def test_what_does_not_fit_is_refused_and_nothing_is_computed(rim: Rim, bo
     async with rim.client(**keyed()) as session, session.post("/v1/embeddings", data=data) as reply:
         assert (reply.status, (await reply.json())["error"]["param"]) == (400, param)
     assert not rim.embeddings.requests
+
+
+async def test_a_large_reply_does_not_hold_up_everybody_else() -> None:
+    count, width, turns = 200, 4096, 0
+    vectors = (array("f", [0.123456789] * width).tobytes(),) * count
+
+    class Vectors:
+        async def embed(self, _request: EmbeddingRequest) -> Embedded:
+            return Embedded(vectors=vectors, tokens=count, nodes=(OWN,))
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    handlers = EmbeddingHandlers(embeddings=Vectors(), named=lambda name: ModelId(name))
+    call = SimpleNamespace(
+        body=EmbeddingsRequest(model=TINY, input=["a"] * count), request_id=RequestId("r"),
+        caller=SimpleNamespace(address="here"),
+    )  # fmt: skip
+    ticking = asyncio.create_task(tick())
+    reply = await handlers.embed(call)  # type: ignore[arg-type]
+    ticking.cancel()
+    assert turns >= count - 1, "others had a turn between any two vectors"
+    assert isinstance(reply, Reply)
+    shown = msgspec.json.decode(msgspec.json.encode(reply.body), type=EmbeddingList)
+    assert [one.index for one in shown.data] == list(range(count))
+    assert all(one.embedding == array("f", vectors[0]).tolist() for one in shown.data)
 
 
 async def test_refusals_from_below_have_their_status(rim: Rim, client: AsyncOpenAI) -> None:

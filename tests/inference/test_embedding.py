@@ -13,7 +13,7 @@ from swarmd.domain.events import GenerationFinished
 from swarmd.domain.generation import Embedded, EmbeddingRequest
 from swarmd.domain.ids import RequestId
 from swarmd.domain.refusals import Busy, Invalid, NotFound, PromptTooLong, Refusal
-from swarmd.inference.embedding import AT_ONCE, TOKENS_LIMIT, Embeddings, pooling_of
+from swarmd.inference.embedding import AT_ONCE, NUMBERS_LIMIT, TOKENS_LIMIT, Embeddings, pooling_of
 from swarmd.inference.vectors import Pooling
 from swarmd.kit.bus import EventBus
 from swarmd.models.gguf import GgufHeader
@@ -71,7 +71,7 @@ class Reader:
 class Parts:
     def __init__(self, **metadata: Value) -> None:
         self.reader, self.bus = Reader(), EventBus()
-        found = known(**metadata)
+        found = self.found = known(**metadata)
         self.embeddings = Embeddings(
             catalog=SimpleNamespace(get=lambda model: found if model == MODEL else None),  # type: ignore[arg-type]
             tokenizer=self,  # type: ignore[arg-type]
@@ -146,6 +146,16 @@ async def test_a_text_that_does_not_fit_is_named_and_nothing_is_computed(inputs:
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(found.sentence)
     assert not parts.reader.begun and not parts.reader.started_with
+
+
+async def test_vectors_that_would_fill_the_memory_are_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = Parts()
+    monkeypatch.setattr(parts.found.manifest, "width", NUMBERS_LIMIT // 4)
+    refusal = await parts.embed(*[(0,)] * 5)
+    assert isinstance(refusal, Invalid) and refusal.param == "input" and "at most 4 in a request" in refusal.what
+    assert not parts.reader.begun
 
 
 async def test_dimensions_are_taken_when_they_are_the_models() -> None:
