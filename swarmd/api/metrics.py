@@ -15,11 +15,10 @@ from aiohttp import web
 from swarmd import __version__
 from swarmd.api.calls import Call
 from swarmd.api.exposition import CONTENT_TYPE, Family, Labels, counter, exposition, gauge, histogram
-from swarmd.api.ports import InMemory, Machine, Models, Running, Traffic, WorkerReading
+from swarmd.api.ports import InMemory, Machine, Models, Running, Tallies, Traffic, WorkerReading
 from swarmd.domain.events import ShardRejected, ShardStored
 from swarmd.domain.ids import short
 from swarmd.domain.peers import Purpose
-from swarmd.inference.tallies import Tallies
 from swarmd.kit.bus import EventBus, Inbox
 from swarmd.kit.service import Ready
 from swarmd.kit.tallies import Histogram

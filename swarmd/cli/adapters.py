@@ -41,7 +41,7 @@ def add(
 ) -> None:
     """Register a LoRA adapter of MODEL; from then on `MODEL:ID` answers, on all nodes that run the model with this one."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    path = str(Path(file).absolute()) if Path(file).is_file() else file  # else it is below the node's own folder
+    path = str(Path(file).resolve()) if Path(file).is_file() else file  # else it is below the node's own folder
     request = shapes.AdapterRequest(
         id=id, name=name or id or Path(file).stem, base_model=model, rank=rank, alpha=alpha, path=path
     )
@@ -49,7 +49,7 @@ def add(
 
 
 def remove(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `swarmd adapters` shows it.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `swarmd adapters list` shows it.")],
     *,
     url: Url = None,
     data_dir: DataFolder = None,

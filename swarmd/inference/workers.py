@@ -429,7 +429,14 @@ class Workers:
                 try:
                     for index, file in missing.items():
                         command = frames.LoadAdapter(index, loaded.number, None if file is None else str(file[0]))
-                        await host.process.call(command, deadline_s=COMMAND_DEADLINE_S)
+                        try:
+                            await host.process.call(command, deadline_s=COMMAND_DEADLINE_S)
+                        except CommandFailed:
+                            if file is None or await asyncio.to_thread(file[0].exists):
+                                raise
+                            # Others' adapters made room for a newer one. Asked again, it is fetched again.
+                            where = f"the disk of node {short(self._node)}"
+                            return Busy(what=f"the adapter left {where} at once: try again soon")
                         loaded.sizes[index] = 0 if file is None else file[1]
                 finally:
                     host.adapter_loading = 0

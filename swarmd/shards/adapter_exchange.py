@@ -13,27 +13,24 @@ from weakref import WeakValueDictionary
 from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.events import AdapterRejected
 from swarmd.domain.ids import NodeId, short
-from swarmd.domain.peers import Purpose
 from swarmd.domain.refusals import BadFile, Busy, Invalid, NotFound, Refusal
 from swarmd.kit.bus import EventBus
-from swarmd.kit.flow import Backoff, SingleFlight
+from swarmd.kit.flow import SingleFlight
 from swarmd.kit.world import World
 from swarmd.models import lora
 from swarmd.models.catalog import KnownModel
 from swarmd.shards.adapter_parts import REMOVED, AdapterParts
 from swarmd.shards.fetching import Lines
 from swarmd.shards.serving import ShardServer
-from swarmd.transport.rpc import Dispatcher, Link, LinkLost, Stream, StreamReset
-from swarmd.wire.events import TooManyStreams
-from swarmd.wire.exchange import PART_BYTES, AdapterPart, AskAdapter
+from swarmd.shards.small_files import NOT_SENT, bulk_link, collect
+from swarmd.transport.rpc import Dispatcher, Link, Stream
+from swarmd.wire.exchange import AdapterPart, AskAdapter
 from swarmd.wire.messages import Refused
 
-PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, behind as much again of somebody else's
 FETCH_S: Final = 540.0  # of all that one stage lacks: the head waits 600 s for it
 PLACES: Final = 4  # parts on their way at once, from as many nodes: each is held whole, 64 MiB at most
-BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
-FIRST_S: Final = 0.05
-LIMIT_S: Final = 1.0
+SLOWEST_BYTES_S: Final = 125_000  # 1 Mbit/s: others wait for the place of who sends slower than that
+PATIENCE_S: Final = 40.0  # beside that, for each part: behind 4 MiB of somebody else's
 
 
 class AdapterExchange:
@@ -75,17 +72,13 @@ class AdapterExchange:
     async def _fetch(
         self, ref: AdapterRef, known: KnownModel, start: int, end: int, source: NodeId
     ) -> Refusal | None:
-        link = await self._bulk(source)
+        link = await bulk_link(self._lines, source, self._world)
         if link is None:
             return Busy(what=f"there is no link to {short(source)} to fetch the adapter over")
         try:
-            async with (
-                asyncio.timeout(FETCH_S),
-                self._turns.setdefault(source, asyncio.Lock()),
-                self._places,
-            ):
+            async with asyncio.timeout(FETCH_S), self._turns.setdefault(source, asyncio.Lock()):
                 refusal = await self._fetch_over(link, ref, known, start, end)
-        except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
+        except NOT_SENT as error:
             return Busy(what=f"{short(source)} did not send the adapter: {str(error) or 'it takes too long'}")
         except OSError as error:
             return Busy(what=f"the adapter cannot be written on this node: {error.strerror or error}")
@@ -98,10 +91,9 @@ class AdapterExchange:
     ) -> Refusal | None:
         index = self._parts.index(ref.digest)
         if index is None:
-            data = await _collect(link, ref.digest, None, limit=lora.INDEX_LIMIT)
-            if isinstance(data, Refusal):
-                return data
-            kept = await self._parts.keep_index(ref.digest, data)
+            async with self._places:
+                data = await _collect(link, ref.digest, None, limit=lora.INDEX_LIMIT)
+                kept = data if isinstance(data, Refusal) else await self._parts.keep_index(ref.digest, data)
             if isinstance(kept, Refusal):
                 return kept
             index = kept
@@ -109,20 +101,12 @@ class AdapterExchange:
         if fault is not None:  # before hundreds of MB come
             return Invalid(what=f"the adapter does not fit model {known.manifest.model}: {fault}")
         for part in self._parts.missing(ref.digest, start, end):
-            data = await _collect(link, ref.digest, part.layer, exactly=part.size_bytes)
-            refusal = data if isinstance(data, Refusal) else await self._parts.keep_part(ref.digest, part.layer, data)
+            async with self._places:  # of each part anew: a slow node does not keep others waiting for all of its parts
+                data = await _collect(link, ref.digest, part.layer, exactly=part.size_bytes)
+                refusal = data if isinstance(data, Refusal) else await self._parts.keep_part(ref.digest, part.layer, data)
             if refusal is not None:
                 return refusal
         return None
-
-    async def _bulk(self, node: NodeId) -> Link | None:
-        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
-        deadline = self._world.clock.monotonic() + BULK_PATIENCE_S
-        while (link := self._lines.link(node, Purpose.BULK)) is None:
-            if self._world.clock.monotonic() >= deadline or node not in self._lines.connected():
-                return None
-            await asyncio.sleep(backoff.delay())
-        return link
 
     async def _serve(self, ask: AskAdapter, payload: memoryview, stream: Stream) -> None:
         path = self._parts.path(ask.digest, ask.layer)
@@ -142,19 +126,7 @@ def _misfit(index: lora.Index, ref: AdapterRef, known: KnownModel) -> str | None
 async def _collect(
     link: Link, digest: bytes, layer: int | None, *, limit: int = 0, exactly: int = 0
 ) -> bytearray | Refusal:
-    """One file of a peer. BadFile when it does not keep to the rules, NotFound when it has it not."""
-    data = bytearray()
-    total: int | None = None
-    while total is None or len(data) < total:
-        ask = AskAdapter(digest=digest, layer=layer, offset=len(data))
-        reply = await link.call(ask, AdapterPart, timeout_s=PART_TIMEOUT_S)
-        if isinstance(reply, Refused):
-            return NotFound(what=f"{short(link.node)} does not send it: {reply.sentence[:200]}")
-        stated, size = reply.message.total_bytes, len(reply.payload)
-        if (exactly and stated != exactly) or not 0 < stated <= (exactly or limit) or (total or stated) != stated:
-            return BadFile(what=f"{short(link.node)} offers {stated} bytes of an adapter where {exactly or limit} are taken")
-        if size != min(PART_BYTES, stated - len(data)):
-            return BadFile(what=f"{short(link.node)} sent {size} bytes of an adapter after {len(data)} of {stated}")
-        total = stated
-        data += reply.payload
-    return data
+    return await collect(
+        link, lambda offset: AskAdapter(digest=digest, layer=layer, offset=offset), AdapterPart, limit=limit,
+        exactly=exactly, within_s=PATIENCE_S + (exactly or limit) / SLOWEST_BYTES_S,
+    )  # fmt: skip

@@ -120,6 +120,9 @@ class Adapters:
             except OSError as error:
                 what = f"adapter {new.path[:200]!r} cannot be read or kept: {error.strerror or error}"
                 return BadFile(what=what, param="path")
+            except asyncio.CancelledError:
+                self._arriving = None  # the row may be in the database by now: the next start needs its parts
+                raise
             finally:
                 digest, self._arriving = self._arriving, None
                 if digest is not None and digest not in self.digests():

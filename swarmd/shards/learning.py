@@ -14,27 +14,22 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from swarmd.domain.ids import ModelId, NodeId, short
-from swarmd.domain.peers import NodeSummary, Purpose
-from swarmd.domain.refusals import BadFile, NotFound, Refusal
-from swarmd.kit.flow import Backoff, SingleFlight
+from swarmd.domain.peers import NodeSummary
+from swarmd.domain.refusals import NotFound, Refusal
+from swarmd.kit.flow import SingleFlight
 from swarmd.kit.service import Spawn
 from swarmd.kit.world import World
 from swarmd.models.catalog import HEADER_LIMIT, Catalog, KnownModel
 from swarmd.models.manifest import MANIFEST_LIMIT
 from swarmd.shards.discovered import Discovered
 from swarmd.shards.fetching import Lines
-from swarmd.transport.rpc import Link, LinkLost, StreamReset
-from swarmd.wire.events import TooManyStreams
-from swarmd.wire.exchange import PART_BYTES, AskHeader, AskManifest, HeaderPart, ManifestPart
-from swarmd.wire.messages import Refused
+from swarmd.shards.small_files import NOT_SENT, bulk_link, collect
+from swarmd.transport.rpc import Link
+from swarmd.wire.exchange import AskHeader, AskManifest, HeaderPart, ManifestPart
 
-PART_TIMEOUT_S: Final = 120.0  # 4 MiB over an uplink of 1 Mbit/s take 34 s, behind as much again of somebody else's
 MANIFEST_S: Final = 300.0  # 16 MiB, likewise
 HEADER_S: Final = 1200.0  # 64 MiB
-BULK_PATIENCE_S: Final = 30.0  # the bulk link is dialled when the control link is up
 TURN_S: Final = 20.0  # then another node is asked for the model as well: 16 MiB of header over 10 Mbit/s take 13 s
-FIRST_S: Final = 0.05
-LIMIT_S: Final = 1.0
 REFUSED_LIMIT: Final = 4096
 """Names kept of what failed its checks, and as many of what was too large; beyond, peers invent them: all are forgotten."""
 
@@ -138,7 +133,7 @@ class Learner:
         )
 
     async def _learn(self, node: NodeId, model: ModelId, layout: str) -> KnownModel | Refusal:
-        link = await self._bulk(node)
+        link = await bulk_link(self._lines, node, self._world)
         if link is None:
             return NotFound(what=f"there is no link to {short(node)} for the manifest of model {model}")
         data = await _collect(
@@ -203,16 +198,6 @@ class Learner:
         self._sizes[node, model, layout] = size
         return NotFound(what=f"there is no room for {size} bytes of model {model}, which nobody asked for")
 
-    async def _bulk(self, node: NodeId) -> Link | None:
-        """Summaries come over the control link, and the other one follows it."""
-        backoff = Backoff(FIRST_S, 2.0, LIMIT_S, entropy=self._world.entropy)
-        deadline = self._world.clock.monotonic() + BULK_PATIENCE_S
-        while (link := self._lines.link(node, Purpose.BULK)) is None:
-            if self._world.clock.monotonic() >= deadline or node not in self._lines.connected():
-                return None
-            await asyncio.sleep(backoff.delay())
-        return link
-
 
 async def _collect(
     link: Link,
@@ -222,24 +207,9 @@ async def _collect(
     *,
     within_s: float,
 ) -> bytes | Refusal:
-    """A file of a peer, part by part, none smaller than it can be: who is waited for sends it at some pace. BadFile when it
-    does not keep to the rules, NotFound when it does not answer, or not all of it in time."""
-    data = bytearray()
-    total: int | None = None
+    """As `small_files.collect`; NotFound, too, when it does not come."""
     try:
-        async with asyncio.timeout(within_s):
-            while total is None or len(data) < total:
-                reply = await link.call(ask(len(data)), part, timeout_s=PART_TIMEOUT_S)
-                if isinstance(reply, Refused):
-                    return NotFound(what=f"{short(link.node)} does not send it: {reply.sentence[:200]}")
-                stated, size = reply.message.total_bytes, len(reply.payload)
-                if not 0 < stated <= limit or (total is not None and stated != total):
-                    most = total or limit
-                    return BadFile(what=f"{short(link.node)} offers {stated} bytes where at most {most} are taken")
-                if size != min(PART_BYTES, stated - len(data)):
-                    return BadFile(what=f"{short(link.node)} sent {size} bytes after {len(data)} of {stated}")
-                total = stated
-                data += reply.payload
-    except (LinkLost, StreamReset, TooManyStreams, TimeoutError) as error:
+        data = await collect(link, ask, part, limit=limit, within_s=within_s)
+    except NOT_SENT as error:
         return NotFound(what=f"{short(link.node)} did not send it: {str(error) or 'it takes too long'}")
-    return bytes(data)
+    return data if isinstance(data, Refusal) else bytes(data)

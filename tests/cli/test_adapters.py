@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from swarmd.domain.refusals import Invalid
 from tests.cli.conftest import Cli
 from tests.fakes.rim import TINY, adapter
@@ -23,6 +25,15 @@ def test_one_is_added_shown_and_removed(cli: Cli, tmp_path: Path) -> None:
     assert [row["id"] for row in json.loads(cli("adapters", "list", "--json").stdout)] == ["style"]
     assert "not registered any more" in cli("adapters", "rm", "style").stdout
     assert not cli.rim.adapters.rows
+
+
+def test_a_file_that_is_named_by_a_way_up_is_found(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "style.safetensors"
+    file.write_bytes(b"x")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert cli("adapters", "add", TINY, "../style.safetensors").exit_code == 0
+    assert cli.rim.adapters.asked[0].path == str(file.resolve())
 
 
 def test_a_file_of_the_nodes_own_folder_goes_as_it_is(cli: Cli) -> None:

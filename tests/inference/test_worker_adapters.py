@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.ids import ModelId, ShardRef
-from swarmd.domain.refusals import Busy, NoCapacity, Refusal
+from swarmd.domain.refusals import Busy, NoCapacity, Refusal, WorkerFailed
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.engine import Engine
 from swarmd.inference.worker import Worker
+from swarmd.inference.worker_process import CommandFailed
 from swarmd.inference.workers import ADAPTERS_LIMIT, Seat
 from swarmd.kit.world import seeded_world
 from swarmd.models.slicing import cuts_at
@@ -170,6 +172,27 @@ async def test_adapters_count_in_the_memory_of_a_worker(parts: NodeParts) -> Non
     assert isinstance(refused, NoCapacity)
     assert [type(c).__name__ for c in adapter_commands(parts)][-1] == "UnloadAdapter", "what nobody uses went first"
     assert isinstance(await seat(parts, slices(3, size=700_000)), Seat)
+
+
+async def test_an_adapter_whose_slice_made_room_for_anothers_is_asked_for_again_soon(
+    parts: NodeParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(await seat(parts, slices(1)), Seat)
+    real = parts.processes[-1].call
+
+    async def call(command: frames.Command, *rest: Any, **more: Any) -> Any:
+        if isinstance(command, frames.LoadAdapter):
+            raise CommandFailed("engine", "llama.cpp cannot load the adapter")
+        return await real(command, *rest, **more)
+
+    monkeypatch.setattr(parts.processes[-1], "call", call)
+    assert isinstance(await seat(parts, slices(2)), Busy)
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"x")
+    there = AdapterSlices(ref=slices(3).ref, files={0: (damaged, 1), 1: (damaged, 1)})
+    assert isinstance(await seat(parts, there), WorkerFailed)
+    monkeypatch.undo()
+    assert isinstance(await seat(parts, slices(2)), Seat)
 
 
 async def test_a_shard_that_comes_again_gets_the_adapter_again(parts: NodeParts) -> None:

@@ -18,7 +18,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.world import real_world
 from swarmd.models import lora
 from swarmd.models.catalog import KnownModel
-from swarmd.shards import adapter_exchange
+from swarmd.shards import adapter_exchange, small_files
 from swarmd.shards.adapter_exchange import AdapterExchange
 from swarmd.shards.adapter_parts import AdapterParts
 from swarmd.shards.serving import ShardServer
@@ -91,7 +91,7 @@ def lie(dispatcher: Dispatcher, answer: Part) -> None:
 
 
 async def test_a_stage_gets_its_layers_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("swarmd.shards.adapter_exchange", "swarmd.shards.serving"):
+    for module in ("swarmd.shards.small_files", "swarmd.shards.serving"):
         monkeypatch.setattr(f"{module}.PART_BYTES", 5000)  # so that a layer comes in several
     async with two(tmp_path) as pair:
         assert await pair.fetch(1, 2) is None
@@ -161,7 +161,7 @@ async def test_an_adapter_that_does_not_fit_is_refused_before_its_parts_come(tmp
 
 
 async def test_a_head_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_exchange, "PART_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(small_files, "PART_TIMEOUT_S", 0.05)
     async with two(tmp_path, lambda ask: NotFound(what="x")) as pair:
         pair.server.dispatcher._answers.clear()
 
@@ -192,3 +192,36 @@ async def test_whoever_names_many_adapters_waits_behind_itself(tmp_path: Path) -
             *(pair.exchange.fetch(ref, pair.known, 0, 3, source=pair.source) for ref in refs)
         )
         assert all(isinstance(answer, NotFound) for answer in answers) and most == [1]
+
+
+async def test_slow_members_keep_nobody_else_from_an_adapter_for_longer_than_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_exchange, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(adapter_exchange, "SLOWEST_BYTES_S", 1e9)
+    async with two(tmp_path, lambda ask: NotFound(what="x")) as pair:
+        pair.server.dispatcher._answers.clear()
+        asked: list[int | None] = []
+
+        async def dawdles(ask: AskAdapter, payload: memoryview, peer: object) -> WithPayload:
+            asked.append(ask.layer)
+            assert pair.exchange._places._value == adapter_exchange.PLACES - 1, "one for the part that comes, none between"
+            if ask.layer == 1:
+                await asyncio.Event().wait()
+            data = pair.made.encoded if ask.layer is None else pair.made.contents[ask.layer]
+            return WithPayload(AdapterPart(total_bytes=len(data)), data)
+
+        pair.server.dispatcher.answer(AskAdapter, dawdles)
+        real = pair.ours.keep_part
+        between: list[int] = []
+
+        async def kept(digest: bytes, layer: int, data: bytes | bytearray) -> Refusal | None:
+            between.append(pair.exchange._places._value)
+            return await real(digest, layer, data)
+
+        monkeypatch.setattr(pair.ours, "keep_part", kept)
+        refusal = await pair.fetch()
+        assert isinstance(refusal, Busy) and "takes too long" in refusal.sentence
+        assert asked == [None, 0, 1]
+        assert between == [adapter_exchange.PLACES - 1], "what has come is held until it is on the disk"
+        assert pair.exchange._places._value == adapter_exchange.PLACES

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.world import seeded_world
 from swarmd.shards import adapters as module
 from swarmd.shards.adapters import Adapters, AdapterSlices
-from swarmd.store.database import Database
+from swarmd.store.database import Database, Transaction
 from tests.fakes.adapters import known_model, random_adapter, write_adapter
 from tests.fakes.gguf import TinyModel
 from tests.fakes.holders import HastyDisk, open_store
@@ -91,6 +93,26 @@ async def test_one_is_registered_kept_over_a_restart_and_removed(home: Home) -> 
     assert Path(adapter.path).exists() and home.adapters.all() == ()
     refusal = await home.adapters.remove("mine")
     assert isinstance(refusal, Refusal) and "'mine'" in refusal.sentence
+
+
+async def test_one_whose_registration_was_cancelled_at_the_commit_has_its_parts_after_the_restart(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = home.db.transaction
+
+    @asynccontextmanager
+    async def too_late() -> AsyncIterator[Transaction]:
+        async with real() as tx:
+            yield tx
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(home.db, "transaction", too_late)
+    with pytest.raises(asyncio.CancelledError):
+        await home.adapters.register(GOOD)
+    home.adapters = home.opened()
+    await home.adapters.load()
+    (adapter,) = home.adapters.all()
+    assert isinstance(await home.adapters.prepare(adapter.ref, home.known, 0, 0, source=None), AdapterSlices)
 
 
 async def test_without_an_id_it_gets_a_uuid(home: Home) -> None:

@@ -10,18 +10,14 @@ import pytest
 
 from swarmd.domain.ids import ModelId
 from swarmd.domain.peers import PeerIdentity
-from swarmd.domain.refusals import BadFile, NotFound, Refusal
+from swarmd.domain.refusals import BadFile, NotFound
 from swarmd.domain.shards import Acquisition
 from swarmd.models.catalog import HEADER_NAME, MANIFEST_NAME, KnownModel
 from swarmd.shards import learning
-from swarmd.shards.learning import _collect
-from swarmd.transport.loopback import LoopbackHub
-from swarmd.transport.rpc import WithPayload
-from swarmd.wire.exchange import AskManifest, ManifestPart
+from swarmd.wire.exchange import AskManifest
 from swarmd.wire.messages import CODES
 from tests.fakes.holders import Holder
 from tests.shards.test_desk import TINY, Folks, ended, until, with_model
-from tests.transport.nodes import nodes
 
 
 @pytest.fixture
@@ -47,58 +43,6 @@ async def test_an_unsigned_or_forged_manifest_is_refused_once_and_for_all(folks:
     path.write_bytes(good)
     assert isinstance(await two.desk._learner.learn(one.id, ModelId("other"), layout), NotFound)
     assert isinstance(await two.desk._learner.learn(one.id, TINY, layout), KnownModel), "a person may ask again"
-
-
-async def collected(
-    answer: Callable[[AskManifest, memoryview, PeerIdentity], Awaitable[WithPayload]], *, within_s: float = 5.0
-) -> bytes | Refusal:
-    """From a peer that answers like this."""
-    async with nodes("ab", hub=LoopbackHub()) as (server, client):
-        server.dispatcher.answer(AskManifest, answer)
-        return await _collect(
-            await client.link_to(server),
-            lambda offset: AskManifest(model=TINY, layout="0" * 32, offset=offset),
-            ManifestPart,
-            100,
-            within_s=within_s,
-        )
-
-
-def in_parts(total: int, sizes: list[int]) -> Callable[[AskManifest, memoryview, PeerIdentity], Awaitable[WithPayload]]:
-    left = list(sizes)
-
-    async def answer(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload:
-        return WithPayload(ManifestPart(total_bytes=total), bytes(left.pop(0)))
-
-    return answer
-
-
-@pytest.mark.parametrize(
-    ("total", "sizes"),
-    [(0, [1]), (101, [10]), (20, [0]), (20, [21]), (20, [10, 11]), (20, [1]), (20, [10, 9])],
-    ids=["nothing", "too much", "an empty part", "more than stated", "more in the end", "a drop", "less in the end"],
-)
-async def test_parts_that_break_the_rules_are_refused(
-    total: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learning, "PART_BYTES", 10)
-    assert isinstance(await collected(in_parts(total, sizes)), BadFile)
-
-
-@pytest.mark.parametrize(("total", "sizes"), [(20, [10, 10]), (21, [10, 10, 1]), (3, [3])])
-async def test_parts_as_a_node_sends_them_are_taken(
-    total: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learning, "PART_BYTES", 10)
-    assert await collected(in_parts(total, sizes)) == bytes(total)
-
-
-async def test_a_file_that_does_not_come_in_time_is_not_waited_for() -> None:
-    async def never(ask: AskManifest, payload: memoryview, peer: PeerIdentity) -> WithPayload:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    assert isinstance(await collected(never, within_s=0.05), NotFound)
 
 
 def hindered(holder: Holder, name: str, hinder: Callable[[], Awaitable[None]]) -> None:
