@@ -69,3 +69,5 @@ async def test_three_nodes_say_what_llama_cpp_says(name: str, nodes: list[Node],
         chunks = await generated(nodes[0], chat(ModelId(model), prompt, max_tokens=TOKENS, sampling=sampling))
         assert [picked.token for chunk in chunks for picked, _ in chunk.logprobs] == tokens
         assert text_of(chunks) == text
+    for node in nodes:  # workers of all families at once would fill a small machine
+        assert isinstance(await node.workers.unload_model(ModelId(model)), int)

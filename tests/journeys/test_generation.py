@@ -24,9 +24,9 @@ Three = tuple[list[Node], ModelId]
 
 
 @pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Three]:
+async def three(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Three]:
     path = write_model(tmp_path / "tiny.gguf", MODEL)
-    async with swarm(tmp_path, 3) as nodes:
+    async with swarm(tmp_path, 3, **getattr(request, "param", {})) as nodes:
         model = ModelId(await nodes[0].desk.add_file(path, 1))
         await spread(nodes, model)
         yield nodes, model
@@ -98,6 +98,7 @@ async def test_leaving_early_frees_every_stage(three):
     await settled(nodes, model)
 
 
+@pytest.mark.parametrize("three", [{"inference__queue_seconds": 1}], indirect=True, ids=["impatient"])
 async def test_refusals_say_what_is_wrong(three):
     nodes, model = three
     assert isinstance(await nodes[0].pipeline.open(chat(ModelId("nobody"), "x")), NotFound)
