@@ -11,6 +11,7 @@ millisecond late.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import ctypes
@@ -69,6 +70,24 @@ def ensure_allowed() -> None:
         os.execvp("unshare", words)
     except OSError as error:
         raise Unavailable(f"unshare cannot be run: {error}") from error
+
+
+def options_of(parser: argparse.ArgumentParser, *, rounds: int, tokens: int) -> argparse.Namespace:
+    """With what every measurement in such a network can be told. Ends the program where there can be none."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--tokens", type=int, default=tokens)
+    parser.add_argument("--fresh", action="store_true", help="measure anew what an earlier run has measured")
+    options = parser.parse_args()
+    allowed_or_exit(parser)
+    return options
+
+
+def allowed_or_exit(parser: argparse.ArgumentParser) -> None:
+    """As `ensure_allowed`, with the sentence of a wrong command line where it is not."""
+    try:
+        ensure_allowed()
+    except Unavailable as error:
+        parser.error(str(error))
 
 
 class Place:

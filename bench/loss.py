@@ -32,7 +32,7 @@ import aiohttp
 
 from bench import fleet as fleets
 from bench.decode import DATA
-from bench.delay import Cut, Network, Unavailable, ensure_allowed, run
+from bench.delay import Cut, Network, options_of, run
 from bench.fleet import READY_S, Node, until
 from bench.random_model import Shape, write
 from bench.results import Record, Round
@@ -232,15 +232,8 @@ async def measure(records: dict[str, Record], *, rounds: int, tokens: int, at: i
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.loss", description=__doc__)
     parser.add_argument("--how", nargs="+", choices=HOW, default=list(HOW))
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--at", type=int, default=50)
-    parser.add_argument("--fresh", action="store_true", help="measure anew what an earlier run has measured")
-    options = parser.parse_args()
-    try:
-        ensure_allowed()
-    except Unavailable as error:
-        parser.error(str(error))
+    options = options_of(parser, rounds=100, tokens=200)
     said = {"tokens": options.tokens, "at": options.at}
     records = {how: Record(f"loss-{how}", said, fresh=options.fresh) for how in options.how}
     for _ in range(SITTINGS):

@@ -32,7 +32,7 @@ import psutil
 
 from bench import fleet as fleets
 from bench.decode import DATA
-from bench.delay import Cut, Network, Unavailable, ensure_allowed, run
+from bench.delay import Cut, Network, allowed_or_exit, run
 from bench.fleet import READY_S, Node, until
 from bench.results import Record, Round
 
@@ -385,10 +385,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="run again, where an earlier run was finished")
     options = parser.parse_args()
-    try:
-        ensure_allowed()
-    except Unavailable as error:
-        parser.error(str(error))
+    allowed_or_exit(parser)
     said = {"minutes": options.minutes, "clients": options.clients, "seed": options.seed}
     record = Record("soak", said, fresh=options.fresh)
     if record.count(what="ended"):

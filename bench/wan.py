@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import fleet as fleets
 from bench.decode import DATA, Asked
-from bench.delay import Cut, Network, Unavailable, ensure_allowed, run
+from bench.delay import Cut, Network, options_of, run
 from bench.fleet import READY_S, Node, until
 from bench.random_model import TINY_LLAMA, write
 from bench.results import Record, Round
@@ -160,15 +160,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.wan", description=__doc__)
     parser.add_argument("--delays", type=float, nargs="+", default=[5.0, 25.0, 50.0, 100.0], help="round trips in ms")
     parser.add_argument("--nodes", type=int, nargs="+", default=[3, 2])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--fresh", action="store_true", help="measure anew what an earlier run has measured")
-    options = parser.parse_args()
-    try:
-        ensure_allowed()
-    except Unavailable as error:
-        parser.error(str(error))
+    options = options_of(parser, rounds=5, tokens=64)
     said = {"tokens": options.tokens, "threads": options.threads}
     record = Record("wan", said, fresh=options.fresh)
     for count in options.nodes:

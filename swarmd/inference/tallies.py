@@ -37,7 +37,7 @@ class Tallies:
     """One per node."""
 
     def __init__(self) -> None:
-        self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.requests: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
         self.queue_s = Histogram(WAIT_S)
         self.prefill_s = Histogram(PROMPT_S)
         self.first_token_s = Histogram(PROMPT_S)

@@ -179,7 +179,8 @@ def test_the_page_lists_what_runs_and_where_it_is_cut() -> None:
     assert list(rows) == list(FAMILIES)
     for name, family in FAMILIES.items():
         place = "any layer" if family.layer_period == 1 else f"every {family.layer_period} layers"
-        assert rows[name][2] == place + (" (or as the file says)" if family.period_key else "")
+        place += " (or as the file says)" if family.period_key else ""
+        assert rows[name][2] == place + (", any layer where it has no windows" if family.period_only_with else "")
         if family.recognised_layer_count:
             assert f"{family.recognised_layer_count} layers or more" in rows[name][3]
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from swarmd.models import lora
 from swarmd.models.safetensors import header_length, parse_header
 from tests.fakes.adapters import merge_into, random_adapter, safetensors_bytes
 from tests.fakes.gguf import TinyModel, write_model
-from tests.fakes.llama import Llama, NativeModel
+from tests.fakes.llama import Llama
+from tests.fakes.runs import chain_logits, whole_logits
 from tests.fakes.shards import CutModel, cut_model, write_shards
-from tests.models.test_shard_file_runs import layouts, steps, taken_back
+from tests.models.test_shard_file_runs import layouts
 
 ALPHA = 6.0
 
@@ -71,39 +70,6 @@ def write_slice(path: Path, index: lora.Index, contents: dict[int, bytes], start
     return path
 
 
-def whole_logits(llama: Llama, path: Path, vocab: int, adapter: Path | None) -> list[npt.NDArray[np.float32]]:
-    out: list[npt.NDArray[np.float32]] = []
-    with NativeModel(llama, path, adapter=adapter) as model:
-        for rows in steps(vocab):
-            taken_back(rows, [model])
-            out.append(model.run(rows))
-    return out
-
-
-def chain_logits(
-    llama: Llama, model: CutModel, paths: tuple[Path, ...], adapters: list[Path | None]
-) -> list[npt.NDArray[np.float32]]:
-    table = model.files[0].embedding
-    assert table is not None
-    out: list[npt.NDArray[np.float32]] = []
-    with contextlib.ExitStack() as stack:
-        chain = [
-            stack.enter_context(
-                NativeModel(llama, path, tap=None if path == paths[-1] else f"l_out-{shard.layers - 1}", adapter=adapter)
-            )
-            for path, shard, adapter in zip(paths, model.manifest.shards, adapters, strict=True)
-        ]
-        for rows in steps(model.architecture.vocab_size):
-            taken_back(rows, chain)
-            value = llama.embed(
-                paths[0], table, [token for _, _, token in rows], model.architecture.embedding_scale
-            )
-            for shard in chain:
-                value = shard.run(rows, value)
-            out.append(value)
-    return out
-
-
 @pytest.mark.parametrize("shape", MODELS.values(), ids=MODELS.keys())
 def test_the_slices_in_a_row_equal_the_whole_adapter_bit_for_bit(llama: Llama, tmp_path: Path, shape: TinyModel) -> None:
     path = write_model(tmp_path / "whole.gguf", shape)
@@ -111,8 +77,8 @@ def test_the_slices_in_a_row_equal_the_whole_adapter_bit_for_bit(llama: Llama, t
     adapter = safetensors_bytes(random_adapter(shape))
     index, contents = converted(adapter, cut_model(data))
     whole_adapter = write_slice(tmp_path / "whole-adapter.gguf", index, contents, 0, shape.layers)
-    whole = whole_logits(llama, path, shape.rows, whole_adapter)
-    plain = whole_logits(llama, path, shape.rows, None)
+    whole = whole_logits(llama, path, shape.rows, adapter=whole_adapter)
+    plain = whole_logits(llama, path, shape.rows)
     assert all(np.abs(one - other).max() > 0.1 for one, other in zip(whole, plain, strict=True)), "it has to do something"
     for cuts in layouts(data):
         model = cut_model(data, cuts=cuts)
@@ -122,7 +88,7 @@ def test_the_slices_in_a_row_equal_the_whole_adapter_bit_for_bit(llama: Llama, t
             write_slice(folder / f"adapter-{spec.index}.gguf", index, contents, spec.layer_start, spec.layer_end)
             for spec in model.manifest.shards
         ]
-        chained = chain_logits(llama, model, write_shards(model, folder), slices)
+        chained = chain_logits(llama, model, write_shards(model, folder), adapters=slices)
         for step, (expected, found) in enumerate(zip(whole, chained, strict=True)):
             difference = float(np.abs(expected - found).max())
             assert expected.tobytes() == found.tobytes(), f"{len(cuts)} shards, step {step}: off by {difference}"
@@ -147,9 +113,9 @@ def test_an_adapter_is_worth_the_weights_merged_in_numpy(llama: Llama, tmp_path:
     index, contents = converted(safetensors_bytes(tensors), cut_model(path.read_bytes()))
     adapter = write_slice(tmp_path / "adapter.gguf", index, contents, 0, shape.layers)
     merged = merge_into(shape, path, tmp_path / "merged.gguf", tensors, ALPHA / 4)
-    with_adapter = whole_logits(llama, path, shape.rows, adapter)
-    with_weights = whole_logits(llama, merged, shape.rows, None)
-    without = whole_logits(llama, path, shape.rows, None)
+    with_adapter = whole_logits(llama, path, shape.rows, adapter=adapter)
+    with_weights = whole_logits(llama, merged, shape.rows)
+    without = whole_logits(llama, path, shape.rows)
     for found, expected, base in zip(with_adapter, with_weights, without, strict=True):
         off, worth = np.abs(found - expected).max(), np.abs(expected - base).max()
         assert off < 0.01 * worth, f"off by {off}, where the adapter is worth {worth}"
