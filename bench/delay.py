@@ -195,6 +195,7 @@ class _End(asyncio.Protocol):
         """Towards this end; None: the end of the stream. At most IN_FLIGHT_BYTES: then nothing more is read."""
         self._in_flight = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._heard_end = self._said_end = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -209,7 +210,8 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._pass_on(None)
-        return True
+        self._heard_end = True
+        return not self._said_end  # True: the other direction goes on
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
@@ -250,6 +252,10 @@ class _End(asyncio.Protocol):
                 continue
             self.line.late_s = max(self.line.late_s, now - due)
             if data is None:
+                self._said_end = True
+                if self._heard_end:
+                    self.transport.close()
+                    continue
                 with contextlib.suppress(OSError):  # the peer has reset it meanwhile
                     self.transport.write_eof()
                 continue

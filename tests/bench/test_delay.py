@@ -99,3 +99,20 @@ async def test_an_end_arrives_behind_the_last_bytes() -> None:
         await through.send(b"last words")
         through.near.close()
         assert await through.receive(100) == b"last words"
+
+
+@pytest.mark.parametrize("delay_s", [0.0, LATE_S])
+async def test_a_pipe_whose_both_ends_have_ended_is_gone(delay_s: float) -> None:
+    """Whoever kills nodes for an hour has no descriptors left otherwise."""
+    async with wire(Line(delay_s)) as through:
+        await through.send(b"last words")
+        through.near.shutdown(socket.SHUT_WR)
+        assert await through.receive(10) == b"last words"
+        assert await through.receive(1) == b"", "the end comes through"
+        assert through.line.pipes, "the other direction goes on"
+        await asyncio.get_running_loop().sock_sendall(through.far, b"answer")
+        through.far.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(5):
+            assert await asyncio.get_running_loop().sock_recv(through.near, 100) == b"answer"
+            while through.line.pipes:
+                await asyncio.sleep(0.001)
