@@ -241,12 +241,13 @@ def nursery(url: str, size: str, sha256: str, target: str, connections: str, cou
 async def storm(folder: Path, count: int, seed: int) -> None:
     from swarmd.domain import models
     from swarmd.models import manifest
-    from swarmd.shards import cutting, serving, storage
+    from swarmd.shards import cutting, landing, serving, storage
+    from tests.fakes.landings import SMALL
     from tests.fakes.storm import Outcome, Storm
     from tests.hub.hub import LocalHub
 
-    for module in (models, manifest, storage, serving, cutting):
-        module.CHUNK_BYTES = 8192  # as in the tests: so that a tiny model has many chunks
+    for module in (models, manifest, storage, landing, serving, cutting):
+        module.CHUNK_BYTES = SMALL  # as in the tests: so that a tiny model has many chunks
     started = time.monotonic()
 
     def told(outcome: Outcome) -> None:

@@ -139,7 +139,8 @@ class _Lane:
         """Its request fails with this reason, as soon as no block is being written."""
         self.broken = why
         if self.waiting is not None:
-            self.waiting.reschedule(asyncio.get_running_loop().time())
+            if not self.waiting.expired():  # told a second time, before it has had its turn
+                self.waiting.reschedule(asyncio.get_running_loop().time())
         elif self.body is not None:
             self.body.abort()
 

@@ -20,6 +20,7 @@ from swarmd.downloads.engine import (
     Piece,
     SourceFailed,
     WrongBytes,
+    _Lane,
     cut_out,
     gravest,
     requests_of,
@@ -253,6 +254,25 @@ async def test_a_connection_that_waits_to_try_again_does_not_hold_up_the_end() -
     await engine(lines, world=World(clock=SeededClock(), entropy=entropy)).run(work)
     assert work.data == DATA[: 8 * MB]
     assert now() < 100
+
+
+async def test_a_waiting_connection_may_be_told_twice_that_it_is_not_needed() -> None:
+    """Once because it is far behind, once because the work is over, both before it has its turn."""
+    lane = _Lane()
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+    async def wait() -> None:
+        async with asyncio.timeout(None) as lane.waiting:
+            told.set()
+            await asyncio.Event().wait()
+
+    waiting, second = asyncio.create_task(wait()), loop.create_future()
+    await told.wait()
+    lane.break_off("far behind")
+    loop.call_soon(lambda: second.set_result(lane.break_off("the work is over")))
+    with pytest.raises(TimeoutError):
+        await waiting
+    assert second.done() and lane.broken == "the work is over"
 
 
 @pytest.mark.looptime
