@@ -23,6 +23,7 @@ import psutil
 from swarmd import __version__
 from swarmd.api import whereabouts
 from swarmd.api.adapters import AdapterHandlers
+from swarmd.api.answers import Answers
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
@@ -39,9 +40,11 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
 from swarmd.api.passes import OneTimePasses
-from swarmd.api.routes import complete, table
+from swarmd.api.route import complete
+from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
+from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
@@ -417,9 +420,10 @@ class _Built:
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
             probes=self._hub_desk.probing,
         )  # fmt: skip
+        targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
         openai = OpenAiHandlers(
-            models=self._registry, generations=self._pipeline, settings=live.current, entropy=world.entropy,
-            adapters=self._adapters,
+            models=self._registry, targets=targets, answers=Answers(self._pipeline), settings=live.current,
+            entropy=world.entropy,
         )  # fmt: skip
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
@@ -457,7 +461,7 @@ class _Built:
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
                 metrics=self._metrics,
-                embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=openai.named),
+                embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
             )
         )  # fmt: skip

@@ -17,7 +17,7 @@ import msgspec
 
 from swarmd.api.guard import Guard
 from swarmd.api.replies import ErrorReply
-from swarmd.api.routes import Route
+from swarmd.api.route import Route
 
 REFERENCE: Final = "#/components/schemas/{name}"
 

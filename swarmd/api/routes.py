@@ -6,9 +6,6 @@ start-up error that names both.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from swarmd.api import adapters as adapters_api
@@ -16,7 +13,6 @@ from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
-from swarmd.api.calls import Handler
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
@@ -29,57 +25,9 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
 from swarmd.api.pages import PageHandlers
+from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
-
-OWNER = "swarmd"
-OPEN, READ, LOCAL_READ = Guard.OPEN, Guard.READ, Guard.LOCAL_READ
-WRITE, LOCAL_WRITE = Guard.WRITE, Guard.LOCAL_WRITE
-
-
-class RouteClash(Exception):
-    """Two rows answer the same requests; the sentence names both owners."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One row."""
-
-    method: str
-    path: str
-    """Parameters in braces. `{model}` and `{index}` are checked before the handler; `{rest:.*}` takes slashes as well."""
-    guard: Guard
-    handler: Handler
-    doc: str
-    """One sentence for the reference."""
-    request: type | None = None
-    """What the JSON body is decoded into; None: the body is not read."""
-    reply: Any = None
-    """Type of the JSON body of a successful reply, or a tuple of types where it may be one of several; None: not JSON."""
-    media: str = "application/json"
-    status: tuple[int, ...] = (200,)
-    """Statuses that say something about this row: those of the guard and of unreadable bodies go without saying."""
-    query: tuple[str, ...] = ()
-    hang_up_cancels: bool = False
-    """A client that goes away cancels the handler. Else a handler that changes something runs to its end unheard."""
-    owner: str = OWNER
-
-    @property
-    def plain_path(self) -> str:
-        """Without regular expressions, as OpenAPI writes it."""
-        return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", self.path)
-
-
-def complete(rows: Sequence[Route], extra: Sequence[Route] = ()) -> tuple[Route, ...]:
-    """All rows in one table. Raises RouteClash where two rows of `rows` and `extra` answer the same requests."""
-    owners: dict[tuple[str, str], str] = {}
-    for row in (*rows, *extra):
-        # Names of parameters do not tell paths apart.
-        place = (row.method, re.sub(r"\{[^}]*\}", "{}", row.plain_path))
-        if place in owners:
-            raise RouteClash(f"{row.method} {row.path} belongs to both {owners[place]} and {row.owner}")
-        owners[place] = row.owner
-    return (*rows, *extra)
 
 
 def table(

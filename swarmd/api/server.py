@@ -24,7 +24,7 @@ from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
 from swarmd.api.replies import Broken, error_of, refusal_of_http, response_of, unreadable
-from swarmd.api.routes import Route
+from swarmd.api.route import Route
 from swarmd.api.ws import LiveFeed
 from swarmd.domain.ids import RequestId, parse_model_id
 from swarmd.domain.refusals import Forbidden, Invalid, Refusal

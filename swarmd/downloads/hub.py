@@ -7,6 +7,7 @@ hub pays nothing for it. What it raises becomes a refusal that says what to do.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,8 +98,6 @@ class Hub:
     ) -> None:
         """`proxy`: None for that of the environment."""
         self._proxy = proxy
-        self._set_proxy: str | None = ""
-        """What the library was told; empty: nothing yet."""
         # Its own threads: a hub that does not answer would else hold those that write to the disk.
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="hub")
         self._endpoint, self._token, self._world, self._user_agent = endpoint, token, world, user_agent
@@ -198,7 +197,7 @@ class Hub:
             return refusal
 
     def _work(self, work: Callable[[HfApi], T], token: str | None) -> T:
-        from huggingface_hub import HfApi, constants, errors, set_client_factory
+        from huggingface_hub import HfApi, constants, errors
 
         if constants.HF_HUB_OFFLINE:  # the library looks at it in its own client alone
             raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE")
@@ -206,10 +205,7 @@ class Hub:
         # Neither telemetry nor a look for updates: a node speaks to the hub about what its user asked for.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         constants.HF_HUB_DISABLE_UPDATE_CHECK = True
-        proxy = self._proxy()
-        if proxy != self._set_proxy:  # one client of the library for the whole process; it has no other place for a proxy
-            self._set_proxy = proxy
-            set_client_factory(_clients(proxy))
+        library.use_proxy(self._proxy())
         return work(HfApi(endpoint=self._endpoint(), token=token or False, user_agent=self._user_agent))
 
 
@@ -223,6 +219,32 @@ class _Trouble(Exception):
 
 class _Unreachable(Exception):
     """It did not answer at all."""
+
+
+class Library:
+    """Which proxy the library uses. It has one client for the whole process, and no other place for a proxy; being told
+    closes that client, also under a thread that is asking with it, so that it is told only what is new."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._proxy: str | None = ""
+        """Empty: nothing yet."""
+
+    def use_proxy(self, proxy: str | None) -> None:
+        from huggingface_hub import set_client_factory
+
+        with self._lock:
+            if proxy != self._proxy:
+                self._proxy = proxy
+                set_client_factory(_clients(proxy))
+
+    def forget(self) -> None:
+        """Somebody else gave it a client."""
+        with self._lock:
+            self._proxy = ""
+
+
+library: Final = Library()
 
 
 def _clients(proxy: str | None) -> Callable[[], Client]:

@@ -8,7 +8,7 @@ import pytest
 
 from swarmd.api import guard as guard_module
 from swarmd.api.guard import Guard, host_name, shown_key
-from swarmd.api.routes import Route
+from swarmd.api.route import Route
 from tests.fakes.rim import KEY, LAN_CLIENT, Rim, keyed
 
 ROUTES = [

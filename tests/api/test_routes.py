@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from swarmd.api.guard import Guard
-from swarmd.api.routes import RouteClash, complete
 from tests.fakes.rim import Rim
 
 ADMIN = """
@@ -113,14 +109,6 @@ def test_reads_of_the_seed_are_reads(rim: Rim) -> None:
         name = row.path.removeprefix("/api/admin/")
         if row.method == "GET" and name in KEYLESS_IN_THE_SEED:
             assert row.guard in (Guard.READ, Guard.LOCAL_READ, Guard.SOCKET), row.path
-
-
-def test_two_owners_of_a_path_are_named(rim: Rim) -> None:
-    mine = next(row for row in rim.rows if row.path == "/api/admin/models/{model}/status")
-    theirs = replace(mine, owner="hfdesk", path="/api/admin/models/{other}/status")
-    with pytest.raises(RouteClash, match=r"GET /api/admin/models/\{other\}/status belongs to both swarmd and hfdesk"):
-        complete(rim.rows, [theirs])
-    assert complete(rim.rows, [replace(theirs, method="PUT")])[-1].owner == "hfdesk"
 
 
 def test_rows_know_their_handlers(rim: Rim) -> None:

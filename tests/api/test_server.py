@@ -15,7 +15,7 @@ import pytest
 from swarmd.api import server as server_module
 from swarmd.api.calls import Call
 from swarmd.api.guard import Guard
-from swarmd.api.routes import Route
+from swarmd.api.route import Route
 from swarmd.kit.service import Fatal, Supervisor
 from tests.fakes.rim import KEY, SPREAD, TINY, FakePipeline, Rim, keyed, running, script, until
 

@@ -12,7 +12,7 @@ import pytest
 
 from swarmd.api.calls import Call
 from swarmd.api.guard import Guard
-from swarmd.api.routes import Route
+from swarmd.api.route import Route
 from tests.fakes.rim import Rim, running
 
 

@@ -187,6 +187,23 @@ async def test_closed_it_waits_for_nobody(site: Site, monkeypatch: pytest.Monkey
     gate.set()
 
 
+async def test_a_second_node_of_the_process_does_not_close_the_client_that_the_first_one_asks_with(
+    site: Site, world: World
+) -> None:
+    """Seen: sockets left open where two nodes began to ask at once."""
+    from huggingface_hub import get_session
+
+    await site.hub.repo("owner/model-GGUF")
+    client = get_session()
+    second = Site(site.local, world)
+    try:
+        await second.hub.repo("owner/model-GGUF")
+        assert get_session() is client
+        assert not client.is_closed
+    finally:
+        second.hub.close()
+
+
 async def test_the_proxy_of_the_settings_is_used_and_left_again(site: Site) -> None:
     async with Proxy() as proxy:
         site.proxy = proxy.url

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from swarmd.api.adapters import AdapterHandlers
+from swarmd.api.answers import Answers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
@@ -29,9 +30,11 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
 from swarmd.api.passes import OneTimePasses
-from swarmd.api.routes import Route, complete, table
+from swarmd.api.route import Route, complete
+from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
+from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import Settings, with_values
@@ -699,9 +702,10 @@ class Rim:
         return request.remote or "" if self.address is None else self.address
 
     def _table(self) -> tuple[Route, ...]:
+        targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
         openai = OpenAiHandlers(
-            models=self.models, generations=self.pipeline, settings=self.settings.current, entropy=self.world.entropy,
-            adapters=self.adapters,
+            models=self.models, targets=targets, answers=Answers(self.pipeline), settings=self.settings.current,
+            entropy=self.world.entropy,
         )  # fmt: skip
         return table(
             pages=self.pages,
@@ -725,7 +729,7 @@ class Rim:
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
             metrics=self.metrics,
-            embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=openai.named),
+            embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarmd.downloads.hub import library
+
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
@@ -63,6 +65,7 @@ def genuine(endpoint: str, home: Path, *, token: str | None = None) -> Iterator[
     before = {name: getattr(constants, name) for name in settings}
     for name, value in settings.items():
         setattr(constants, name, value)
+    library.forget()
     set_client_factory(default_client_factory)  # somebody in this process may have put in another
     close_session()
     try:
