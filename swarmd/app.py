@@ -33,6 +33,7 @@ from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
@@ -43,6 +44,7 @@ from swarmd.api.passes import OneTimePasses
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
+from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
@@ -421,9 +423,13 @@ class _Built:
             probes=self._hub_desk.probing,
         )  # fmt: skip
         targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
+        answers = Answers(self._pipeline)
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=Answers(self._pipeline), settings=live.current,
-            entropy=world.entropy,
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
+        )
+        status = StatusHandlers(
+            node=node, clock=world.clock, cards=openai.cards, running=self._pipeline, counters=self._pipeline,
+            peers=self._links,
         )  # fmt: skip
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
@@ -460,6 +466,8 @@ class _Built:
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
+                messages=MessagesHandlers(targets=targets, answers=answers, entropy=world.entropy),
+                status=status,
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,

@@ -20,6 +20,11 @@ class Answers:
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
 
+    async def counted(self, target: Target, request: GenerationRequest) -> int | Refusal:
+        """Tokens of the prompt, exactly as `opened` would count them. An adapter changes none."""
+        del target
+        return await self._generations.count_tokens(request)
+
     def opened(
         self, target: Target, request: GenerationRequest, count: int = 1
     ) -> AbstractAsyncContextManager[Choices | Refusal]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from swarmd.api.bounds import ANY_OBJECT, clamped, size_of, too_long, tools_too_long
 from swarmd.api.choices import CHOICES_LIMIT
 from swarmd.api.openai_shapes import (
     ChatRequest,
@@ -24,8 +25,6 @@ from swarmd.domain.ids import ModelId, RequestId
 from swarmd.domain.refusals import Invalid
 from swarmd.domain.structure import Tool, ToolCall, ToolUse
 
-PROMPT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # contract: swarmllm.md 3.2
-MAX_TOKENS_LIMIT: Final = 32_768  # contract: swarmllm.md 3.2; more is clamped, not refused
 CHAT_MAX_TOKENS: Final = 2048  # contract: swarmllm.md 3.2
 COMPLETION_MAX_TOKENS: Final = 16  # the OpenAI contract's own default for /v1/completions
 CHAT_TEMPERATURE: Final = 0.7  # contract: swarmllm.md 3.2
@@ -35,7 +34,6 @@ BIAS_ENTRIES: Final = 300  # the OpenAI contract's own limits
 BIAS_LIMIT: Final = 100
 TOKEN_DIGITS: Final = 9  # the largest vocabularies have some 260,000 tokens
 PROMPT_TOKENS: Final = 1024 * 1024  # as many as inference.context_tokens may be
-ANY_OBJECT: Final = '{"type": "object"}'
 
 
 def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh_seed: int) -> GenerationRequest | Invalid:
@@ -49,12 +47,12 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         if isinstance(message, Invalid):
             return message
         messages.append(message)
-    if (refusal := _too_long(sum(map(_size, messages)), "messages")) is not None:
+    if (refusal := too_long(size_of(messages), "messages")) is not None:
         return refusal
     tools = _tools(body)
     if isinstance(tools, Invalid):
         return tools
-    if (refusal := _too_long(sum(len(tool.parameters) + len(tool.description.encode()) for tool in tools), "tools")):
+    if (refusal := tools_too_long(tools, "tools")) is not None:
         return refusal
     use = _tool_use(body, tools)
     if isinstance(use, Invalid):
@@ -73,7 +71,7 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         tool_named=use[1],
         several_calls=body.parallel_tool_calls is not False,
         schema=schema,
-        max_tokens=_clamped(wanted, CHAT_MAX_TOKENS),
+        max_tokens=clamped(wanted, CHAT_MAX_TOKENS),
         stop=_stop(body),
         sampling=_sampling(body, temperature=CHAT_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=logprobs),
     )
@@ -89,14 +87,14 @@ def completion_request(
     prompt = _prompt(body.prompt)
     if isinstance(prompt, Invalid):
         return prompt
-    if isinstance(prompt, str) and (refusal := _too_long(len(prompt.encode()), "prompt")) is not None:
+    if isinstance(prompt, str) and (refusal := too_long(len(prompt.encode()), "prompt")) is not None:
         return refusal
     return GenerationRequest(
         request=request,
         model=model,
         prompt=prompt if isinstance(prompt, str) else None,
         prompt_tokens=None if isinstance(prompt, str) else prompt,
-        max_tokens=_clamped(body.max_tokens, COMPLETION_MAX_TOKENS),
+        max_tokens=clamped(body.max_tokens, COMPLETION_MAX_TOKENS),
         stop=_stop(body),
         sampling=_sampling(body, temperature=COMPLETION_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=body.logprobs),
     )
@@ -256,20 +254,6 @@ def _prompt(prompt: str | list[Any]) -> str | tuple[int, ...] | Invalid:
             return Invalid(what=f"prompt has {len(prompt)} tokens, at most {PROMPT_TOKENS} are taken", param="prompt")
         return tuple(prompt)
     return Invalid(what="prompt must be one text or the token ids of one: ask several times for several", param="prompt")
-
-
-def _size(message: ChatMessage) -> int:
-    return len(message.content.encode()) + sum(len(call.arguments.encode()) for call in message.calls)
-
-
-def _too_long(size_bytes: int, param: str) -> Invalid | None:
-    if size_bytes <= PROMPT_LIMIT_BYTES:
-        return None
-    return Invalid(what=f"the prompt has {size_bytes} bytes, at most {PROMPT_LIMIT_BYTES} are taken", param=param)
-
-
-def _clamped(wanted: int | None, default: int) -> int:
-    return default if wanted is None else min(max(wanted, 1), MAX_TOKENS_LIMIT)
 
 
 def _stop(body: SamplingIn) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from swarmd.api.guard import Guard
 from swarmd.api.replies import ErrorReply
 from swarmd.api.route import Route
 
+PHRASES: Final = {529: "Overloaded"}  # of the Anthropic contract, no IANA list has it
 REFERENCE: Final = "#/components/schemas/{name}"
 
 GUARDS: Final[Mapping[Guard, str]] = {
@@ -37,7 +38,8 @@ FREE_LOCALLY: Final = (Guard.READ, Guard.LOCAL_READ, Guard.SOCKET)
 def document(rows: Sequence[Route], *, version: str) -> dict[str, Any]:
     """Every row, nothing else."""
     types = [one for row in rows for one in (row.request, *_replies(row)) if one is not None]
-    schemas, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=REFERENCE)
+    errors = {shape: None for row in rows for shape in (ErrorReply, *row.errors.shapes)}
+    schemas, components = msgspec.json.schema_components([*types, *errors], ref_template=REFERENCE)
     schema_of = iter(schemas)  # in the order of `types`, which is the order below
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -53,7 +55,8 @@ def document(rows: Sequence[Route], *, version: str) -> dict[str, Any]:
         "info": {
             "title": "swarmd",
             "version": version,
-            "description": "Errors outside streams have one shape: ErrorReply. Guards are in `x-guard` of each operation.",
+            "description": "Errors outside streams have one shape, ErrorReply, but where a dialect has another. "
+            "Guards are in `x-guard` of each operation.",
         },
         "paths": paths,
         "components": {
@@ -82,10 +85,11 @@ def _operation(row: Route) -> dict[str, Any]:
     security: list[dict[str, list[str]]] = [] if row.guard in KEYLESS else [{"bearer": []}, {"apiKey": []}]
     if row.guard in FREE_LOCALLY:
         security.append({})  # OpenAPI's way to say: or nothing at all
-    error = {"application/json": {"schema": {"$ref": REFERENCE.format(name="ErrorReply")}}}
+    shapes = [{"$ref": REFERENCE.format(name=shape.__name__)} for shape in row.errors.shapes]
+    error = {"application/json": {"schema": shapes[0] if len(shapes) == 1 else {"anyOf": shapes}}}
     responses: dict[str, Any] = {}
     for status in row.status:
-        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+        responses[str(status)] = {"description": PHRASES.get(status) or HTTPStatus(status).phrase}
         if status >= 400:
             responses[str(status)]["content"] = error
     return {

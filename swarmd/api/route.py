@@ -9,6 +9,7 @@ from typing import Any
 
 from swarmd.api.calls import Handler
 from swarmd.api.guard import Guard
+from swarmd.api.replies import OUR_ENVELOPE, Envelope
 
 OWNER = "swarmd"
 OPEN, READ, LOCAL_READ = Guard.OPEN, Guard.READ, Guard.LOCAL_READ
@@ -41,6 +42,8 @@ class Route:
     hang_up_cancels: bool = False
     """A client that goes away cancels the handler. Else a handler that changes something runs to its end unheard."""
     owner: str = OWNER
+    errors: Envelope = OUR_ENVELOPE
+    """Of this path and of those below it that no row has."""
 
     @property
     def plain_path(self) -> str:

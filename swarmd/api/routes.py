@@ -18,6 +18,9 @@ from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRe
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
+from swarmd.api.messages_errors import ANTHROPIC, BY_VERSION
+from swarmd.api.messages_shapes import CountRequest, Message, MessagesRequest, ModelInfo, ModelPage, TokenCount
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
@@ -26,6 +29,7 @@ from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
 from swarmd.api.pages import PageHandlers
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
+from swarmd.api.status import Status, StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
 
@@ -44,6 +48,8 @@ def table(
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
+    messages: MessagesHandlers,
+    status: StatusHandlers,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
@@ -60,6 +66,11 @@ def table(
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *_openai_rows(openai),
+        *_messages_rows(messages),
+        Route(
+            method="GET", path="/v1/status", guard=WRITE, handler=status.status, reply=Status,
+            doc="What this node serves and what it is doing, in one small reply.",
+        ),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",
@@ -396,11 +407,27 @@ def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
         ),
         Route(
             # The key, although admin reads are free on loopback: clients ask this to find out whether their key is right.
-            method="GET", path="/v1/models", guard=WRITE, handler=openai.models, reply=ModelList,
-            doc="Models this node can answer with now.",
+            method="GET", path="/v1/models", guard=WRITE, handler=openai.models, reply=(ModelList, ModelPage),
+            status=(200, 400), query=("limit", "after_id", "before_id"), errors=BY_VERSION,
+            doc="Models this node can answer with now, and who can serve them; in pages for who sends `anthropic-version`.",
         ),
         Route(
-            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
-            doc="One of them.",
+            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=(ModelCard, ModelInfo),
+            status=(200, 404), errors=BY_VERSION, doc="One of them.",
+        ),
+    )  # fmt: skip
+
+
+def _messages_rows(messages: MessagesHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="POST", path="/v1/messages", guard=WRITE, handler=messages.create, request=MessagesRequest, reply=Message,
+            status=(200, 400, 404, 503, 529), hang_up_cancels=True, errors=ANTHROPIC,
+            doc="A reply in the Anthropic dialect, whole or as server-sent events.",
+        ),
+        Route(
+            method="POST", path="/v1/messages/count_tokens", guard=WRITE, handler=messages.count_tokens,
+            request=CountRequest, reply=TokenCount, status=(200, 400, 404, 503, 529), hang_up_cancels=True, errors=ANTHROPIC,
+            doc="How many tokens a prompt has, counted by the model's own template and vocabulary.",
         ),
     )  # fmt: skip

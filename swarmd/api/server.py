@@ -19,11 +19,11 @@ import msgspec
 from aiohttp import web
 
 from swarmd import __version__
-from swarmd.api.calls import Call, Caller
+from swarmd.api.calls import Call, Caller, Reply
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
-from swarmd.api.replies import Broken, error_of, refusal_of_http, response_of, unreadable
+from swarmd.api.replies import OUR_ENVELOPE, Broken, Envelope, refusal_of_http, response_of, unreadable
 from swarmd.api.route import Route
 from swarmd.api.ws import LiveFeed
 from swarmd.domain.ids import RequestId, parse_model_id
@@ -132,9 +132,8 @@ class ApiServer:
     def _handler(self, row: Route) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             checked = self._gate.check(row.guard, request)
-            if isinstance(checked, Refusal):
-                return response_of(checked)
-            return response_of(await self._answer(row, request, checked))
+            outcome = checked if isinstance(checked, Refusal) else await self._answer(row, request, checked)
+            return response_of(outcome, lambda refusal: _said(row.errors, refusal, request))
 
         return handle
 
@@ -176,8 +175,15 @@ class ApiServer:
         broken = Broken(request=call.request_id)
         if call.stream is None:
             return broken
-        await call.stream.fail(error_of(broken))
+        await call.stream.fail(_said(row.errors, broken, call.request).body)
         return call.stream
+
+    def _envelope(self, path: str) -> Envelope:
+        """Where no handler was reached."""
+        for row in self._rows:
+            if row.errors is not OUR_ENVELOPE and f"{path}/".startswith(f"{row.path}/"):
+                return row.errors
+        return OUR_ENVELOPE
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -191,7 +197,8 @@ class ApiServer:
             try:
                 response = _preflight(request) if request.method == "OPTIONS" else await handler(request)
             except web.HTTPException as error:
-                response = response_of(refusal_of_http(error, request))
+                envelope = self._envelope(request.path)
+                response = response_of(refusal_of_http(error, request), lambda refusal: _said(envelope, refusal, request))
             status = response.status
             return response
         finally:
@@ -204,6 +211,10 @@ class ApiServer:
                 "%s %s %d in %.1f ms for %s (%s)",
                 request.method, request.path[:200], status, took_ms, request.remote, request[REQUEST_ID],
             )  # fmt: skip
+
+
+def _said(envelope: Envelope, refusal: Refusal, request: web.Request) -> Reply:
+    return envelope.say(refusal, request, RequestId(request[REQUEST_ID]))
 
 
 def _preflight(request: web.Request) -> web.StreamResponse:

@@ -76,6 +76,9 @@ GET /static/{name}
 POST /v1/chat/completions
 POST /v1/completions
 POST /v1/embeddings
+POST /v1/messages
+POST /v1/messages/count_tokens
+GET /v1/status
 GET /metrics
 GET /v1/models
 GET /v1/models/{id}

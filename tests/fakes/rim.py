@@ -23,6 +23,7 @@ from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
@@ -33,6 +34,7 @@ from swarmd.api.passes import OneTimePasses
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
+from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
@@ -352,12 +354,18 @@ class FakePipeline:
         self.requests.append(request)
         return self.says or FakeGeneration(self)
 
+    async def count_tokens(self, request: GenerationRequest) -> int | Refusal:
+        self.requests.append(request)
+        return self.says or sum(len(message.content) for message in request.messages)
+
     def plan(self, model: ModelId) -> PipelinePlan | Refusal:
         return self.says or PLAN
 
 
 class FakeGeneration:
     plan = PLAN
+    prompt_tokens = USAGE.prompt_tokens
+    cached_tokens = USAGE.cached_tokens
 
     def __init__(self, owner: FakePipeline) -> None:
         self._owner, self._rest = owner, list(owner.script)
@@ -703,9 +711,14 @@ class Rim:
 
     def _table(self) -> tuple[Route, ...]:
         targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
+        answers = Answers(self.pipeline)
         openai = OpenAiHandlers(
-            models=self.models, targets=targets, answers=Answers(self.pipeline), settings=self.settings.current,
+            models=self.models, targets=targets, answers=answers, settings=self.settings.current,
             entropy=self.world.entropy,
+        )  # fmt: skip
+        status = StatusHandlers(
+            node=OWN, clock=self.world.clock, cards=openai.cards, running=self.pipeline, counters=self.pipeline,
+            peers=self.peers,
         )  # fmt: skip
         return table(
             pages=self.pages,
@@ -728,6 +741,8 @@ class Rim:
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            messages=MessagesHandlers(targets=targets, answers=answers, entropy=self.world.entropy),
+            status=status,
             metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
