@@ -32,6 +32,9 @@ from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_sessions import Sessions
+from swarmd.api.mcp_tools import McpTools
 from swarmd.api.members import MemberHandlers
 from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
@@ -424,6 +427,7 @@ class _Built:
         )  # fmt: skip
         targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
         answers = Answers(self._pipeline)
+        sessions = Sessions(world)
         openai = OpenAiHandlers(
             models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
         )
@@ -431,6 +435,10 @@ class _Built:
             node=node, clock=world.clock, cards=openai.cards, running=self._pipeline, counters=self._pipeline,
             peers=self._links,
         )  # fmt: skip
+        tools = McpTools(
+            targets=targets, answers=answers, cards=openai.cards, status=status.now, entropy=world.entropy
+        )
+        mcp = McpHandlers(sessions=sessions, tools=tools, status=status, clock=world.clock)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
         )
@@ -468,6 +476,7 @@ class _Built:
                 openai=openai,
                 messages=MessagesHandlers(targets=targets, answers=answers, entropy=world.entropy),
                 status=status,
+                mcp=mcp,
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
@@ -477,6 +486,7 @@ class _Built:
         return ApiServer(
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
             feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
+            hush=sessions.close_all,
         )  # fmt: skip
 
     async def close(self) -> None:

@@ -17,6 +17,8 @@ from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_protocol import JSON_RPC
 from swarmd.api.members import MemberHandlers
 from swarmd.api.messages import MessagesHandlers
 from swarmd.api.messages_errors import ANTHROPIC, BY_VERSION
@@ -50,6 +52,7 @@ def table(
     feed: LiveFeed,
     messages: MessagesHandlers,
     status: StatusHandlers,
+    mcp: McpHandlers,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
@@ -67,6 +70,7 @@ def table(
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *_openai_rows(openai),
         *_messages_rows(messages),
+        *_mcp_rows(mcp),
         Route(
             method="GET", path="/v1/status", guard=WRITE, handler=status.status, reply=Status,
             doc="What this node serves and what it is doing, in one small reply.",
@@ -429,5 +433,24 @@ def _messages_rows(messages: MessagesHandlers) -> tuple[Route, ...]:
             method="POST", path="/v1/messages/count_tokens", guard=WRITE, handler=messages.count_tokens,
             request=CountRequest, reply=TokenCount, status=(200, 400, 404, 503, 529), hang_up_cancels=True, errors=ANTHROPIC,
             doc="How many tokens a prompt has, counted by the model's own template and vocabulary.",
+        ),
+    )  # fmt: skip
+
+
+def _mcp_rows(mcp: McpHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            # The body is read by the handler: what is no JSON has an answer of JSON-RPC's own.
+            method="POST", path="/mcp", guard=WRITE, handler=mcp.post, reply=dict[str, Any],
+            status=(200, 202, 400, 404, 503), hang_up_cancels=True, errors=JSON_RPC,
+            doc="One message of the Model Context Protocol, as JSON-RPC; calls with a progress token answer in events.",
+        ),
+        Route(
+            method="GET", path="/mcp", guard=WRITE, handler=mcp.listen, media="text/event-stream", status=(200, 400, 404),
+            errors=JSON_RPC, doc="The stream of a session on which the node may speak unasked.",
+        ),
+        Route(
+            method="DELETE", path="/mcp", guard=WRITE, handler=mcp.end, reply=shapes.Done, status=(200, 400, 404),
+            errors=JSON_RPC, doc="End a session and cancel its calls.",
         ),
     )  # fmt: skip

@@ -66,8 +66,9 @@ class ApiServer:
         address: str,
         port: int,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
+        hush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`port` 0 takes a free one; see `bound`."""
+        """`port` 0 takes a free one; see `bound`. `hush`: ends streams that never end by themselves."""
         self._gate, self._feed, self._world = gate, feed, world
         self._address, self._port = address, port
         self._supervisor: Supervisor | None = None
@@ -75,7 +76,7 @@ class ApiServer:
         self._bound: tuple[str, int] | None = None
         described = document(rows, version=__version__)
         pages.describe(document=msgspec.json.encode(described), page=page(described), policy=DOCS_POLICY)
-        self._rows, self._body_limit_bytes = rows, body_limit_bytes
+        self._rows, self._body_limit_bytes, self._hush = rows, body_limit_bytes, hush
 
     @property
     def bound(self) -> tuple[str, int]:
@@ -110,6 +111,7 @@ class ApiServer:
         if site in runner.sites:
             await site.stop()
         self._feed.close_all()
+        self._hush()
         current = asyncio.current_task()
         flying = {task for task in self._flying if task is not current}
         if flying:

@@ -79,6 +79,9 @@ POST /v1/embeddings
 POST /v1/messages
 POST /v1/messages/count_tokens
 GET /v1/status
+POST /mcp
+GET /mcp
+DELETE /mcp
 GET /metrics
 GET /v1/models
 GET /v1/models/{id}

@@ -22,6 +22,9 @@ from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_sessions import Sessions
+from swarmd.api.mcp_tools import McpTools
 from swarmd.api.members import MemberHandlers
 from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
@@ -690,6 +693,7 @@ class Rim:
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
         self.tallies = Tallies()
+        self.sessions = Sessions(self.world)
         self.metrics = Metrics(
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
@@ -697,7 +701,7 @@ class Rim:
         self.rows = complete(self._table(), extra)
         self.server = ApiServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
-            port=0,
+            port=0, hush=self.sessions.close_all,
         )  # fmt: skip
         self.supervisor = Supervisor("test", world=self.world)
 
@@ -720,6 +724,10 @@ class Rim:
             node=OWN, clock=self.world.clock, cards=openai.cards, running=self.pipeline, counters=self.pipeline,
             peers=self.peers,
         )  # fmt: skip
+        tools = McpTools(
+            targets=targets, answers=answers, cards=openai.cards, status=status.now, entropy=self.world.entropy
+        )
+        mcp = McpHandlers(sessions=self.sessions, tools=tools, status=status, clock=self.world.clock)
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -743,6 +751,7 @@ class Rim:
             openai=openai,
             messages=MessagesHandlers(targets=targets, answers=answers, entropy=self.world.entropy),
             status=status,
+            mcp=mcp,
             metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
