@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from aiohttp import web
@@ -248,9 +248,27 @@ async def _read_body(request: web.Request, wanted: Any) -> Any | Refusal:
         return NoJson(media=request.content_type)
     data = await request.read()
     try:
-        return msgspec.json.decode(data, type=wanted)
+        try:
+            return msgspec.json.decode(data, type=wanted)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return msgspec.convert(_whole(msgspec.json.decode(data)), wanted)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return unreadable(error)
+
+
+def _whole(value: Any) -> Any:
+    """The same with 2 for 2.0: JSON knows numbers, not integers, and clients that compute with floats write them so."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole(one) for one in cast("list[Any]", value)]
+        case dict():
+            return {key: _whole(one) for key, one in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
 
 
 def _is_json(media: str) -> bool:
