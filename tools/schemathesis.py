@@ -46,6 +46,12 @@ class LiveNode:
 
     url: str
     key: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def ended(self, *, within_s: float) -> int:
+        """The exit code of the process. Raises subprocess.TimeoutExpired where it goes on."""
+        assert self.process is not None, "this node was not started here"
+        return self.process.wait(within_s)
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON; raises OSError where nobody answers."""
@@ -100,7 +106,7 @@ def live_node(folder: Path, *, port: int | None = None) -> Iterator[LiveNode]:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"the node does not get ready: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.1)
-        yield LiveNode(url=node.url, key=(folder / "data" / "api_key").read_text().strip())
+        yield LiveNode(url=node.url, key=(folder / "data" / "api_key").read_text().strip(), process=process)
     finally:
         process.terminate()
         try:
