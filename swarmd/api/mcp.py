@@ -66,7 +66,7 @@ class McpHandlers:
         self._sessions, self._tools, self._status, self._clock = sessions, tools, status, clock
 
     async def post(self, call: Call) -> Any:
-        message = read(await call.request.read())
+        message = read(call.body)
         if isinstance(message, shapes.RpcError):
             return Reply(body=message, status=400)
         id = message.id if isinstance(message, RpcRequest) else None

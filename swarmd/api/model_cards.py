@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from swarmd.api import views
 from swarmd.api.bounds import MAX_TOKENS_LIMIT
 from swarmd.api.messages_shapes import ModelInfo, ModelPage
 from swarmd.api.openai_shapes import CardNode, CardSwarm, ModelCard
+from swarmd.api.route import Query
 from swarmd.domain.ids import short
 from swarmd.domain.models import Manifest
 from swarmd.domain.refusals import Invalid
@@ -19,6 +22,11 @@ from swarmd.domain.shards import ModelView
 NODES_SHOWN: Final = 16  # a card is for choosing a model; GET /api/admin/models has all of them
 PAGE: Final = 20  # the Anthropic contract's own default, and its limit
 PAGE_LIMIT: Final = 1000
+MODEL_PAGES: Final = (
+    Query(name="limit", type=Annotated[int, Meta(ge=1, le=PAGE_LIMIT)], doc="Of a page, for who sends anthropic-version."),
+    Query(name="after_id", doc="The page behind this model."),
+    Query(name="before_id", doc="The page in front of this model."),
+)
 LAST_SECOND: Final = 253_402_300_799  # of the year 9999; what publishers write into a manifest is theirs
 
 

@@ -69,12 +69,14 @@ class OpenAiHandlers:
         return await self._answer(call, body, target, request, printer)
 
     async def models(self, call: Call) -> ModelList | Reply | Refusal:
-        """Of either dialect: see `speaks_anthropic`."""
+        """Of either dialect: see `speaks_anthropic`. The OpenAI contract has no pages, and a wrong one is refused anyway."""
         cards = self.cards()
-        if not speaks_anthropic(call.request):
-            return ModelList(object="list", data=cards)
         page = page_of([info(card) for card in cards], call.request.query)
-        return page if isinstance(page, Refusal) else Reply(body=page, headers=_varying(call))
+        if isinstance(page, Refusal):
+            return page
+        if speaks_anthropic(call.request):
+            return Reply(body=page, headers=_varying(call))
+        return ModelList(object="list", data=cards)
 
     async def model(self, call: Call) -> ModelCard | Reply | Refusal:
         target = self._targets.find(call.path["id"])

@@ -46,10 +46,11 @@ class TextStream:
         if not self._stops:
             return text
         # Of two at one place the shorter one, which was whole first.
-        found = min(((at, len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
-        if found is not None:
-            self.stopped_by, self._held = found[2], ""
-            return text[: found[0]]
+        found = [(at, len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            at, _, self.stopped_by = min(found)
+            self._held = ""
+            return text[:at]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
