@@ -363,7 +363,7 @@ class NodeClient:
             message = msgspec.json.decode(text, type=ErrorReply).error.message
         except (msgspec.DecodeError, ValueError):
             sentence = f"{self.url} answered {status} without a reason: is another program there?"
-            return Failure(sentence, exit_code=code, status=status)
+            return Failure(sentence, status=status)  # whatever it is, it says nothing about models and keys
         if status == 401 and self._place.withheld:
             message = (
                 f"{self.url} wants its API key, and the key of this machine's own node is not sent elsewhere: copy the file "
