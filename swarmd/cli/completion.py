@@ -14,7 +14,7 @@ import typer
 
 from swarmd.cli.help_topics import TOPICS
 from swarmd.cli.names import WORD
-from swarmd.cli.outline import CommandLine, OptionLine, outline
+from swarmd.cli.outline import CommandLine, OptionLine, outline_of
 from swarmd.cli.terminal import say
 from swarmd.config.settings import KEYS, SECTIONS
 
@@ -63,11 +63,11 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Which one you use: `echo $SHELL` says it.")]) -> None:
+def completion(
+    context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which one you use: `echo $SHELL` says it.")]
+) -> None:
     """Print the script that makes TAB complete commands, options, models and settings."""
-    from swarmd.cli.program import program  # it lists this command, too
-
-    say(script(outline(program()), shell), end="")
+    say(script(outline_of(context.find_root().command), shell), end="")
 
 
 def script(root: CommandLine, shell: Shell) -> str:

@@ -66,7 +66,11 @@ class CommandLine:
 
 def outline(commands: typer.Typer) -> CommandLine:
     """The whole program."""
-    root: Any = get_command(commands)
+    return outline_of(get_command(commands))
+
+
+def outline_of(root: Any) -> CommandLine:
+    """The same from a command of the parser, as a running command sees it."""
     return _read(root, (), root.context_class(root, info_name="swarmd", **root.context_settings))
 
 

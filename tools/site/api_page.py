@@ -45,8 +45,9 @@ Everything that a node of version {version} answers, made from its table of rout
 `/api/docs`, and for programs under `/api/openapi.json`. What the OpenAI endpoints honour field by field is in
 [OpenAI API](api.md).
 
-The key goes into `Authorization: Bearer KEY` or `x-api-key: KEY`; it is in the file `api_key` of the data folder. Errors have
-one shape unless an operation says another: [ErrorReply](#errorreply), with a sentence in `message` and a `code` for programs.
+The key goes into `Authorization: Bearer KEY` or `x-api-key: KEY`; it is in the file `api_key` of the data folder. Errors
+have one shape unless an operation says another: [ErrorReply](#errorreply), with a sentence in `message` and a `code` for
+programs.
 """
 
 
