@@ -4,7 +4,7 @@ A step arrives (from the head, from the stage before, or from a stage on this ve
 comes out is pushed to the next stage or, behind the last layer, answered to the head. On this path everything is a callback
 within the event that brought the bytes: no task is switched between the socket and the worker.
 
-Publishes `StageServed` for other nodes' generations.
+Publishes `StageServed` and `ServeFailed` for other nodes' generations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from swarmd.domain.adapters import AdapterRef
-from swarmd.domain.events import StageServed
+from swarmd.domain.events import ServeFailed, StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
@@ -116,6 +116,8 @@ class StageSession:
         self._touched = owner.ticks()
         self._over = self._left = False
         self.rows = 0
+        self.broke = False
+        """By our own fault: our worker is gone, or could not compute a step."""
         self._way = (request.first_shard, request.last_shard, request.stages)
         self._adapter = seat.adapter
         seat.batcher.enter(*self._way, self._adapter)
@@ -193,6 +195,7 @@ class StageSession:
             return
         now = self._touched = self._owner.ticks()
         if not isinstance(answer, batching.Stepped):
+            self.broke = True
             self.fail(f"its worker {answer}" if isinstance(answer, WorkerGone) else str(answer))
             return
         node_us = int((now - arrived) * 1e6)
@@ -500,6 +503,8 @@ class Stages:
                 self.served += session.rows
                 self._bus.publish(StageServed(model=request.model, head=stream.peer.node, tokens=session.rows))
             if broken is not None:
+                if session.broke:
+                    self._bus.publish(ServeFailed(model=request.model, head=stream.peer.node, reason=broken.reason))
                 await stream.send(broken, last=True)
 
     def _accept(self, lane: Lane, _payload: memoryview, stream: Stream) -> None:

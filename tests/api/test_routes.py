@@ -11,6 +11,7 @@ from tests.fakes.rim import Rim
 ADMIN = """
 GET /api/admin/stats
 GET /api/admin/peers
+GET /api/admin/credits
 GET /api/admin/config
 PUT /api/admin/config
 POST /api/admin/config/reload
@@ -53,6 +54,10 @@ GET /api/admin/ws
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
+GET /api/admin/credits/transactions
+GET /api/admin/credits/peers
+GET /api/admin/swarm/capacity
+GET /api/admin/wishlist
 GET /api/admin/auto-manage/plan
 GET /api/admin/links
 GET /api/admin/members
