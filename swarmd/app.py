@@ -31,6 +31,7 @@ from swarmd.api.credits import CreditHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
+from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -422,7 +423,7 @@ class _Built:
 
     def _rim(self, api_key: str, disk: Disk) -> ApiServer:
         world, live, node = self._world, self._live, self._key.node
-        tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
+        tickets, news = OneTimePasses(world=world, life_s=TICKET_LIFE_S), News(self._bus)
         outlook = Outlook(
             models=self._registry, peers=self._links, census=self._census, machine=self._hardware,
             policy=self._steward.policy, clock=world.clock,
@@ -455,10 +456,11 @@ class _Built:
                 node=NodeHandlers(
                     node=node, clock=world.clock, settings=live, counters=self._pipeline, machine=self._hardware,
                     models=self._registry, peers=self._links, ledger=self._ledger, guesses=self._tallies, stop=self._stop,
+                    figures=Fresh(news=news, clock=world.clock),
                 ),
                 models=ModelHandlers(
                     node=node, catalog=self._catalog, models=self._registry, desk=self._desk, memory=self._workers,
-                    generations=self._pipeline, encrypted=self._encrypted,
+                    generations=self._pipeline, encrypted=self._encrypted, listing=Fresh(news=news, clock=world.clock),
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
@@ -483,7 +485,7 @@ class _Built:
         settings = live.current()
         return ApiServer(
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
-            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
+            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port, news=news,
         )  # fmt: skip
 
     async def close(self) -> None:

@@ -21,6 +21,7 @@ from swarmd.api.credits import CreditHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
+from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -691,7 +692,11 @@ SCRIPT = StaticFile(data=b"export {};", media="text/javascript; charset=utf-8", 
 class Rim:
     """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
 
-    def __init__(self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = (), age_s: float = 0.0
+    ) -> None:
+        """`age_s`: of encoded replies; 0, since fakes change without a fact."""
+        self.age_s = age_s
         self.world = world or seeded_world(1)
         self.folder = folder
         self.bus = EventBus()
@@ -731,10 +736,11 @@ class Rim:
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
         )  # fmt: skip
+        self.news = News(self.bus)
         self.rows = complete(self._table(), extra)
         self.server = ApiServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
-            port=0,
+            port=0, news=self.news,
         )  # fmt: skip
         self.supervisor = Supervisor("test", world=self.world)
 
@@ -757,10 +763,12 @@ class Rim:
             node=NodeHandlers(
                 node=OWN, clock=self.world.clock, settings=self.settings, counters=self.pipeline, machine=self.machine,
                 models=self.models, peers=self.peers, ledger=self.ledger, guesses=self.tallies, stop=self.stop,
+                figures=Fresh(news=self.news, clock=self.world.clock, age_s=self.age_s),
             ),
             models=ModelHandlers(
                 node=OWN, catalog=self.catalog, models=self.models, desk=self.desk, memory=self.memory,
                 generations=self.pipeline, encrypted=self.encrypted,
+                listing=Fresh(news=self.news, clock=self.world.clock, age_s=self.age_s),
             ),
             storage=StorageHandlers(
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
