@@ -79,6 +79,7 @@ from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
 from swarmd.inference.pipeline import Pipeline
 from swarmd.inference.tallies import Tallies
+from swarmd.inference.turns import StageTurns
 from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
@@ -376,6 +377,9 @@ class _Built:
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
             spawn=spawn, world=world, bus=bus, adapters=self._adapters,
+            turns=StageTurns(
+                settings=live.current, weight=lambda node: self._ledger.weight(node), clock=world.clock
+            ),
         )  # fmt: skip
         stages.register(dispatcher)
         self._encrypted = EncryptedPipelines(
