@@ -318,7 +318,7 @@ class _Built:
         )  # fmt: skip
         server = ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
-            observed_host=self._observed_host, damaged=lambda ref: self._desk.doubt(ref), bus=bus,
+            observed_host=self._observed_host, damaged=self._doubt, bus=bus,
         )  # fmt: skip
         server.register(dispatcher)
         parts = AdapterParts(
@@ -572,6 +572,9 @@ class _Built:
             return None
         remaining = await self._workers.unload_shard(ref)
         return remaining if isinstance(remaining, Refusal) else None
+
+    def _doubt(self, ref: ShardRef) -> None:
+        self._desk.doubt(ref)
 
     def _in_memory(self) -> set[ModelId]:
         return {status.model for status in self._workers.statuses()}

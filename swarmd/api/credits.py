@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from swarmd.api import credit_shapes, views
 from swarmd.api.calls import Call
@@ -12,8 +14,11 @@ from swarmd.domain.ids import short
 from swarmd.domain.refusals import Invalid
 from swarmd.kit.world import Clock
 
-PAGE, PAGE_LIMIT = 100, 500  # as the listing of responses (swarmllm.md 2.9)
-ID_DIGITS: Final = 18  # a number that sqlite can hold
+PAGE: Final = 100
+PAGE_LIMIT: Final = 500  # as the listing of responses (swarmllm.md 2.9)
+ID_MAX: Final = 10**18  # a number that sqlite can hold
+PageSize = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
+EntryId = Annotated[int, Meta(ge=1, le=ID_MAX)]
 
 
 class CreditHandlers:
@@ -37,7 +42,7 @@ class CreditHandlers:
 
     async def transactions(self, call: Call) -> credit_shapes.CreditRows | Invalid:
         limit = _number(call, "limit", PAGE, low=1, high=PAGE_LIMIT)
-        before = _number(call, "before", 10**ID_DIGITS, low=1, high=10**ID_DIGITS)
+        before = _number(call, "before", ID_MAX, low=1, high=ID_MAX)
         if isinstance(limit, Invalid):
             return limit
         if isinstance(before, Invalid):
@@ -67,7 +72,7 @@ def _number(call: Call, name: str, default: int, *, low: int, high: int) -> int 
     text = call.request.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= ID_DIGITS + 1 and low <= int(text) <= high):
+    if not (text.isascii() and text.isdigit() and len(text) <= 40 and low <= int(text) <= high):
         return Invalid(what=f"{name} is a whole number from {low} to {high}, not {text[:40]!r}", param=name)
     return int(text)
 

@@ -207,21 +207,25 @@ class Relay:
         since, before = self._clock.monotonic(), 0
 
         def tell() -> None:
-            nonlocal since, before, timer
+            nonlocal since, before
             now = self._clock.monotonic()
             if now - since >= SHORT_S:
                 self._bus.publish(
                     CircuitRelayed(opener=opener, node=node, seconds=now - since, size_bytes=passed.bytes - before)
                 )
             since, before = now, passed.bytes
-            timer = loop.call_later(TOLD_S, tell)
 
-        timer = loop.call_later(TOLD_S, tell)
+        def tell_again() -> None:
+            nonlocal timer
+            tell()
+            timer = loop.call_later(TOLD_S, tell_again)
+
+        timer = loop.call_later(TOLD_S, tell_again)
         try:
             yield
         finally:
-            tell()
             timer.cancel()
+            tell()
 
     async def _pass_on(self, near: Stream, far: Stream, passed: _Passed) -> None:
         """Until both directions have ended, or one LAST_S ago, or nothing has passed for SILENT_S."""
