@@ -95,7 +95,7 @@ def _unsupported_prompt(body: PromptIn) -> Invalid | None:
     thinking = body.thinking is not None and body.thinking.type not in ("disabled", "adaptive")
     effort = None if body.output_config is None else body.output_config.effort
     refused: tuple[tuple[str, bool, str], ...] = (
-        ("thinking", thinking, "how long a model thinks is up to the model here: send it as disabled or adaptive, or"),
+        ("thinking", thinking, "how long a model thinks is up to the model here (disabled and adaptive are taken)"),
         ("output_config.effort", effort not in (None, "high"), "how long a model thinks is up to the model here"),
         ("mcp_servers", bool(body.mcp_servers), "this node calls no servers"),
         ("context_management", body.context_management is not None, "the whole conversation is read"),
