@@ -21,6 +21,16 @@ class LiveProbe(Struct, frozen=True, kw_only=True):
     read_bytes: int
 
 
+class LiveFlow(Struct, frozen=True, kw_only=True):
+    """One reply that this node is the head of and that is in the making."""
+
+    model: str
+    nodes: list[str]
+    """Short ids in the order of the layers; a node may be there twice."""
+    seconds: float
+    """Since it started."""
+
+
 class LiveStats(Struct, frozen=True, kw_only=True):
     """`stats_update`. Left out until something measures them: capacity, wishlist, traffic."""
 
@@ -45,6 +55,10 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     hardware: HardwareRow
     hub_probes: list[LiveProbe] | UnsetType = UNSET
     """Headers that are being read at the hub, when there are any. Ours; not in the contract."""
+    flows: list[LiveFlow] | UnsetType = UNSET
+    """The oldest FLOWS_SHOWN (`api.ws`) replies in the making, when there are any. Ours; not in the contract."""
+    tokens_now: float | UnsetType = UNSET
+    """Tokens per second of all replies of this head together, since the tick before. Ours; not in the contract."""
     shard_registry: dict[str, list[LiveShard]] | UnsetType = UNSET
     """Only when it changed since the last tick on this socket."""
 

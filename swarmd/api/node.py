@@ -11,6 +11,7 @@ from swarmd.api.calls import Call
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.ports import Counters, Machine, Models, Peers
 from swarmd.api.replies import NotStored
+from swarmd.api.setting_rows import SettingList, setting_list
 from swarmd.config.contract import flat_view
 from swarmd.config.settings import KEYS
 from swarmd.domain.ids import NodeId
@@ -49,6 +50,9 @@ class NodeHandlers:
 
     async def config(self, _call: Call) -> dict[str, bool | int | str]:
         return flat_view(self._settings.current())
+
+    async def config_schema(self, _call: Call) -> SettingList:
+        return setting_list(self._settings)
 
     async def change_config(self, call: Call) -> shapes.Done | Refusal:
         body: dict[str, Any] = call.body

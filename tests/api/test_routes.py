@@ -53,6 +53,8 @@ GET /api/admin/ws
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
+GET /api/admin/config/schema
+GET /api/admin/history
 GET /api/admin/auto-manage/plan
 GET /api/admin/links
 GET /api/admin/members

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarmd.config.contract import FLAT_KEYS, FlatChange, apply_flat, flat_view
+from swarmd.config.contract import FILE_ONLY, FLAT_KEYS, FlatChange, apply_flat, flat_view
 from swarmd.config.settings import Settings, with_values
 from swarmd.domain.refusals import Invalid
 
@@ -76,3 +76,16 @@ def test_clamps_lie_inside_the_settings_own_ranges() -> None:
     for key in FLAT_KEYS:
         for bound in key.clamp or ():
             assert isinstance(apply_flat(Settings(), {key.name: bound}), FlatChange)
+
+
+def test_any_setting_is_taken_by_its_path_and_never_clamped() -> None:
+    outcome = apply_flat(Settings(), {"inference.context_tokens": 1024})
+    assert isinstance(outcome, FlatChange) and outcome.changes == {"inference.context_tokens": 1024}
+    refusal = apply_flat(Settings(), {"inference.context_tokens": 1})
+    assert isinstance(refusal, Invalid) and refusal.param == "inference.context_tokens" and "256 to" in refusal.what
+
+
+@pytest.mark.parametrize("path", FILE_ONLY)
+def test_some_settings_stay_on_the_machine(path: str) -> None:
+    refusal = apply_flat(Settings(), {path: "/somewhere/else-0123456789"})
+    assert isinstance(refusal, Invalid) and "only be set in the settings file" in refusal.what
