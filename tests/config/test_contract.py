@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 
-from swarmd.config.contract import FILE_ONLY, FLAT_KEYS, FlatChange, apply_flat, flat_view
-from swarmd.config.settings import Settings, with_values
+from swarmd.config.contract import FILE_ONLY, FLAT_KEYS, FlatChange, apply_flat, flat_schema, flat_view
+from swarmd.config.settings import KEYS, Settings, with_values
 from swarmd.domain.refusals import Invalid
 
 
@@ -89,3 +90,16 @@ def test_any_setting_is_taken_by_its_path_and_never_clamped() -> None:
 def test_some_settings_stay_on_the_machine(path: str) -> None:
     refusal = apply_flat(Settings(), {path: "/somewhere/else-0123456789"})
     assert isinstance(refusal, Invalid) and "only be set in the settings file" in refusal.what
+
+
+def test_the_schema_says_of_every_key_what_is_taken() -> None:
+    schema = flat_schema()
+    properties = schema["properties"]
+    assert list(properties) == [*(key.name for key in FLAT_KEYS), *KEYS] and schema["additionalProperties"] is False
+    assert (properties["inference.context_tokens"]["minimum"], properties["network.relay"]["type"]) == (256, "boolean")
+    assert properties["shard_size_mb"]["minimum"] == 64 and properties["shard_size_mb"]["maximum"] == 2048
+    assert properties["contribution"]["enum"] == ["minimal", "moderate", "maximum"]
+    assert properties["auto_manage_shards"]["type"] == "boolean"
+    assert "minimum" not in properties["max_disk_mb"], "it is clamped, not refused"
+    assert all(one["type"] in ("integer", "boolean", "string") and one["description"] for one in properties.values())
+    jsonschema.validate(flat_view(Settings()), schema)
