@@ -20,6 +20,7 @@ from aiohttp import web
 
 from swarmd import __version__
 from swarmd.api.calls import Call, Caller
+from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
@@ -64,10 +65,11 @@ class ApiServer:
         world: World,
         address: str,
         port: int,
+        news: News,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> None:
         """`port` 0 takes a free one; see `bound`."""
-        self._gate, self._feed, self._world = gate, feed, world
+        self._gate, self._feed, self._world, self._news = gate, feed, world, news
         self._address, self._port = address, port
         self._supervisor: Supervisor | None = None
         self._flying: set[asyncio.Task[Any]] = set()
@@ -200,6 +202,8 @@ class ApiServer:
             return response
         finally:
             self._flying.discard(task)
+            if request.method not in ("GET", "HEAD"):
+                self._news.wrote()
             quiet = request.method in ("GET", "HEAD") and status < 500  # dashboards poll
             took_ms = (self._world.clock.ticks() - began_at) * 1e3
             # Without the query, which may hold a ticket, and without anything of the body.
