@@ -74,8 +74,7 @@ class ApiServer:
         self._supervisor: Supervisor | None = None
         self._flying: set[asyncio.Task[Any]] = set()
         self._bound: tuple[str, int] | None = None
-        described = document(rows, version=__version__)
-        pages.describe(document=msgspec.json.encode(described), page=page(described), policy=DOCS_POLICY)
+        pages.describe(self._described, policy=DOCS_POLICY)
         self._rows, self._body_limit_bytes = rows, body_limit_bytes
 
     @property
@@ -131,6 +130,10 @@ class ApiServer:
                 application.router.add_route(row.method, path, handler)
         application.on_response_prepare.append(_finish_headers)
         return application
+
+    def _described(self) -> tuple[bytes, str]:
+        described = document(self._rows, version=__version__)
+        return msgspec.json.encode(described), page(described)
 
     def _handler(self, row: Route) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from swarmd.api.adapters import AdapterHandlers
@@ -30,6 +31,7 @@ from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.openapi import several
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
 from swarmd.api.passes import OneTimePasses
@@ -689,6 +691,42 @@ INDEX = StaticFile(data=b'<meta name="swarmd-nonce" content="{{nonce}}">', media
 SCRIPT = StaticFile(data=b"export {};", media="text/javascript; charset=utf-8", etag='"s"')
 
 
+class CheckedServer(ApiServer):
+    """Answers 599 where a reply is not what its row says: another status, or a body of another type. So every test of the
+    rim is one of the contract, too."""
+
+    def _handler(self, row: Route) -> Callable[[web.Request], Any]:
+        handle = super()._handler(row)
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            response = await handle(request)
+            fault = row_fault(row, response)
+            return response if fault is None else web.Response(status=599, text=f"{row.method} {row.path}: {fault}")
+
+        return checked
+
+
+def row_fault(row: Route, response: web.StreamResponse) -> str | None:
+    """What in a reply is not what its row says; streams and files are not looked into."""
+    status = response.status
+    if status == 500:
+        return None  # a bug, which no row announces
+    if status not in row.statuses:
+        return f"status {status} is not in {row.statuses}"
+    if not isinstance(response, web.Response) or response.content_type != "application/json":
+        return None
+    wanted = row.reply if status < 400 else row.bodies.get(status, row.error)
+    faults: list[str] = []
+    for one in several(wanted):
+        try:
+            msgspec.json.decode(cast("bytes", response.body), type=one)
+        except msgspec.MsgspecError as error:
+            faults.append(str(error))
+        else:
+            return None
+    return "; ".join(faults) or None
+
+
 class Rim:
     """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
 
@@ -738,7 +776,7 @@ class Rim:
         )  # fmt: skip
         self.news = News(self.bus)
         self.rows = complete(self._table(), extra)
-        self.server = ApiServer(
+        self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
             port=0, news=self.news,
         )  # fmt: skip
