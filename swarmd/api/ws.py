@@ -14,6 +14,7 @@ programs send the key in a header.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -191,10 +192,11 @@ class LiveFeed:
         self._send_stats([socket])
         pump = self._supervisor.spawn(_pump(response, socket), name="live socket")
         try:
-            async for message in response:
-                socket.heard_at = self._world.clock.monotonic()
-                if message.type is WSMsgType.PING:
-                    await response.pong(message.data)
+            with contextlib.suppress(ConnectionError):  # it went away while its ping was answered
+                async for message in response:
+                    socket.heard_at = self._world.clock.monotonic()
+                    if message.type is WSMsgType.PING:
+                        await response.pong(message.data)
         finally:
             self._sockets.discard(socket)
             pump.cancel()

@@ -358,7 +358,8 @@ async def test_the_feed_knows_where_a_download_came_from_and_what_was_loaded_bef
         rim.bus.publish(fact)
     await until(lambda: len(rim.feed._recent) == 6)
     assert [json.loads(text)["data"]["kind"] for text in rim.feed._recent] == [
-        "model_download_complete", "model_loaded", "model_loaded", "shard_unloaded_memory", "model_unloaded", "model_loaded",
+        "model_download_complete", "model_loaded", "shard_loaded_memory", "shard_unloaded_memory", "model_unloaded",
+        "model_loaded",
     ]  # fmt: skip
 
 
