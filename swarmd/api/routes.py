@@ -25,6 +25,8 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
 from swarmd.api.pages import PageHandlers
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
@@ -41,6 +43,7 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    responses: ResponseHandlers,
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
@@ -60,6 +63,7 @@ def table(
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *_openai_rows(openai),
+        *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",

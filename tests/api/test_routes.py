@@ -50,6 +50,7 @@ GET /api/admin/network-map
 POST /api/admin/join-network
 GET /api/admin/api-key
 GET /api/admin/ws
+GET /api/admin/responses
 """
 """The seed's endpoints of this milestone, in its order."""
 OURS = """
@@ -79,6 +80,11 @@ POST /v1/embeddings
 GET /metrics
 GET /v1/models
 GET /v1/models/{id}
+POST /v1/responses
+GET /v1/responses/{id}
+DELETE /v1/responses/{id}
+POST /v1/responses/{id}/cancel
+GET /v1/responses/{id}/input_items
 """
 KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "network-map", "ws",
                         "hf/search", "hf/probe", "hf/source/{model}", "downloads")  # fmt: skip

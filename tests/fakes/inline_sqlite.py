@@ -60,7 +60,12 @@ class _InlineConnection:
         self._connection.close()
 
 
+def inline_database_now() -> Database:
+    """To be closed by the caller."""
+    return Database(cast("aiosqlite.Connection", _InlineConnection()))
+
+
 @asynccontextmanager
 async def inline_database() -> AsyncIterator[Database]:
-    async with Database(cast("aiosqlite.Connection", _InlineConnection())) as db:
+    async with inline_database_now() as db:
         yield db

@@ -30,6 +30,9 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -86,6 +89,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from tests.fakes.inline_sqlite import inline_database_now
 
 KEY = "0123456789abcdef" * 4
 OWN = NodeId("a" * 64)
@@ -686,6 +690,7 @@ class Rim:
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
         )  # fmt: skip
+        self.database = inline_database_now()
         self.rows = complete(self._table(), extra)
         self.server = ApiServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -703,10 +708,13 @@ class Rim:
 
     def _table(self) -> tuple[Route, ...]:
         targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
+        answers = Answers(self.pipeline)
         openai = OpenAiHandlers(
-            models=self.models, targets=targets, answers=Answers(self.pipeline), settings=self.settings.current,
+            models=self.models, targets=targets, answers=answers, settings=self.settings.current,
             entropy=self.world.entropy,
         )  # fmt: skip
+        self.archive = ResponseArchive(db=self.database, clock=self.world.clock)
+        self.responses = ResponseRuns(answers=answers, archive=self.archive, world=self.world)
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -728,6 +736,9 @@ class Rim:
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            responses=ResponseHandlers(
+                targets=targets, runs=self.responses, archive=self.archive, entropy=self.world.entropy
+            ),
             metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
@@ -756,8 +767,10 @@ async def running(rim: Rim) -> AsyncIterator[Rim]:
     async with rim.supervisor:
         await rim.supervisor.start(rim.feed)
         await rim.supervisor.start(rim.metrics)
+        await rim.supervisor.start(rim.responses)
         await rim.supervisor.start(rim.server)
         yield rim
+    await rim.database.close()
 
 
 def keyed(**more: str) -> dict[str, str]:

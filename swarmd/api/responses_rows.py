@@ -1,0 +1,42 @@
+"""Rows of `/v1/responses` for the table of routes."""
+
+from __future__ import annotations
+
+from swarmd.api import responses_shapes as shapes
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.route import LOCAL_READ, WRITE, Route
+
+
+def responses_rows(responses: ResponseHandlers) -> tuple[Route, ...]:
+    """All with the key, as everything below /v1: what is stored is what somebody asked."""
+    return (
+        Route(
+            method="POST", path="/v1/responses", guard=WRITE, handler=responses.create, request=shapes.ResponsesRequest,
+            reply=shapes.ResponseOut, status=(200, 202, 400, 404, 503), hang_up_cancels=True,
+            doc="A reply, whole or as server-sent events; in the background it is answered with 202 and goes on by itself.",
+        ),
+        Route(
+            method="GET", path="/v1/responses/{id}", guard=WRITE, handler=responses.retrieve, reply=shapes.ResponseOut,
+            status=(200, 400, 404), query=("stream", "starting_after", "include", "include_obfuscation"),
+            doc="A stored response; with stream=true its events, those behind starting_after.",
+        ),
+        Route(
+            method="DELETE", path="/v1/responses/{id}", guard=WRITE, handler=responses.delete, reply=shapes.ResponseDeleted,
+            status=(200, 404), doc="Delete a stored response; one that still runs is cancelled.",
+        ),
+        Route(
+            method="POST", path="/v1/responses/{id}/cancel", guard=WRITE, handler=responses.cancel, reply=shapes.ResponseOut,
+            status=(200, 400, 404), doc="Cancel a response in the background; one that has ended stays as it is.",
+        ),
+        Route(
+            method="GET", path="/v1/responses/{id}/input_items", guard=WRITE, handler=responses.input_items,
+            reply=shapes.ItemList, status=(200, 400, 404), query=("after", "limit", "order", "include"),
+            doc="What a response was asked, item by item.",
+        ),
+        Route(
+            # Not READ: opening the reads must not show passers-by who asks what.
+            method="GET", path="/api/admin/responses", guard=LOCAL_READ, handler=responses.listing,
+            reply=shapes.StoredList, status=(200, 400), query=("limit", "status"),
+            doc="Stored responses, the newest first, with previews for callers on this machine.",
+        ),
+    )  # fmt: skip
