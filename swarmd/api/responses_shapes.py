@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from swarmd.api.openai_shapes import TOOLS_LIMIT, SamplingIn, Swarm, TokenLogprob, ToolName
 
@@ -128,8 +128,8 @@ class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
 
 class OutputText(Struct, frozen=True, kw_only=True, tag="output_text"):
     text: str
-    annotations: list[Any] = []
-    logprobs: list[TokenLogprob] = []
+    annotations: list[Any] = field(default_factory=list[Any])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
 
 
 class OutputRefusal(Struct, frozen=True, kw_only=True, tag="refusal"):
