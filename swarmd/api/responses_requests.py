@@ -140,10 +140,13 @@ def asked_of(body: ResponsesRequest, extras: Mapping[str, msgspec.Raw], *, respo
     schema = None if form is None else schema_of(form.type, form.schema, field="text.format", place="a schema")
     if isinstance(schema, Invalid):
         return schema
-    try:
-        kept = {name: msgspec.json.decode(value) for name, value in extras.items()}
-    except (msgspec.DecodeError, RecursionError):
-        return Invalid(what="a field that no contract names is nested too deeply")
+    kept: dict[str, Any] = {}
+    for name, value in extras.items():
+        try:
+            kept[name] = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            what = f"{name[:80]} is nested too deeply, or has a number that is too large, and no contract names it"
+            return Invalid(what=what, param=name[:80])
     return Asked(body=body, items=items, tools=use[2], use=use[0], named=use[1], schema=schema, extras=kept)
 
 

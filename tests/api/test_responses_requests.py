@@ -201,10 +201,10 @@ def test_fields_that_no_contract_names() -> None:
     request = accepted(seed=7, stop=["x"], top_k=5)
     assert (request.sampling.seed, request.stop, request.sampling.top_k) == (7, ("x",), 5)
     assert "at most" in refused(**{f"x{number}": 1 for number in range(EXTRAS_LIMIT + 1)}).what
-    deep: Any = 0
-    for _ in range(500):
-        deep = [deep]
-    assert isinstance(inner({"deep": deep}), GenerationRequest | Invalid)
+    for odd in (b"[" * 2000 + b"]" * 2000, b"1e999"):
+        body = msgspec.convert({"model": "m", "input": "x"}, ResponsesRequest)
+        refusal = asked_of(body, {"odd": msgspec.Raw(odd)}, response=ID)
+        assert isinstance(refusal, Invalid) and refusal.param == "odd"
 
 
 def test_tools_that_are_allowed() -> None:
