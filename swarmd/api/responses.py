@@ -127,13 +127,13 @@ class ResponseHandlers:
 
     async def listing(self, call: Call) -> shapes.StoredList | Refusal:
         query = call.request.query
-        limit = _number(query.get("limit"), "limit", default=LIST, low=1, high=None)
+        limit = _number(query.get("limit"), "limit", default=LIST, low=1, high=LIST_LIMIT)
         if isinstance(limit, Invalid):
             return limit
         statuses = _statuses(query.get("status", ""))
         if isinstance(statuses, Invalid):
             return statuses
-        found, total = await self._archive.summaries(statuses=statuses, limit=min(limit, LIST_LIMIT))
+        found, total = await self._archive.summaries(statuses=statuses, limit=limit)
         # A key may be shared: what was asked is shown only to whoever sits at the machine, and can read the file anyway.
         rows = [_row(one, live=self._runs.live(one.id) is not None, shown=call.caller.local) for one in found]
         return shapes.StoredList(object="list", data=rows, total=total)

@@ -5,7 +5,7 @@ Fields of type Any are here to be refused by name, or looked at by `responses_re
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -380,3 +380,5 @@ Event = (
     ResponseEvent | ItemEvent | PartEvent | TextDeltaEvent | TextDoneEvent | ArgumentsDeltaEvent | ArgumentsDoneEvent
     | ErrorEvent
 )  # fmt: skip
+EVENTS = get_args(Event)
+"""The same for the table of routes."""
