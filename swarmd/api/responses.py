@@ -30,6 +30,8 @@ ID_BYTES: Final = 16  # contract: swarmllm.md 3.3
 PAGE, PAGE_LIMIT = 20, 100  # contract: swarmllm.md 3.3, input items
 LIST, LIST_LIMIT = 100, 500  # contract: the seed's "Responses API listing"
 STATUS_LIMIT_BYTES: Final = 256  # contract: swarmllm.md 2.9
+_STATUS: Final = "|".join(one.value for one in ResponseStatus)
+STATUS_PATTERN: Final = f"^(({_STATUS})(,({_STATUS}))*)?$"
 LIMIT_DIGITS: Final = 9
 
 
@@ -251,9 +253,9 @@ def _unknown(id: str) -> UnknownResponse:
 
 
 def _flag(text: str | None, param: str) -> bool | Invalid:
-    if text in (None, "false", "False", "0", ""):
+    if text in (None, "false"):
         return False
-    return True if text in ("true", "True", "1") else Invalid(what=f"{param} is true or false", param=param)
+    return True if text == "true" else Invalid(what=f"{param} is true or false", param=param)
 
 
 def _number(text: str | None, param: str, *, default: int, low: int, high: int | None) -> int | Invalid:
@@ -270,7 +272,7 @@ def _statuses(text: str) -> tuple[ResponseStatus, ...] | Invalid:
     if len(text.encode()) > STATUS_LIMIT_BYTES:
         return Invalid(what=f"status has more than {STATUS_LIMIT_BYTES} bytes", param="status")
     wanted: list[ResponseStatus] = []
-    for name in filter(None, (part.strip() for part in text.split(","))):
+    for name in text.split(",") if text else ():
         try:
             wanted.append(ResponseStatus(name))
         except ValueError:

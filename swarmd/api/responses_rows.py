@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from swarmd.api import responses_shapes as shapes
-from swarmd.api.responses import LIST_LIMIT, PAGE_LIMIT, STATUS_LIMIT_BYTES, ResponseHandlers
+from swarmd.api.responses import LIST_LIMIT, PAGE_LIMIT, STATUS_LIMIT_BYTES, STATUS_PATTERN, ResponseHandlers
 from swarmd.api.route import LOCAL_READ, WRITE, Query, Route
 
 INCLUDE: Final = Query(name="include", doc="Taken and not needed: what a response has is always in it.")
@@ -29,7 +29,7 @@ def responses_rows(responses: ResponseHandlers) -> tuple[Route, ...]:
                 Query(name="starting_after", type=Annotated[int, Meta(ge=0)],
                       doc="With `stream`: only events behind the one with this sequence_number."),
                 INCLUDE,
-                Query(name="include_obfuscation", type=bool, doc="Taken; nothing is obfuscated here."),
+                Query(name="include_obfuscation", doc="Taken; nothing is obfuscated here."),
             ),
             doc="A stored response, or its events.",
         ),
@@ -58,7 +58,7 @@ def responses_rows(responses: ResponseHandlers) -> tuple[Route, ...]:
             reply=shapes.StoredList, status=(200, 400),
             query=(
                 Query(name="limit", type=Annotated[int, Meta(ge=1, le=LIST_LIMIT)]),
-                Query(name="status", type=Annotated[str, Meta(max_length=STATUS_LIMIT_BYTES)],
+                Query(name="status", type=Annotated[str, Meta(max_length=STATUS_LIMIT_BYTES, pattern=STATUS_PATTERN)],
                       doc="Several with commas: queued, in_progress, completed, incomplete, failed, cancelled."),
             ),
             doc="Stored responses, the newest first, with previews for callers on this machine.",
