@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install runtime lint types floors unit test reference docs swarm rig bench lock clean
+.PHONY: help venv install runtime lint types floors unit test reference contract docs swarm rig bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
