@@ -13,11 +13,11 @@ from msgspec import Meta, Struct
 
 from swarmd.api.answers import Answers
 from swarmd.api.bounds import STOP_LENGTH, STOPS_LIMIT, clamped, size_of, too_long
+from swarmd.api.inner_requests import CHAT_MAX_TOKENS, CHAT_TEMPERATURE
 from swarmd.api.mcp_protocol import BUG, CALLERS_FAULT, CANNOT_NOW, Fault, fault_of
 from swarmd.api.mcp_shapes import CallTool, TextContent, ToolCard, ToolCards, ToolResult
 from swarmd.api.openai import SEED_BYTES
 from swarmd.api.openai_prints import Gathered
-from swarmd.api.openai_requests import CHAT_MAX_TOKENS, CHAT_TEMPERATURE
 from swarmd.api.openai_shapes import ModelCard, ModelName, Seed, Share, Temperature
 from swarmd.api.status import Status
 from swarmd.api.targets import Target, Targets
@@ -268,7 +268,7 @@ class McpTools:
         messages = [ChatMessage(role="system", content=wishes.system)] if wishes.system else []
         messages += [ChatMessage(role=turn.role, content=turn.content) for turn in history]
         messages.append(ChatMessage(role="user", content=wishes.prompt))
-        if (refusal := too_long(size_of(messages), "prompt")) is not None:
+        if (refusal := too_long(sum(map(size_of, messages)), "prompt")) is not None:
             return fault_of(refusal)
         fresh = int.from_bytes(self._entropy.token(SEED_BYTES), "little")
         return GenerationRequest(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from swarmd.api.bounds import clamped, size_of, too_long, tools_too_long
+from swarmd.api.inner_requests import first_given
 from swarmd.api.messages_shapes import BlockIn, Blocks, MessagesRequest, PromptIn, ToolIn, TurnIn
 from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId, RequestId
@@ -57,7 +58,7 @@ def prompt_request(body: PromptIn, *, request: RequestId, model: ModelId) -> Gen
     messages = _messages(body)
     if isinstance(messages, Invalid):
         return messages
-    if (refusal := too_long(size_of(messages), "messages")) is not None:
+    if (refusal := too_long(sum(map(size_of, messages)), "messages")) is not None:
         return refusal
     tools = _tools(body.tools or ())
     if isinstance(tools, Invalid):
@@ -88,7 +89,7 @@ def _unsupported(body: MessagesRequest) -> Invalid | None:
         ("inference_geo", body.inference_geo is not None, "which nodes take part is a matter of the network"),
         ("speed", body.speed not in (None, "standard"), "there is one speed here"),
     )
-    return _first(refused)
+    return first_given(refused)
 
 
 def _unsupported_prompt(body: PromptIn) -> Invalid | None:
@@ -100,18 +101,11 @@ def _unsupported_prompt(body: PromptIn) -> Invalid | None:
         ("mcp_servers", bool(body.mcp_servers), "this node calls no servers"),
         ("context_management", body.context_management is not None, "the whole conversation is read"),
     )
-    found = _first(refused)
+    found = first_given(refused)
     if found is None and body.messages[-1].role == "assistant":
         what = "the last message is the assistant's, and this node cannot continue it: end with one of the user's"
         return Invalid(what=what, param=f"messages[{len(body.messages) - 1}]")
     return found
-
-
-def _first(refused: Sequence[tuple[str, bool, str]]) -> Invalid | None:
-    for name, given, why in refused:
-        if given:
-            return Invalid(what=f"{name} cannot be honoured, {why}: leave it out", param=name)
-    return None
 
 
 def _messages(body: PromptIn) -> tuple[ChatMessage, ...] | Invalid:

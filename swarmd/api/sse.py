@@ -24,6 +24,11 @@ its place among those that are served."""
 SILENT_S: Final = 15.0  # proxies wait for a minute; of their usual deadlines 30 s is the shortest
 
 
+def frame(name: str, event: Any) -> bytes:
+    """One JSON value as one event with a name."""
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
+
+
 class EventStream:
     """A begun reply. Writing to a client that went away cancels the handler (see `server`); writing to one that reads
     nothing for `STALLED_S` closes its connection and raises ConnectionResetError."""
@@ -43,8 +48,7 @@ class EventStream:
     async def send(self, event: Any, name: str = "") -> None:
         """One JSON value as one event, with the name of its kind where a contract has one. Returns when the socket's buffer
         has room again."""
-        kind = f"event: {name}\n".encode() if name else b""
-        await self._write(kind + b"data: " + msgspec.json.encode(event) + b"\n\n")
+        await self._write(frame(name, event) if name else b"data: " + msgspec.json.encode(event) + b"\n\n")
 
     async def comment(self) -> None:
         """A line that every reader skips: proxies close what is silent."""
@@ -73,9 +77,6 @@ class EventStream:
                 if wrote == self._wrote:
                     await beat()
 
-    async def end(self) -> None:
-        await self.response.write_eof()
-
     async def done(self) -> None:
         """The end as the OpenAI contract marks it."""
         await self._write(b"data: [DONE]\n\n")
@@ -84,6 +85,14 @@ class EventStream:
     async def fail(self, error: Any) -> None:
         """The stream ends with an error instead: there is no status to change any more."""
         await self.send(error, self._error_name)
+        await self.response.write_eof()
+
+    async def send_frame(self, frame: bytes) -> None:
+        """An event as `frame` makes it."""
+        await self._write(frame)
+
+    async def end(self) -> None:
+        """Where the contract marks no end: the last event says what became of it."""
         await self.response.write_eof()
 
     async def _write(self, data: bytes) -> None:
