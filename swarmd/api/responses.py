@@ -216,7 +216,7 @@ async def _streamed(stream: EventStream, run: Run, after: int, *, paces: bool = 
             await stream.send_frame(_lost(sent + 1, NodeStopped()))
     finally:
         await events.aclose()
-    await stream.end()
+    await stream.finish()
     return stream
 
 
@@ -233,10 +233,9 @@ def _whole(call: Call, run: Run) -> Reply | Refusal:
         return NodeStopped()
     headers: dict[str, str] = {}
     if run.plan is not None and run.printer.usage is not None:
-        headers = {
-            "x-swarm-nodes": ",".join(short(stage.node) for stage in run.plan.stages),
-            "server-timing": views.server_timing(run.printer.usage),
-        }
+        headers["server-timing"] = views.server_timing(run.printer.usage)
+        if run.plan.stages:  # else the swarm did not answer
+            headers["x-swarm-nodes"] = ",".join(short(stage.node) for stage in run.plan.stages)
     return Reply(body=run.printer.body(), headers=headers)
 
 

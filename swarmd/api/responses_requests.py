@@ -11,17 +11,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from swarmd.api.bounds import clamped, size_of, too_long
 from swarmd.api.inner_requests import (
     CHAT_MAX_TOKENS,
     CHAT_TEMPERATURE,
-    clamped,
     first_given,
     no_choice,
     sampling,
     schema_of,
-    size_of,
     stop_texts,
-    too_long,
     tool_use,
     tools_of,
     unsupported,
@@ -160,7 +158,7 @@ def inner_request(
         return messages
     if body.instructions:
         messages.insert(0, ChatMessage(role="system", content=body.instructions))
-    if (refusal := too_long(sum(map(size_of, messages)), "input")) is not None:
+    if (refusal := too_long(size_of(messages), "input")) is not None:
         return refusal
     return GenerationRequest(
         request=request,

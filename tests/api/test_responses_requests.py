@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmd.api.inner_requests import PROMPT_LIMIT_BYTES
+from swarmd.api.bounds import PROMPT_LIMIT_BYTES
 from swarmd.api.responses_requests import (
     EXTRAS_LIMIT,
     FILE_LIMIT_BYTES,
