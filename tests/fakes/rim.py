@@ -24,6 +24,7 @@ from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate
+from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
@@ -44,8 +45,8 @@ from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
-from swarmd.config.loading import Loaded
-from swarmd.config.settings import Settings, with_values
+from swarmd.config.loading import Loaded, Origin
+from swarmd.config.settings import KEYS, Settings, with_values
 from swarmd.domain.adapters import Adapter, AdapterRef, NewAdapter
 from swarmd.domain.autopilot import (
     AutopilotPlan,
@@ -758,7 +759,7 @@ class Rim:
         self.address: str | None = None
         self.nonces = OneTimePasses(world=self.world, life_s=NONCE_LIFE_S)
         self.tickets = OneTimePasses(world=self.world, life_s=TICKET_LIFE_S)
-        loaded = Loaded(settings=Settings(), origins={}, path=folder / "config.toml")
+        loaded = Loaded(settings=Settings(), origins=dict.fromkeys(KEYS, Origin.DEFAULT), path=folder / "config.toml")
         self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
         self.ledger, self.tallies = FakeLedger(), Tallies()
         self.outlook = Outlook(
@@ -768,7 +769,7 @@ class Rim:
         self.feed = LiveFeed(
             world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
             models=self.models, desk=self.desk, trust=FakeTrust(), census=FakeCensus(), ledger=self.ledger,
-            outlook=self.outlook,
+            outlook=self.outlook, tokens=lambda: self.tallies.token_s.count,
         )  # fmt: skip
         self.pages = PageHandlers(
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
@@ -780,6 +781,10 @@ class Rim:
         )  # fmt: skip
         self.database = inline_database_now()
         self.news = News(self.bus)
+        self.history = History(
+            world=self.world, tokens=lambda: self.tallies.token_s.count, machine=self.machine, peers=self.peers,
+            counters=self.pipeline,
+        )  # fmt: skip
         self.rows = complete(self._table(), extra)
         self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -837,6 +842,7 @@ class Rim:
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
+            history=self.history,
         )  # fmt: skip
 
     def set(self, path: str, value: bool | int | str) -> None:
