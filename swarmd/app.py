@@ -44,6 +44,9 @@ from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -424,6 +427,7 @@ class _Built:
         )  # fmt: skip
 
         # floor 9: the rim
+        self._archive = ResponseArchive(db=database, clock=world.clock)
         self._server = self._rim(api_key, disk)
 
     def _rim(self, api_key: str, disk: Disk) -> ApiServer:
@@ -442,10 +446,11 @@ class _Built:
             world=world, tokens=self._tokens_made, machine=self._hardware, peers=self._links, counters=self._pipeline
         )
         targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
+        answers = Answers(self._pipeline)
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=Answers(self._pipeline), settings=live.current,
-            entropy=world.entropy,
-        )  # fmt: skip
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
+        )
+        self._responses = ResponseRuns(answers=answers, archive=self._archive, world=world)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
         )
@@ -484,6 +489,9 @@ class _Built:
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
+                responses=ResponseHandlers(
+                    targets=targets, runs=self._responses, archive=self._archive, entropy=world.entropy
+                ),
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
@@ -515,13 +523,14 @@ class _Built:
             await self._trust.load()
             await self._steward.load()
             await self._ledger.load()
+            await self._archive.recover()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
             self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
             self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
-            self._herald, self._trust, self._steward, self._server,
+            self._herald, self._trust, self._steward, self._responses, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound

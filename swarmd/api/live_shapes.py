@@ -23,16 +23,6 @@ class LiveProbe(Struct, frozen=True, kw_only=True):
     read_bytes: int
 
 
-class LiveFlow(Struct, frozen=True, kw_only=True):
-    """One reply that this node is the head of and that is in the making."""
-
-    model: str
-    nodes: list[str]
-    """Short ids in the order of the layers; a node may be there twice."""
-    seconds: float
-    """Since it started."""
-
-
 class PeerDownload(Struct, frozen=True, kw_only=True):
     """A shard that is arriving at another node."""
 
@@ -50,6 +40,14 @@ class NetworkTraffic(Struct, frozen=True, kw_only=True):
     bytes_out: int
     bytes_in_per_sec: int | None
     bytes_out_per_sec: int | None
+class LiveFlow(Struct, frozen=True, kw_only=True):
+    """One reply that this node is the head of and that is in the making."""
+
+    model: str
+    nodes: list[str]
+    """Short ids in the order of the layers; a node may be there twice."""
+    seconds: float
+    """Since it started."""
 
 
 class LiveStats(Struct, frozen=True, kw_only=True):

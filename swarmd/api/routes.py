@@ -37,6 +37,8 @@ from swarmd.api.openai_shapes import (
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import PageHandlers
 from swarmd.api.replies import ErrorReply
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
 from swarmd.api.setting_rows import SettingList
 from swarmd.api.storage import StorageHandlers
@@ -55,6 +57,7 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    responses: ResponseHandlers,
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
@@ -80,6 +83,7 @@ def table(
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *(_history_rows(history) if history is not None else ()),
         *_openai_rows(openai),
+        *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",

@@ -14,6 +14,7 @@ programs send the key in a header.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -52,10 +53,10 @@ TICK_S: Final = 2.0  # the seed
 SOCKETS_LIMIT: Final = 100  # contract: swarmllm.md 2.10
 RECENT: Final = 256  # activities told again to a fresh socket; contract: swarmllm.md 2.10
 QUEUE: Final = RECENT + 64  # the replay fits, and then two minutes of a quiet node or a burst of 64 events
-FLOWS_SHOWN: Final = 16  # replies in the making that a picture can tell apart
-FLOWS_KEPT: Final = 256  # as many generations may run at a time (inference.max_concurrent_requests)
 PING_S: Final = 30.0  # contract: swarmllm.md 2.10
 SILENT_S: Final = 35.0  # contract: swarmllm.md 2.10; since the last pong, looked at with each tick
+FLOWS_SHOWN: Final = 16  # replies in the making that a picture can tell apart
+FLOWS_KEPT: Final = 256  # as many generations may run at a time (inference.max_concurrent_requests)
 HEARD_LIMIT_BYTES: Final = 4096  # of a message from a client: there is nothing to say
 CLOSE_S: Final = 1.0  # for the other side's half of the closing handshake
 
@@ -191,10 +192,11 @@ class LiveFeed:
         self._send_stats([socket])
         pump = self._supervisor.spawn(_pump(response, socket), name="live socket")
         try:
-            async for message in response:
-                socket.heard_at = self._world.clock.monotonic()
-                if message.type is WSMsgType.PING:
-                    await response.pong(message.data)
+            with contextlib.suppress(ConnectionError):  # it went away while its ping was answered
+                async for message in response:
+                    socket.heard_at = self._world.clock.monotonic()
+                    if message.type is WSMsgType.PING:
+                        await response.pong(message.data)
         finally:
             self._sockets.discard(socket)
             pump.cancel()

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
+from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -171,6 +171,15 @@ class NodeClient:
 
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
+
+    async def credits(self) -> credit_shapes.CreditView:
+        return await self._ask("GET", "/api/admin/credits", credit_shapes.CreditView)
+
+    async def credit_entries(self, limit: int) -> credit_shapes.CreditRows:
+        return await self._ask("GET", f"/api/admin/credits/transactions?limit={limit}", credit_shapes.CreditRows)
+
+    async def credit_peers(self) -> list[credit_shapes.PeerCreditRow]:
+        return await self._ask("GET", "/api/admin/credits/peers", list[credit_shapes.PeerCreditRow])
 
     # -- models
 

@@ -358,7 +358,8 @@ async def test_the_feed_knows_where_a_download_came_from_and_what_was_loaded_bef
         rim.bus.publish(fact)
     await until(lambda: len(rim.feed._recent) == 6)
     assert [json.loads(text)["data"]["kind"] for text in rim.feed._recent] == [
-        "model_download_complete", "model_loaded", "model_loaded", "shard_unloaded_memory", "model_unloaded", "model_loaded",
+        "model_download_complete", "model_loaded", "shard_loaded_memory", "shard_unloaded_memory", "model_unloaded",
+        "model_loaded",
     ]  # fmt: skip
 
 
@@ -368,13 +369,13 @@ async def test_replies_in_the_making_are_told_until_they_end(tmp_path: Path, mon
         assert "flows" not in (await hear_until(socket, "stats_update"))["data"]
         rim.bus.publish(GenerationStarted(request=RequestId("1"), model=SPREAD, nodes=(OWN, PEER)))
         rim.tallies.token_s.add(0.001, 10)
-        told, rates = dict[str, Any](), list[float]()
-        while "flows" not in told:
+        paces: list[float] = []
+        told: dict[str, Any] = {}
+        while "flows" not in told or not any(paces):  # a fact may be told a tick later than the tokens
             told = (await hear_until(socket, "stats_update"))["data"]
-            rates.append(told["tokens_now"])
+            paces.append(told["tokens_now"])
         (flow,) = told["flows"]
         assert (flow["model"], flow["nodes"]) == (SPREAD, [OWN[:16], PEER[:16]])
-        assert max(rates) > 0
         rim.bus.publish(GenerationResumed(request=RequestId("1"), model=SPREAD, nodes=(OWN,), lost=PEER))
         while told["flows"][0]["nodes"] != [OWN[:16]]:
             told = (await hear_until(socket, "stats_update"))["data"]

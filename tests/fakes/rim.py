@@ -36,6 +36,9 @@ from swarmd.api.openapi import several
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -93,6 +96,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from tests.fakes.inline_sqlite import inline_database_now
 
 KEY = "0123456789abcdef" * 4
 OWN = NodeId("a" * 64)
@@ -775,11 +779,12 @@ class Rim:
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
         )  # fmt: skip
+        self.database = inline_database_now()
+        self.news = News(self.bus)
         self.history = History(
             world=self.world, tokens=lambda: self.tallies.token_s.count, machine=self.machine, peers=self.peers,
             counters=self.pipeline,
         )  # fmt: skip
-        self.news = News(self.bus)
         self.rows = complete(self._table(), extra)
         self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -797,10 +802,13 @@ class Rim:
 
     def _table(self) -> tuple[Route, ...]:
         targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
+        answers = Answers(self.pipeline)
         openai = OpenAiHandlers(
-            models=self.models, targets=targets, answers=Answers(self.pipeline), settings=self.settings.current,
+            models=self.models, targets=targets, answers=answers, settings=self.settings.current,
             entropy=self.world.entropy,
         )  # fmt: skip
+        self.archive = ResponseArchive(db=self.database, clock=self.world.clock)
+        self.responses = ResponseRuns(answers=answers, archive=self.archive, world=self.world)
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -826,6 +834,9 @@ class Rim:
             outlook=self.outlook,
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            responses=ResponseHandlers(
+                targets=targets, runs=self.responses, archive=self.archive, entropy=self.world.entropy
+            ),
             metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
@@ -852,9 +863,10 @@ class Rim:
 
 @asynccontextmanager
 async def running(rim: Rim) -> AsyncIterator[Rim]:
-    async with rim.supervisor:
+    async with rim.database, rim.supervisor:
         await rim.supervisor.start(rim.feed)
         await rim.supervisor.start(rim.metrics)
+        await rim.supervisor.start(rim.responses)
         await rim.supervisor.start(rim.server)
         yield rim
 
