@@ -20,9 +20,11 @@ TOOLS_LIMIT: Final = 128  # the OpenAI contract's own limit
 ANY_OBJECT: Final = '{"type": "object"}'
 
 
-def size_of(message: ChatMessage) -> int:
+def size_of(messages: Sequence[ChatMessage]) -> int:
     """Bytes that the client has given."""
-    return len(message.content.encode()) + sum(len(call.arguments.encode()) for call in message.calls)
+    return sum(
+        len(one.content.encode()) + sum(len(call.arguments.encode()) for call in one.calls) for one in messages
+    )
 
 
 def too_long(size_bytes: int, param: str) -> Invalid | None:

@@ -1,4 +1,4 @@
-"""What several dialects need on the way to the one inner request: sampling, tools, schemas. Pure.
+"""What the dialects of OpenAI have in common on the way to the one inner request: sampling, tools, schemas. Pure.
 
 What changes a reply and cannot be honoured is refused by its name in the dialect that was spoken: names come as arguments.
 """

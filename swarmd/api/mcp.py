@@ -105,7 +105,7 @@ class McpHandlers:
         finally:
             if session.listener is ended:
                 session.listener = None
-        await stream.end()
+        await stream.finish()
         return stream
 
     async def end(self, call: Call) -> Any:
@@ -198,7 +198,7 @@ class McpHandlers:
             await self._run(call, session, message, running)
         if running.outcome is not None:  # who cancelled it does not want to hear of it
             await stream.send(_said(message, running.outcome))
-        await stream.end()
+        await stream.finish()
         return stream
 
     async def _run(self, call: Call, session: Session, message: RpcRequest, running: _Running) -> None:

@@ -268,7 +268,7 @@ class McpTools:
         messages = [ChatMessage(role="system", content=wishes.system)] if wishes.system else []
         messages += [ChatMessage(role=turn.role, content=turn.content) for turn in history]
         messages.append(ChatMessage(role="user", content=wishes.prompt))
-        if (refusal := too_long(sum(map(size_of, messages)), "prompt")) is not None:
+        if (refusal := too_long(size_of(messages), "prompt")) is not None:
             return fault_of(refusal)
         fresh = int.from_bytes(self._entropy.token(SEED_BYTES), "little")
         return GenerationRequest(

@@ -89,7 +89,7 @@ async def _streamed(call: Call, several: Choices, printer: MessagePrinter, heade
     except GenerationFailed as failure:
         await stream.fail(problem(failure.refusal, call.request_id))
     else:
-        await stream.end()
+        await stream.finish()
     return stream
 
 

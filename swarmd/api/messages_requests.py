@@ -58,7 +58,7 @@ def prompt_request(body: PromptIn, *, request: RequestId, model: ModelId) -> Gen
     messages = _messages(body)
     if isinstance(messages, Invalid):
         return messages
-    if (refusal := too_long(sum(map(size_of, messages)), "messages")) is not None:
+    if (refusal := too_long(size_of(messages), "messages")) is not None:
         return refusal
     tools = _tools(body.tools or ())
     if isinstance(tools, Invalid):

@@ -44,7 +44,7 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         if isinstance(message, Invalid):
             return message
         messages.append(message)
-    if (refusal := too_long(sum(map(size_of, messages)), "messages")) is not None:
+    if (refusal := too_long(size_of(messages), "messages")) is not None:
         return refusal
     tools = tools_of([(one.type, one.function) for one in body.tools or ()], name_path=".function.name")
     if isinstance(tools, Invalid):

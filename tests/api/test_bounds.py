@@ -12,7 +12,7 @@ from swarmd.domain.structure import Tool, ToolCall
 def test_sizes_are_bytes_of_texts_and_arguments() -> None:
     call = ToolCall(id="i", name="n", arguments="{}")
     said = [ChatMessage(role="user", content="é"), ChatMessage(role="assistant", content="", calls=(call, call))]
-    assert sum(map(size_of, said)) == 6
+    assert size_of(said) == 6
 
 
 def test_more_than_the_limit_is_refused_under_the_name_of_the_field() -> None:
