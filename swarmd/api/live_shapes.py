@@ -74,7 +74,17 @@ class Envelope(Struct, frozen=True, kw_only=True):
     """One message of the socket; `models_changed` has no data."""
 
     type: str
-    data: LiveStats | Activity | PeerList | UnsetType = UNSET
+    data: LiveStats | Activity | PeerList | UpdateNews | UnsetType = UNSET
+
+
+class UpdateNews(Struct, frozen=True, kw_only=True):
+    """A newer version was found."""
+
+    current_version: str
+    latest_version: str
+    changelog: str
+    published_at: str
+    downloaded: bool
 
 
 class PeerList(Struct, frozen=True, kw_only=True):

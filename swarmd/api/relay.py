@@ -293,6 +293,13 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
             model=fact.model, node=fact.head, number=fact.tokens,
         ),
     ),
+    events.UpdateAvailable: Row(
+        kind="update_available", category="system",
+        say=lambda fact: Said(
+            message=f"swarmd {fact.latest_version} is {'here and can be installed' if fact.downloaded else 'available'}",
+            toast=INFO,
+        ),
+    ),
     events.SettingsChanged: Row(
         kind="config_updated", category="system",
         say=lambda fact: Said(message=f"settings changed: {', '.join(fact.keys)}", toast=INFO),

@@ -11,6 +11,7 @@ from typing import Any
 from swarmd.api import adapters as adapters_api
 from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
+from swarmd.api import updates as updates_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.downloads import DownloadHandlers
@@ -27,6 +28,7 @@ from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, Co
 from swarmd.api.pages import PageHandlers
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
 from swarmd.api.storage import StorageHandlers
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 
 
@@ -44,6 +46,7 @@ def table(
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
+    updates: UpdateHandlers,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
 ) -> tuple[Route, ...]:
@@ -51,6 +54,7 @@ def table(
     return (
         *_page_rows(pages),
         *_node_rows(node),
+        *_update_rows(updates),
         *_model_rows(models),
         *_storage_rows(storage),
         *(_download_rows(downloads) if downloads is not None else ()),
@@ -136,9 +140,24 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
             method="POST", path="/api/admin/shutdown", guard=LOCAL_WRITE, handler=node.shutdown, reply=shapes.Done,
             doc="Shut the node down in order.",
         ),
+    )  # fmt: skip
+
+
+def _update_rows(updates: UpdateHandlers) -> tuple[Route, ...]:
+    return (
         Route(
-            method="GET", path="/api/admin/version", guard=READ, handler=node.version, reply=shapes.Version,
-            doc="The running version.",
+            method="GET", path="/api/admin/version", guard=READ, handler=updates.version, reply=updates_api.Version,
+            doc="The running version, and whether there is a newer one.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/check", guard=LOCAL_WRITE, handler=updates.check,
+            reply=(updates_api.UpToDate, updates_api.UpdateFound), status=(200, 502, 503),
+            doc="Look into the release feed now.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/apply", guard=LOCAL_WRITE, handler=updates.apply,
+            reply=updates_api.Applied, query=("retry",), status=(200, 400, 502, 503, 507),
+            doc="Switch to the newest version once running replies have ended; one that does not become ready goes back.",
         ),
     )  # fmt: skip
 

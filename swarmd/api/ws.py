@@ -28,6 +28,7 @@ from swarmd.domain.events import (
     Fact,
     SummaryForgotten,
     SummaryReceived,
+    UpdateAvailable,
     WorkerDied,
     WorkerReady,
     WorkerStopped,
@@ -177,6 +178,8 @@ class LiveFeed:
             text = _text(live_shapes.Envelope(type="activity_event", data=activity))
             self._recent.append(text)
             self._tell(text)
+        if isinstance(fact, UpdateAvailable):
+            self._tell(_text(live_shapes.Envelope(type="update_available", data=_news(fact))))
         self._models_changed |= row.models_changed
         if row.peers_changed:
             self._peers_changed = False
@@ -257,6 +260,13 @@ async def _pump(response: web.WebSocketResponse, socket: _Socket) -> None:
         await response.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
     except ConnectionError:
         logger.debug("a dashboard went away")
+
+
+def _news(fact: UpdateAvailable) -> live_shapes.UpdateNews:
+    return live_shapes.UpdateNews(
+        current_version=fact.current_version, latest_version=fact.latest_version, changelog=fact.changelog,
+        published_at=fact.published_at, downloaded=fact.downloaded,
+    )  # fmt: skip
 
 
 def _text(envelope: Any) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from swarmd import __version__
-from swarmd.cli import adapters, autopilot, chat, doctor, downloads, members, models, network, running, search
+from swarmd.cli import adapters, autopilot, chat, doctor, downloads, members, models, network, running, search, update
 from swarmd.cli.failure import FAILED
-from swarmd.cli.terminal import complain, say
+from swarmd.cli.terminal import complain
 
 
 class _Command(TyperCommand):
@@ -68,7 +65,8 @@ def program() -> typer.Typer:
     commands.command("get", cls=_Command)(downloads.get)
     commands.add_typer(_downloads_program(), name="downloads")
     commands.command("doctor", cls=_Command)(doctor.doctor)
-    commands.command("version", cls=_Command)(show_version)
+    commands.add_typer(_update_program(), name="update")
+    commands.command("version", cls=_Command)(update.version)
     return commands
 
 
@@ -97,20 +95,6 @@ def _let_go_of_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def show_version() -> None:
-    """Print the versions that matter in a bug report."""
-    say(f"swarmd {__version__}")
-    say(f"engine xllamacpp {installed('xllamacpp')}")
-    say(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-
-
-def installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "is not installed"
-
-
 def _model_program() -> typer.Typer:
     commands = typer.Typer(cls=_Group, help="The models of this node.", no_args_is_help=True)
     commands.command("add", cls=_Command)(models.add)
@@ -135,4 +119,12 @@ def _downloads_program() -> typer.Typer:
     commands.command("resume", cls=_Command)(downloads.resume)
     commands.command("cancel", cls=_Command)(downloads.cancel)
     commands.command("move", cls=_Command)(downloads.move)
+    return commands
+
+
+def _update_program() -> typer.Typer:
+    commands = typer.Typer(cls=_Group, invoke_without_command=True)
+    commands.callback()(update.update)
+    commands.command("check", cls=_Command)(update.check)
+    commands.command("apply", cls=_Command)(update.apply)
     return commands

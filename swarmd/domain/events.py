@@ -362,6 +362,18 @@ class StageServed(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateAvailable(Fact):
+    """A newer version of swarmd was found, or lies here now; once each for one version."""
+
+    current_version: str
+    latest_version: str
+    changelog: str
+    published_at: str
+    """RFC 3339."""
+    downloaded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChanged(Fact):
     """Live settings have new values."""
 

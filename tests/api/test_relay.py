@@ -59,6 +59,9 @@ SAMPLES: list[Fact] = [
     events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
     events.StageServed(model=MODEL, head=PEER, tokens=5),
     events.SettingsChanged(keys=("a.b",)),
+    events.UpdateAvailable(
+        current_version="0.1.0", latest_version="0.2.0", changelog="", published_at="2026-12-01T10:00:00Z", downloaded=True
+    ),
 ]
 
 

@@ -45,6 +45,8 @@ GET /api/admin/hf/source/{model}
 GET /api/admin/downloads
 POST /api/admin/downloads/{model}/cancel
 GET /api/admin/version
+POST /api/admin/update/check
+POST /api/admin/update/apply
 GET /api/admin/network-code
 GET /api/admin/network-map
 POST /api/admin/join-network

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from swarmd import __version__
-from swarmd.cli.program import installed, program
+from swarmd.cli.program import program
 
 COMMANDS = (
     "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
-    "unlock", "search", "get", "downloads", "doctor", "version",
+    "unlock", "search", "get", "downloads", "doctor", "update", "version",
 )  # fmt: skip
 
 
@@ -26,12 +25,6 @@ def test_help_lists_every_command() -> None:
     queue = CliRunner().invoke(program(), ["downloads", "--help"]).stdout
     assert all(f" {command} " in queue for command in ("pause", "resume", "cancel", "move"))
     assert "What is being fetched" in queue
-
-
-def test_version() -> None:
-    shown = CliRunner().invoke(program(), ["version"]).stdout
-    assert f"swarmd {__version__}" in shown and "xllamacpp" in shown
-    assert installed("no-such-package") == "is not installed"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
