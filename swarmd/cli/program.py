@@ -10,7 +10,21 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from swarmd.cli import adapters, autopilot, chat, doctor, downloads, members, models, network, running, search, update
+from swarmd.cli import (
+    adapters,
+    autopilot,
+    background,
+    chat,
+    doctor,
+    downloads,
+    members,
+    models,
+    network,
+    running,
+    search,
+    service,
+    update,
+)
 from swarmd.cli.failure import FAILED
 from swarmd.cli.terminal import complain
 
@@ -65,6 +79,9 @@ def program() -> typer.Typer:
     commands.command("get", cls=_Command)(downloads.get)
     commands.add_typer(_downloads_program(), name="downloads")
     commands.command("doctor", cls=_Command)(doctor.doctor)
+    commands.command("up", cls=_Command)(background.up)
+    commands.command("down", cls=_Command)(background.down)
+    commands.add_typer(_service_program(), name="service")
     commands.add_typer(_update_program(), name="update")
     commands.command("version", cls=_Command)(update.version)
     return commands
@@ -119,6 +136,14 @@ def _downloads_program() -> typer.Typer:
     commands.command("resume", cls=_Command)(downloads.resume)
     commands.command("cancel", cls=_Command)(downloads.cancel)
     commands.command("move", cls=_Command)(downloads.move)
+    return commands
+
+
+def _service_program() -> typer.Typer:
+    commands = typer.Typer(cls=_Group, help="The node as a service of systemd.", no_args_is_help=True)
+    commands.command("install", cls=_Command)(service.install)
+    commands.command("uninstall", cls=_Command)(service.uninstall)
+    commands.command("status", cls=_Command)(service.status)
     return commands
 
 
