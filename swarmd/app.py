@@ -27,10 +27,13 @@ from swarmd.api.answers import Answers
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.credits import CreditHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
+from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate as ApiGate
+from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
@@ -38,8 +41,12 @@ from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -66,6 +73,7 @@ from swarmd.downloads.probe import Prober
 from swarmd.downloads.ranges import RangeClient
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
+from swarmd.economy.ledger import Ledger
 from swarmd.economy.shelf import Shelf
 from swarmd.economy.steward import Steward
 from swarmd.economy.trust_records import ModelTrust
@@ -77,6 +85,7 @@ from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
 from swarmd.inference.pipeline import Pipeline
 from swarmd.inference.tallies import Tallies
+from swarmd.inference.turns import StageTurns
 from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
@@ -327,7 +336,7 @@ class _Built:
         )  # fmt: skip
         server = ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
-            observed_host=self._observed_host, damaged=lambda ref: self._desk.doubt(ref),
+            observed_host=self._observed_host, damaged=self._doubt, bus=bus,
         )  # fmt: skip
         server.register(dispatcher)
         parts = AdapterParts(
@@ -386,6 +395,9 @@ class _Built:
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
             spawn=spawn, world=world, bus=bus, adapters=self._adapters,
+            turns=StageTurns(
+                settings=live.current, weight=lambda node: self._ledger.weight(node), clock=world.clock
+            ),
         )  # fmt: skip
         stages.register(dispatcher)
         self._encrypted = EncryptedPipelines(
@@ -402,7 +414,7 @@ class _Built:
             software=f"swarmd/{__version__}", region=self._region, free_ram=self._workers.available_bytes,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
             demand=self._demand.told, nameplates=self._short_codes.nameplates, peers=self._links.views,
-            sessions=lambda: stages.sessions,
+            sessions=lambda: stages.sessions, nickname=lambda: live.current().identity.nickname,
         )  # fmt: skip
 
         # floor 7: what the swarm needs
@@ -430,23 +442,36 @@ class _Built:
             staging=Staging(versions=versions, releases=releases, disk=disk, environ=environ), running=self._running,
             close_doors=self._close_doors, stop=self._stop, spawn=spawn, disk=disk, world=world, bus=bus,
         )  # fmt: skip
+        self._ledger = Ledger(
+            own=key.node, db=database, bus=bus, clock=world.clock,
+            hosted_bytes=lambda: self._storage.local_bytes() if self._links.connected() else 0,
+        )  # fmt: skip
 
         # floor 9: the rim
+        self._archive = ResponseArchive(db=database, clock=world.clock)
         self._server = self._rim(api_key, disk)
 
     def _rim(self, api_key: str, disk: Disk) -> ApiServer:
         world, live, node = self._world, self._live, self._key.node
-        tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
+        tickets, news = OneTimePasses(world=world, life_s=TICKET_LIFE_S), News(self._bus)
+        outlook = Outlook(
+            models=self._registry, peers=self._links, census=self._census, machine=self._hardware,
+            policy=self._steward.policy, clock=world.clock,
+        )  # fmt: skip
         self._feed = LiveFeed(
             world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
-            models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
-            probes=self._hub_desk.probing,
+            models=self._registry, desk=self._desk, trust=self._reputation, census=self._census, ledger=self._ledger,
+            outlook=outlook, probes=self._hub_desk.probing, tokens=self._tokens_made,
         )  # fmt: skip
+        self._history = History(
+            world=world, tokens=self._tokens_made, machine=self._hardware, peers=self._links, counters=self._pipeline
+        )
         targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
+        answers = Answers(self._pipeline)
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=Answers(self._pipeline), settings=live.current,
-            entropy=world.entropy,
-        )  # fmt: skip
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
+        )
+        self._responses = ResponseRuns(answers=answers, archive=self._archive, world=world)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
         )
@@ -463,11 +488,12 @@ class _Built:
                 pages=pages,
                 node=NodeHandlers(
                     node=node, clock=world.clock, settings=live, counters=self._pipeline, machine=self._hardware,
-                    models=self._registry, peers=self._links, stop=self._stop,
+                    models=self._registry, peers=self._links, ledger=self._ledger, guesses=self._tallies, stop=self._stop,
+                    figures=Fresh(news=news, clock=world.clock),
                 ),
                 models=ModelHandlers(
                     node=node, catalog=self._catalog, models=self._registry, desk=self._desk, memory=self._workers,
-                    generations=self._pipeline, encrypted=self._encrypted,
+                    generations=self._pipeline, encrypted=self._encrypted, listing=Fresh(news=news, clock=world.clock),
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
@@ -479,19 +505,25 @@ class _Built:
                 ),
                 members=MemberHandlers(members=self._members),
                 autopilot=AutopilotHandlers(autopilot=self._steward),
+                credits=CreditHandlers(ledger=self._ledger, clock=world.clock),
+                outlook=outlook,
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
+                responses=ResponseHandlers(
+                    targets=targets, runs=self._responses, archive=self._archive, entropy=world.entropy
+                ),
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
                 updates=UpdateHandlers(updates=self._updater),
+                history=self._history,
             )
         )  # fmt: skip
         settings = live.current()
         return ApiServer(
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
-            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
+            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port, news=news,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -513,13 +545,16 @@ class _Built:
             await self._trust.load()
             await self._steward.load()
             await self._updater.load()
+            await self._ledger.load()
+            await self._archive.recover()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
-            self._feed, self._metrics, self._hardware, self._reputation, self._doors, self._links, self._renewal,
-            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
-            self._trust, self._steward, self._updater, self._server, SignsOfLife(above=self._above, stop=self._stop),
+            self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
+            self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
+            self._herald, self._trust, self._steward, self._responses, self._updater, self._server,
+            SignsOfLife(above=self._above, stop=self._stop),
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound
@@ -576,6 +611,9 @@ class _Built:
         remaining = await self._workers.unload_shard(ref)
         return remaining if isinstance(remaining, Refusal) else None
 
+    def _doubt(self, ref: ShardRef) -> None:
+        self._desk.doubt(ref)
+
     def _in_memory(self) -> set[ModelId]:
         return {status.model for status in self._workers.statuses()}
 
@@ -613,6 +651,10 @@ class _Built:
     def _swarm_ram(self) -> int:
         """Bytes that workers of all connected nodes may still take, as they say, with ours."""
         return self._free_ram() + sum(summary.ram_free_bytes for summary in self._summaries().values())
+
+    def _tokens_made(self) -> int:
+        """Of all replies of this head, since the start."""
+        return self._tallies.token_s.count
 
     def _download_limit(self) -> float | None:
         mbps = self._live.current().downloads.max_mbps

@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from swarmd.api import adapters as adapters_api
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
+from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, outlook_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
 from swarmd.api import updates as updates_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.credits import CreditHandlers, EntryId, PageSize
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
+from swarmd.api.history import History, HistoryView
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
@@ -33,9 +35,13 @@ from swarmd.api.openai_shapes import (
     ModelCard,
     ModelList,
 )
+from swarmd.api.outlook import Outlook
 from swarmd.api.pages import PageHandlers
 from swarmd.api.replies import ErrorReply
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
+from swarmd.api.setting_rows import SettingList
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
@@ -53,14 +59,18 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    responses: ResponseHandlers,
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
     updates: UpdateHandlers,
+    credits: CreditHandlers,
+    outlook: Outlook,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
+    history: History | None = None,
 ) -> tuple[Route, ...]:
-    """The node's own rows. `downloads`: None on a node that has no hub; `adapters`: on one that keeps none."""
+    """The node's own rows. `downloads`: None on a node that has no hub; `adapters`, `history`: on one that keeps none."""
     return (
         *_page_rows(pages),
         *_node_rows(node),
@@ -71,9 +81,13 @@ def table(
         *_network_rows(network),
         *_member_rows(members),
         *_autopilot_rows(autopilot),
+        *_credit_rows(credits),
+        *_outlook_rows(outlook),
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
+        *(_history_rows(history) if history is not None else ()),
         *_openai_rows(openai),
+        *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",
@@ -141,7 +155,11 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
         Route(
             method="PUT", path="/api/admin/config", guard=WRITE, handler=node.change_config, request=dict[str, Any],
             request_schema=flat_schema(), reply=shapes.Done, status=(200, 400, 503),
-            doc="Change settings: any subset of the writable keys.",
+            doc="Change settings: any subset of the writable keys, and of all settings by section.name.",
+        ),
+        Route(
+            method="GET", path="/api/admin/config/schema", guard=READ, handler=node.config_schema, reply=SettingList,
+            doc="Every setting: value, range, default, where it comes from, whether a change is live, what it is.",
         ),
         Route(
             method="POST", path="/api/admin/config/reload", guard=WRITE, handler=node.reload_config, reply=shapes.Reloaded,
@@ -389,6 +407,42 @@ def _autopilot_rows(autopilot: AutopilotHandlers) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+def _credit_rows(credits: CreditHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/credits", guard=READ, handler=credits.credits, reply=credit_shapes.CreditView,
+            doc="What this node did for others and had done by them, in credits, and its tier; it gates nothing.",
+        ),
+        Route(
+            method="GET", path="/api/admin/credits/transactions", guard=READ, handler=credits.transactions,
+            reply=credit_shapes.CreditRows, status=(200, 400),
+            query=(
+                Query(name="limit", type=PageSize, doc="Of a page; 100 if left out."),
+                Query(name="before", type=EntryId, doc="Only entries with smaller ids."),
+            ),
+            doc="The account's entries of the last 90 days, by hour, newest first; `before` is `next_before` of a page.",
+        ),
+        Route(
+            method="GET", path="/api/admin/credits/peers", guard=READ, handler=credits.peers,
+            reply=list[credit_shapes.PeerCreditRow],
+            doc="What each peer did for this node and had done by it, by this node's own count, and its tier here.",
+        ),
+    )  # fmt: skip
+
+
+def _outlook_rows(outlook: Outlook) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/swarm/capacity", guard=READ, handler=outlook.show_capacity,
+            reply=outlook_shapes.SwarmCapacity, doc="What the nodes that are linked now can serve together.",
+        ),
+        Route(
+            method="GET", path="/api/admin/wishlist", guard=READ, handler=outlook.show_wishlist,
+            reply=outlook_shapes.Wishlist, doc="Which models the swarm should hold more of, and why.",
+        ),
+    )  # fmt: skip
+
+
 def _encrypted_rows(encrypted: EncryptedHandlers) -> tuple[Route, ...]:
     return (
         Route(
@@ -418,6 +472,15 @@ def _adapter_rows(adapters: AdapterHandlers) -> tuple[Route, ...]:
         Route(
             method="DELETE", path="/api/admin/adapters/{id}", guard=WRITE, handler=adapters.remove,
             reply=adapters_api.AdapterGone, status=(200, 400), doc="Unregister a LoRA adapter; its file stays.",
+        ),
+    )  # fmt: skip
+
+
+def _history_rows(history: History) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/history", guard=READ, handler=history.show, reply=HistoryView,
+            doc="Speed, round trips, memory and peers of the last hour, every 5 s, in columns.",
         ),
     )  # fmt: skip
 

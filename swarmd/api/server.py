@@ -20,6 +20,8 @@ from aiohttp import web
 
 from swarmd import __version__
 from swarmd.api.calls import Call, Caller
+from swarmd.api.connection import Connection
+from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
@@ -64,16 +66,16 @@ class ApiServer:
         world: World,
         address: str,
         port: int,
+        news: News,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> None:
         """`port` 0 takes a free one; see `bound`."""
-        self._gate, self._feed, self._world = gate, feed, world
+        self._gate, self._feed, self._world, self._news = gate, feed, world, news
         self._address, self._port = address, port
         self._supervisor: Supervisor | None = None
         self._flying: set[asyncio.Task[Any]] = set()
         self._bound: tuple[str, int] | None = None
-        described = document(rows, version=__version__)
-        pages.describe(document=msgspec.json.encode(described), page=page(described), policy=DOCS_POLICY)
+        pages.describe(self._described, policy=DOCS_POLICY)
         self._rows, self._body_limit_bytes = rows, body_limit_bytes
 
     @property
@@ -88,26 +90,35 @@ class ApiServer:
         )
         async with Supervisor("api", world=self._world) as self._supervisor:
             await runner.setup()
-            site = web.TCPSite(runner, self._address, self._port, reuse_address=True)
+            listening: asyncio.Server | None = None
             try:
                 try:
-                    await site.start()
+                    listening = await self._listen(runner)
                 except OSError as error:
                     reason = error.strerror or str(error)
                     raise Fatal(BIND_FAILED, f"cannot listen on {self._address} port {self._port}: {reason}") from error
-                host, port = runner.addresses[0][:2]
+                host, port = listening.sockets[0].getsockname()[:2]
                 self._bound = (str(host), int(port))
                 logger.info("the API and the dashboard are at http://%s:%d/", host, port)
                 ready()
                 await asyncio.Event().wait()
             finally:
                 self._bound = None
-                await self._stop(runner, site)
+                await self._stop(runner, listening)
 
-    async def _stop(self, runner: web.AppRunner, site: web.TCPSite) -> None:
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+        """As aiohttp's own TCPSite, but with our connections."""
+        loop = asyncio.get_running_loop()
+        handlers = runner.server
+        assert handlers is not None, "the runner has been set up"
+        return await loop.create_server(
+            lambda: Connection(handlers, loop=loop, access_log=None), self._address, self._port, reuse_address=True
+        )
+
+    async def _stop(self, runner: web.AppRunner, listening: asyncio.Server | None) -> None:
         """No new connections; sockets are told; replies in flight may finish within DRAIN_S, then they are cancelled."""
-        if site in runner.sites:
-            await site.stop()
+        if listening is not None:
+            listening.close()
         self._feed.close_all()
         current = asyncio.current_task()
         flying = {task for task in self._flying if task is not current}
@@ -129,6 +140,10 @@ class ApiServer:
                 application.router.add_route(row.method, path, handler)
         application.on_response_prepare.append(_finish_headers)
         return application
+
+    def _described(self) -> tuple[bytes, str]:
+        described = document(self._rows, version=__version__)
+        return msgspec.json.encode(described), page(described)
 
     def _handler(self, row: Route) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -197,6 +212,8 @@ class ApiServer:
             return response
         finally:
             self._flying.discard(task)
+            if request.method not in ("GET", "HEAD"):
+                self._news.wrote()
             quiet = request.method in ("GET", "HEAD") and status < 500  # dashboards poll
             took_ms = (self._world.clock.ticks() - began_at) * 1e3
             # Without the query, which may hold a ticket, and without anything of the body.

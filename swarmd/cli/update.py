@@ -1,15 +1,11 @@
-"""`update`, `version`: which version runs, whether there is a newer one, and the switch."""
+"""`update`: which version the node runs, whether there is a newer one, and the switch."""
 
 from __future__ import annotations
 
 import asyncio
-import platform
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 from typing import Annotated, Final
 
 import typer
-from msgspec import Struct
 
 from swarmd import __version__
 from swarmd.api import updates as shapes
@@ -26,44 +22,6 @@ CHANGES_SHOWN: Final = 40  # lines
 
 Retry = Annotated[bool, typer.Option("--retry", help="Also to a version that was tried here and rolled back.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the node is back.")]
-
-
-class Versions(Struct, frozen=True, kw_only=True):
-    """What `version --json` prints."""
-
-    swarmd: str
-    engine: str
-    python: str
-    platform: str
-    node: str | None
-    """Of the node that runs; None: none answers."""
-
-
-def version(
-    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
-) -> None:
-    """Print the versions that matter in a bug report."""
-    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    node = finish(_node_version(chosen))
-    found = Versions(
-        swarmd=__version__, engine=installed("xllamacpp"), python=platform.python_version(),
-        platform=f"{platform.system()} {platform.machine()}", node=node,
-    )  # fmt: skip
-    if as_json:
-        say_json(found)
-        return
-    say(f"swarmd {found.swarmd}")
-    if node is not None and node != __version__:
-        say(f"the node that runs here is {node}")
-    say(f"engine xllamacpp {found.engine}")
-    say(f"Python {found.python} on {found.platform}")
-
-
-def installed(package: str) -> str:
-    try:
-        return version_of(package)
-    except PackageNotFoundError:
-        return "is not installed"
 
 
 def update(
@@ -91,22 +49,15 @@ def apply(
     *,
     retry: Retry = False,
     no_wait: NoWait = False,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Switch the node to the newest version. Replies that run are waited for; a version that fails is taken back."""
-    finish(_apply(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), retry=retry, wait=not no_wait))
-
-
-async def _node_version(chosen: Chosen) -> str | None:
-    """Asked only where a node runs on this machine, or was named: `version` must work without one, and at once."""
-    try:
-        async with asyncio.timeout(2.0), NodeClient(find(chosen)) as node:
-            return (await node.version()).current_version
-    except (Failure, TimeoutError):
-        return None
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_apply(chosen, retry=retry, wait=not no_wait, as_json=as_json))
 
 
 async def _show(chosen: Chosen, *, as_json: bool) -> None:
@@ -153,14 +104,21 @@ def say_changes(text: str) -> None:
         say(f"  ... and {len(lines) - CHANGES_SHOWN} lines more (`--json` has all)")
 
 
-async def _apply(chosen: Chosen, *, retry: bool, wait: bool) -> None:
-    clock = real_world().clock
+async def _apply(chosen: Chosen, *, retry: bool, wait: bool, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         before = (await node.version()).current_version
         applied = await node.apply_update(retry=retry)
-    say(f"switching from {before} to {applied.version}: {applied.message}")
-    if not wait:
-        return
+    if not as_json:
+        say(f"switching from {before} to {applied.version}: {applied.message}")
+    if wait:
+        await _back(chosen, applied.version, as_json=as_json)
+    if as_json:
+        say_json(applied)
+
+
+async def _back(chosen: Chosen, version: str, *, as_json: bool) -> None:
+    """Until the node is back as that version. Raises Failure when it comes back as another one, or not at all."""
+    clock = real_world().clock
     drained = False
     end = None
     while True:
@@ -173,11 +131,12 @@ async def _apply(chosen: Chosen, *, retry: bool, wait: bool) -> None:
             drained, end = True, end or clock.monotonic() + BACK_S
             found, ready = None, False
         if found is not None and ready:
-            if found.current_version == applied.version:
-                say(f"the node runs swarmd {applied.version}")
-                say_old_command(applied.version)
+            if found.current_version == version:
+                if not as_json:
+                    say(f"the node runs swarmd {version}")
+                    say_old_command(version)
                 return
-            if found.last_error is not None and applied.version in found.last_error:
+            if found.last_error is not None and version in found.last_error:
                 raise Failure(found.last_error)
             if drained and not found.restart_required:
                 raise Failure(f"the node is back as {found.current_version}: look into its log")

@@ -58,10 +58,11 @@ SAMPLES: list[Fact] = [
     events.GenerationResumed(request=RequestId("r"), model=MODEL, nodes=(PEER,), lost=PEER),
     events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
     events.StageServed(model=MODEL, head=PEER, tokens=5),
-    events.SettingsChanged(keys=("a.b",)),
+    events.ServeFailed(model=MODEL, head=PEER, reason="its worker crashed"),
     events.UpdateAvailable(
-        current_version="0.1.0", latest_version="0.2.0", changelog="", published_at="2026-12-01T10:00:00Z", downloaded=True
+        current_version="0.1.0", latest_version="0.2.0", changelog="- more", published_at=None, downloaded=False
     ),
+    events.SettingsChanged(keys=("a.b",)),
 ]
 
 
@@ -199,4 +200,14 @@ def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
     assert silent == [
         events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected, events.SummaryForgotten,
+        events.StageUsed, events.ShardsSeeded, events.CircuitRelayed,
     ]  # fmt: skip
+
+
+def test_shards_that_join_others_in_memory_are_no_model_that_is_loaded() -> None:
+    one = said(events.WorkerReady(model=MODEL, shards=(0, 2)), loaded_before=frozenset({0}))
+    assert (one.kind, one.shard_index) == ("shard_loaded_memory", 2) and "shard 3 of tiny-q8 is loaded" in one.message
+    two = said(events.WorkerReady(model=MODEL, shards=(0, 1, 2)), loaded_before=frozenset({0}))
+    assert (two.kind, two.shard_index) == ("shard_loaded_memory", UNSET) and "shards 2 and 3" in two.message
+    same = said(events.WorkerReady(model=MODEL, shards=(0,)), loaded_before=frozenset({0}))
+    assert same.kind == "model_loaded"

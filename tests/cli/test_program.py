@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from swarmd.cli.program import program
+from swarmd import __version__
+from swarmd.cli.program import installed, program
 
 COMMANDS = (
-    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
-    "unlock", "search", "get", "downloads", "doctor", "update", "version",
+    "run", "chat", "ask", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
+    "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config", "adapters", "credits",
+    "doctor", "version", "up", "down", "service", "update", "completion", "help",
 )  # fmt: skip
 
 
@@ -25,6 +27,12 @@ def test_help_lists_every_command() -> None:
     queue = CliRunner().invoke(program(), ["downloads", "--help"]).stdout
     assert all(f" {command} " in queue for command in ("pause", "resume", "cancel", "move"))
     assert "What is being fetched" in queue
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(program(), ["version"]).stdout
+    assert f"swarmd {__version__}" in shown and "xllamacpp" in shown
+    assert installed("no-such-package") == "is not installed"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
@@ -57,6 +65,6 @@ def test_a_node_that_is_not_there_is_a_sentence(nowhere: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "swarmd", "status", "--url", nowhere], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stdout == ""
     assert done.stderr == f"swarmd: no node answers at {nowhere}: start one with `swarmd run`\n"

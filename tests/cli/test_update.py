@@ -1,4 +1,4 @@
-"""`update` and `version` against the real rim."""
+"""`update` against the real rim."""
 
 from __future__ import annotations
 
@@ -10,25 +10,11 @@ import pytest
 
 from swarmd import __version__
 from swarmd.cli import update
-from swarmd.cli.update import installed
+from swarmd.cli.failure import BUSY, REFUSED
 from swarmd.domain.refusals import Invalid, UpdatesOff
 from swarmd.domain.updates import UpdateApplied, UpdateState, parse_version
 from tests.api.test_updates import FOUND
 from tests.cli.conftest import Cli
-
-
-def test_version_without_a_node(cli: Cli, nowhere: str) -> None:
-    cli.url = nowhere
-    shown = cli("version").stdout
-    assert f"swarmd {__version__}" in shown and "xllamacpp" in shown and "the node" not in shown
-    assert json.loads(cli("version", "--json").stdout)["node"] is None
-    assert installed("no-such-package") == "is not installed"
-
-
-def test_version_beside_a_node_that_is_another(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update, "__version__", "0.0.9")
-    shown = cli("version").stdout
-    assert "swarmd 0.0.9" in shown and "the node that runs here is 0.1.0" in shown
 
 
 def test_what_is_known(cli: Cli) -> None:
@@ -47,7 +33,7 @@ def test_check(cli: Cli) -> None:
     assert json.loads(cli("update", "check", "--json").stdout)["info"]["latest_version"] == "0.2.0"
     cli.rim.updates.refusal = UpdatesOff()
     result = cli("update", "check")
-    assert result.exit_code == 1 and "updates.feed_url" in result.stderr
+    assert result.exit_code == BUSY and "updates.feed_url" in result.stderr
 
 
 def test_apply_says_when_the_node_is_the_new_version(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,4 +72,4 @@ def test_apply_without_waiting_and_with_nothing_to_apply(cli: Cli) -> None:
     assert "the 2 replies and stages that run have ended" in cli("update", "apply", "--no-wait").stdout.replace("\n", " ")
     cli.rim.updates.refusal = Invalid(what="there is no newer version")
     result = cli("update", "apply")
-    assert result.exit_code == 1 and "there is no newer version" in result.stderr
+    assert result.exit_code == REFUSED and "there is no newer version" in result.stderr

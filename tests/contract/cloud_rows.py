@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.contract.row import KEY, READ, Refused, Row
+from tests.contract.row import KEY, LOCAL_READ, READ, Refused, Row
 
 NAMES = (
     "anthropic", "openai", "deepseek", "mistral", "groq", "nvidia_nim", "cerebras", "sambanova", "fireworks", "together",
@@ -65,7 +65,8 @@ PROVIDERS = (
 
 RESPONSES = (
     Row(
-        method="GET", path="/api/admin/responses", access=READ, live=True,
+        # Not READ: opening the reads must not show passers-by who asks what.
+        method="GET", path="/api/admin/responses", access=LOCAL_READ, live=True,
         reply={"object": "=list", "data": [RESPONSE], "total": "int"},
         more=[("a limit and a filter", lambda _rim: None, "/api/admin/responses?limit=500&status=completed,failed")],
         refused=[
