@@ -20,11 +20,12 @@ SPOKEN = {
     "service status",
 }  # fmt: skip
 """What has no --json: a node's own output, a talk, a log, a script, a path; what is done to this machine, told meanwhile."""
-WITH_VERBS = {"downloads", "update"}
+WITH_VERBS = {"downloads", "responses", "update"}
 """Say something themselves, too."""
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ask": (("ask", "Hi"),),
+    "responses": (("responses",),),
     "status": (("status",),),
     "bench": (("bench", "-n", "1"),),
     "models": (("models",),),
@@ -61,8 +62,8 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "config get": (("config", "get", "node.contribution"),),
     "config set": (("config", "set", "node.contribution", "minimal"),),
 }
-ELSEWHERE = {"doctor", "version", "help"}
-"""No clients of a node: their own tests, and the last one here."""
+ELSEWHERE = {"doctor", "version", "help", "responses show", "responses cancel", "responses rm"}
+"""Their own tests: what needs no node, and what needs a response first."""
 
 
 def test_every_command_that_prints_has_json_and_a_shape() -> None:
