@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from swarmd.api import adapters as adapter_shapes
 from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, responses_shapes, shapes
+from swarmd.api import updates as update_shapes
 from swarmd.cli.ask import Answer
 from swarmd.cli.bench import Measured
 from swarmd.cli.doctor import Line
@@ -63,6 +64,9 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "config set": (SettingChanged,),
     "doctor": (list[Line],),
     "version": (Versions,),
+    "update": (update_shapes.Version,),
+    "update check": (update_shapes.UpToDate, update_shapes.UpdateFound),
+    "update apply": (update_shapes.Applied,),
     "help": (list[ExitCodeRow],),
 }  # fmt: skip
 """By the command's name; several where an option or an argument decides."""

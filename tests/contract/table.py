@@ -21,8 +21,6 @@ SEED: tuple[Row, ...] = (*node_rows.ROWS, *model_rows.ROWS, *hub_rows.ROWS, *clo
 OURS: tuple[Row, ...] = (*our_rows.ROWS, *responses_rows.ROWS)
 
 NOT_YET = {
-    "POST /api/admin/update/check",
-    "POST /api/admin/update/apply",
     "GET /api/admin/providers",
     "PUT /api/admin/providers",
     "GET /api/admin/provider-models",
