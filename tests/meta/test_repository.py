@@ -27,6 +27,8 @@ REGISTRIES = re.compile(
 )
 DOWNLOADS = re.compile(r"https?://\S+\.(?:wh" + r"l|tar\.gz|tgz|zip|gguf|safetensors|deb|sh)\b")
 
+MERGES = re.compile(r"^(?:<{7}|>{7}) \S")
+
 
 def found(pattern: re.Pattern[str]) -> list[str]:
     places: list[str] = []
@@ -52,7 +54,13 @@ def test_no_download_address() -> None:
     assert not found(DOWNLOADS)
 
 
+def test_no_merge_is_left_half_done() -> None:
+    """Files that no test reads were committed with both sides in them."""
+    assert not found(MERGES)
+
+
 def test_the_check_sees_what_it_should() -> None:
+    assert MERGES.match("<" * 7 + " HEAD") and MERGES.match(">" * 7 + " main") and not MERGES.match("=" * 7)
     assert MACHINE_PATHS.search("open('/wor" + "k/x')")
     assert not MACHINE_PATHS.search("see docs/wor" + "k/x")
     assert REGISTRIES.search("py" + "pi.org/simple")
