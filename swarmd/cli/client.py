@@ -14,7 +14,15 @@ from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, openai_shapes, shapes
+from swarmd.api import (
+    autopilot_shapes,
+    credit_shapes,
+    download_shapes,
+    invite_shapes,
+    openai_shapes,
+    responses_shapes,
+    shapes,
+)
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -171,6 +179,20 @@ class NodeClient:
 
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
+
+    async def responses(self, limit: int, status: str | None) -> responses_shapes.StoredList:
+        filtered = "" if status is None else f"&status={_part(status)}"
+        return await self._ask("GET", f"/api/admin/responses?limit={limit}{filtered}", responses_shapes.StoredList)
+
+    async def response(self, id: str) -> dict[str, Any]:
+        """With the fields of the request that no shape names."""
+        return await self._ask("GET", f"/v1/responses/{_part(id)}", dict[str, Any])
+
+    async def cancel_response(self, id: str) -> dict[str, Any]:
+        return await self._ask("POST", f"/v1/responses/{_part(id)}/cancel", dict[str, Any])
+
+    async def delete_response(self, id: str) -> responses_shapes.ResponseDeleted:
+        return await self._ask("DELETE", f"/v1/responses/{_part(id)}", responses_shapes.ResponseDeleted)
 
     async def credits(self) -> credit_shapes.CreditView:
         return await self._ask("GET", "/api/admin/credits", credit_shapes.CreditView)

@@ -22,6 +22,10 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ('git diff | swarmd ask "What does this change?"', "stdin is the context of the question"),
         ('swarmd ask -q --json "Hi" | jq -r .reply', "for programs"),
     ),
+    "responses": (
+        ("swarmd responses --status queued,in_progress --watch", "what runs"),
+        ("swarmd responses show resp_...", "the text of one"),
+    ),
     "status": (("swarmd status --watch", "again every two seconds"), ("swarmd status --json", "for programs")),
     "bench": (
         ("swarmd bench", "three replies with the default model"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, shapes
+from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, responses_shapes, shapes
 from swarmd.cli.ask import Answer
 from swarmd.cli.bench import Measured
 from swarmd.cli.doctor import Line
@@ -23,6 +23,10 @@ from swarmd.cli.settings import SettingChanged, SettingLine
 
 SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "ask": (Answer,),
+    "responses": (responses_shapes.StoredList,),
+    "responses show": (responses_shapes.ResponseOut,),
+    "responses cancel": (responses_shapes.ResponseOut,),
+    "responses rm": (responses_shapes.ResponseDeleted,),
     "status": (Status,),
     "bench": (Measured,),
     "models": (list[shapes.ModelRow],),

@@ -32,6 +32,7 @@ from swarmd.cli import (
     memory,
     models,
     network,
+    responses,
     running,
     search,
     settings,
@@ -131,6 +132,10 @@ def show_version(*, as_json: AsJson = False) -> None:
 ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Entry(TALK, "chat", chat.chat),
     Entry(TALK, "ask", ask.ask),
+    Verbs(
+        section=TALK, name="responses", help="Responses that the node keeps; with a verb: read, cancel or delete one.",
+        alone=responses.show, verbs=(("show", responses.read), ("cancel", responses.cancel), ("rm", responses.remove)),
+    ),
     Entry(TALK, "status", network.status),
     Entry(TALK, "bench", bench.bench),
     Entry(MODELS, "models", models.list_models),

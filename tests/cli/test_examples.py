@@ -10,7 +10,7 @@ from swarmd.cli.program import program
 
 WITHOUT = {
     "model", "model list", "model remove", "adapters", "adapters list", "adapters rm", "unlock", "version", "config path",
-    "downloads pause", "downloads resume", "downloads cancel",
+    "responses show", "responses cancel", "responses rm", "downloads pause", "downloads resume", "downloads cancel",
 }  # fmt: skip
 """What needs none: their usage says everything."""
 

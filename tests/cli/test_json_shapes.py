@@ -20,6 +20,7 @@ SPOKEN = {"run", "chat", "logs", "completion", "config path"}
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ask": (("ask", "Hi"),),
+    "responses": (("responses",),),
     "status": (("status",),),
     "bench": (("bench", "-n", "1"),),
     "models": (("models",),),
@@ -53,12 +54,16 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "config get": (("config", "get", "node.contribution"),),
     "config set": (("config", "set", "node.contribution", "minimal"),),
 }
-ELSEWHERE = {"doctor", "version", "help"}
-"""No clients of a node: their own tests, and the last one here."""
+ELSEWHERE = {"doctor", "version", "help", "responses show", "responses cancel", "responses rm"}
+"""Their own tests: what needs no node, and what needs a response first."""
 
 
 def test_every_command_that_prints_has_json_and_a_shape() -> None:
-    leaves = [command for command in outline(program()).walk() if not command.children or command.name == "downloads"]
+    leaves = [
+        command
+        for command in outline(program()).walk()
+        if not command.children or command.name in ("downloads", "responses")
+    ]
     with_json = {command.name for command in leaves for one in command.options if "--json" in one.names}
     assert {command.name for command in leaves} - with_json == SPOKEN
     assert with_json == set(SHAPES) == set(RUNS) | ELSEWHERE
