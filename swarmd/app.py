@@ -39,7 +39,9 @@ from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
+from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -96,6 +98,9 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
+from swarmd.providers.desk import Providers
+from swarmd.providers.environment import read_file_now as read_variables_now
+from swarmd.providers.sealing import USE as SEALING
 from swarmd.shards.adapter_exchange import AdapterExchange
 from swarmd.shards.adapter_parts import AdapterParts
 from swarmd.shards.adapters import Adapters
@@ -172,6 +177,7 @@ async def open_node(
         )
         if redactor is not None:
             redactor.hide(api_key)
+        variables = await asyncio.to_thread(read_variables_now, folder, disk=disk)
         hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
         if redactor is not None and hub_token is not None:
             _hide_hub_token(redactor, hub_token)
@@ -186,6 +192,7 @@ async def open_node(
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
+                    variables=variables, redactor=redactor,
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -240,6 +247,8 @@ class _Built:
         region: str,
         environ: Mapping[str, str],
         hub_token: str | None,
+        variables: Mapping[str, str],
+        redactor: Redactor | None,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
@@ -409,6 +418,12 @@ class _Built:
             settings=live.current, db=database, bus=bus, world=world,
         )  # fmt: skip
 
+        self._providers = Providers(
+            db=database, sealing_key=key.sealing_key(SEALING), environ=environ, variables=variables,
+            folder=folder / "claude", settings=live.current, disk=disk, bus=bus, world=world,
+            user_agent=f"swarmd/{__version__}", redactor=redactor,
+        )  # fmt: skip
+
         # floor 9: the rim
         self._server = self._rim(api_key, disk)
 
@@ -420,10 +435,12 @@ class _Built:
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
             probes=self._hub_desk.probing,
         )  # fmt: skip
-        targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
+        targets = Targets(
+            models=self._registry, adapters=self._adapters, settings=live.current, providers=self._providers
+        )
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=Answers(self._pipeline), settings=live.current,
-            entropy=world.entropy,
+            models=self._registry, targets=targets, answers=Answers(self._pipeline, self._providers), settings=live.current,
+            entropy=world.entropy, providers=self._providers,
         )  # fmt: skip
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
@@ -463,6 +480,8 @@ class _Built:
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
+                providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
+                pass_through=PassThrough(targets=targets, providers=self._providers),
             )
         )  # fmt: skip
         settings = live.current()
@@ -489,13 +508,14 @@ class _Built:
             await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
+            await self._providers.load()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
             self._feed, self._metrics, self._hardware, self._reputation, self._doors, self._links, self._renewal,
             self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
-            self._trust, self._steward, self._server,
+            self._trust, self._steward, self._providers, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound

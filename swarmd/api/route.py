@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swarmd.api.calls import Handler
+from swarmd.api.calls import Elsewhere, Handler
 from swarmd.api.guard import Guard
 
 OWNER = "swarmd"
@@ -40,6 +40,8 @@ class Route:
     query: tuple[str, ...] = ()
     hang_up_cancels: bool = False
     """A client that goes away cancels the handler. Else a handler that changes something runs to its end unheard."""
+    elsewhere: Elsewhere | None = None
+    """Asked before the body is decoded: a provider's requests are passed on as they came."""
     owner: str = OWNER
 
     @property

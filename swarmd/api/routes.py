@@ -25,6 +25,9 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
 from swarmd.api.pages import PageHandlers
+from swarmd.api.pass_through import PassThrough
+from swarmd.api.provider_routes import provider_rows
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
@@ -46,6 +49,8 @@ def table(
     feed: LiveFeed,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
+    providers: ProviderHandlers | None = None,
+    pass_through: PassThrough | None = None,
 ) -> tuple[Route, ...]:
     """The node's own rows. `downloads`: None on a node that has no hub; `adapters`: on one that keeps none."""
     return (
@@ -59,14 +64,16 @@ def table(
         *_autopilot_rows(autopilot),
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
-        *_openai_rows(openai),
+        *(provider_rows(providers) if providers is not None else ()),
+        *_openai_rows(openai, pass_through),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",
         ),
         Route(
             method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
-            reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=EmbeddingList, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
+            elsewhere=pass_through.embed if pass_through is not None else None,
             doc="Texts, or their tokens, as vectors of length 1.",
         ),
         Route(
@@ -382,16 +389,18 @@ def _adapter_rows(adapters: AdapterHandlers) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
-def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
+def _openai_rows(openai: OpenAiHandlers, pass_through: PassThrough | None) -> tuple[Route, ...]:
     return (
         Route(
             method="POST", path="/v1/chat/completions", guard=WRITE, handler=openai.chat, request=ChatRequest,
-            reply=ChatCompletion, status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=ChatCompletion, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
+            elsewhere=pass_through.chat if pass_through is not None else None,
             doc="A chat reply, whole or as server-sent events.",
         ),
         Route(
             method="POST", path="/v1/completions", guard=WRITE, handler=openai.complete, request=CompletionRequest,
-            reply=Completion, status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=Completion, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
+            elsewhere=pass_through.complete if pass_through is not None else None,
             doc="A text continued, whole or as server-sent events.",
         ),
         Route(
@@ -400,7 +409,7 @@ def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
             doc="Models this node can answer with now.",
         ),
         Route(
-            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
+            method="GET", path="/v1/models/{id:.+}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
             doc="One of them.",
         ),
     )  # fmt: skip

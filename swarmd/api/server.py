@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from swarmd import __version__
-from swarmd.api.calls import Call, Caller
+from swarmd.api.calls import Call, Caller, Handler
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
@@ -149,20 +149,23 @@ class ApiServer:
             now=self._world.clock.now(),
             path=dict(request.match_info),
         )
-        if row.request is not None:
+        handler = row.handler if row.elsewhere is None else row.elsewhere(call, await request.read()) or row.handler
+        if row.request is not None and handler is row.handler:
             body = await _read_body(request, row.request)
             if isinstance(body, Invalid):
                 return body
             call.body = body
         if row.method == "GET" or row.hang_up_cancels:
-            return await self._guarded(row, call)
+            return await self._guarded(row, call, handler)
         assert self._supervisor is not None, "requests come only while the server runs"
-        return await asyncio.shield(self._supervisor.spawn(self._guarded(row, call), name=f"{row.method} {row.path}"))
+        return await asyncio.shield(
+            self._supervisor.spawn(self._guarded(row, call, handler), name=f"{row.method} {row.path}")
+        )
 
-    async def _guarded(self, row: Route, call: Call) -> Any:
+    async def _guarded(self, row: Route, call: Call, handler: Handler) -> Any:
         """The border: a bug in a handler, ours or a plugin's, must not take the connection's other requests with it."""
         try:
-            return await row.handler(call)
+            return await handler(call)
         except web.HTTPException:
             raise
         except ConnectionError:

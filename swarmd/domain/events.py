@@ -366,3 +366,18 @@ class SettingsChanged(Fact):
     """Live settings have new values."""
 
     keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidersChanged(Fact):
+    """Keys of providers, or custom providers, are others now."""
+
+    providers: tuple[str, ...]
+    """Names of those that changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSwitched(Fact):
+    """Whether `claude-*` goes through the local `claude` program is otherwise now."""
+
+    enabled: bool

@@ -59,6 +59,8 @@ SAMPLES: list[Fact] = [
     events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
     events.StageServed(model=MODEL, head=PEER, tokens=5),
     events.SettingsChanged(keys=("a.b",)),
+    events.ProvidersChanged(providers=("openai",)),
+    events.SubscriptionSwitched(enabled=True),
 ]
 
 

@@ -44,6 +44,12 @@ POST /api/admin/hf/download-shards
 GET /api/admin/hf/source/{model}
 GET /api/admin/downloads
 POST /api/admin/downloads/{model}/cancel
+GET /api/admin/providers
+PUT /api/admin/providers
+GET /api/admin/provider-models
+GET /api/admin/provider-health
+POST /api/admin/provider-model-status
+GET /api/admin/claude-subscription/status
 GET /api/admin/version
 GET /api/admin/network-code
 GET /api/admin/network-map
@@ -79,9 +85,11 @@ POST /v1/embeddings
 GET /metrics
 GET /v1/models
 GET /v1/models/{id}
+GET /v1/providers
 """
 KEYLESS_IN_THE_SEED = ("stats", "peers", "config", "models", "shard-storage", "version", "network-code", "network-map", "ws",
-                        "hf/search", "hf/probe", "hf/source/{model}", "downloads")  # fmt: skip
+                        "hf/search", "hf/probe", "hf/source/{model}", "downloads", "providers", "provider-models",
+                        "provider-health", "claude-subscription/status")  # fmt: skip
 
 
 def listed(text: str) -> set[str]:
@@ -99,9 +107,9 @@ def test_every_row_is_documented(rim: Rim) -> None:
 
 
 def test_everything_but_get_needs_the_key(rim: Rim) -> None:
-    """The one exception hands the key to the dashboard's page, against its nonce."""
+    """One exception hands the key to the dashboard's page, against its nonce; the other the seed makes."""
     open_writes = [row.path for row in rim.rows if row.method != "GET" and row.guard not in (Guard.WRITE, Guard.LOCAL_WRITE)]
-    assert open_writes == ["/api/admin/session"]
+    assert sorted(open_writes) == ["/api/admin/provider-model-status", "/api/admin/session"]
 
 
 def test_reads_of_the_seed_are_reads(rim: Rim) -> None:

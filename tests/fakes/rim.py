@@ -29,7 +29,9 @@ from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
+from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -86,6 +88,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from tests.fakes.provider_desk import FakeProviders
 
 KEY = "0123456789abcdef" * 4
 OWN = NodeId("a" * 64)
@@ -651,7 +654,11 @@ SCRIPT = StaticFile(data=b"export {};", media="text/javascript; charset=utf-8", 
 class Rim:
     """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
 
-    def __init__(self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = (), providers: Any = None
+    ) -> None:
+        """`providers`: real ones in place of none that can be asked."""
+        self.providers: Any = providers or FakeProviders()
         self.world = world or seeded_world(1)
         self.folder = folder
         self.bus = EventBus()
@@ -702,10 +709,12 @@ class Rim:
         return request.remote or "" if self.address is None else self.address
 
     def _table(self) -> tuple[Route, ...]:
-        targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
+        targets = Targets(
+            models=self.models, adapters=self.adapters, settings=self.settings.current, providers=self.providers
+        )
         openai = OpenAiHandlers(
-            models=self.models, targets=targets, answers=Answers(self.pipeline), settings=self.settings.current,
-            entropy=self.world.entropy,
+            models=self.models, targets=targets, answers=Answers(self.pipeline, self.providers),
+            settings=self.settings.current, entropy=self.world.entropy, providers=self.providers,
         )  # fmt: skip
         return table(
             pages=self.pages,
@@ -733,6 +742,8 @@ class Rim:
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
+            providers=ProviderHandlers(desk=self.providers, settings=self.settings.current, clock=self.world.clock),
+            pass_through=PassThrough(targets=targets, providers=self.providers),
         )  # fmt: skip
 
     def set(self, path: str, value: bool | int | str) -> None:
