@@ -56,6 +56,9 @@ unit: install ## the tests alone
 
 test: install lint types floors unit ## every check
 
+contract: install ## 2,000 random requests to every operation of a live node; an hour
+	$(PY) -m tools.schemathesis
+
 reference: install ## print docs/settings.md and config/swarmd.toml anew
 	$(PY) -m swarmd.config.reference
 

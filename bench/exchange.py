@@ -88,7 +88,8 @@ def ssh_server(folder: Path) -> Iterator[Ssh]:
     ssh.pid = process.pid
     try:
         for _ in range(100):
-            check = subprocess.run(["ssh", "-p", str(SSH_PORT), *ssh.words, "127.0.0.1", "true"], check=False)
+            knock = ["ssh", "-p", str(SSH_PORT), *ssh.words, "127.0.0.1", "true"]
+            check = subprocess.run(knock, stderr=subprocess.DEVNULL, check=False)  # it says so while nobody listens yet
             if check.returncode == 0:
                 break
             time.sleep(0.05)

@@ -9,19 +9,30 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from swarmd.models.manifest import FILENAME, FILENAME_MAX, REPO_ID, REPO_ID_MAX
+
 SHARDS_MAX = 256  # contract: swarmllm.md 2.4, of one request
 
 ShardIndex = Annotated[int, Meta(ge=0, le=0xFFFF_FFFE)]  # contract: swarmllm.md 2.0; as `api.server` checks it in paths
 PLACE_MAX = 255  # the desk remembers 256 downloads
+SEARCH_MAX = 256  # characters; contract: swarmllm.md 2.4
+
+# For the reader of the reference: `downloads` refuses what does not fit, with a sentence.
+SearchText = Annotated[str, Meta(extra_json_schema={"maxLength": SEARCH_MAX})]
+RepoId = Annotated[str, Meta(extra_json_schema={"maxLength": REPO_ID_MAX, "pattern": f"^{REPO_ID.pattern}$"})]
+GgufName = Annotated[
+    str, Meta(extra_json_schema={"maxLength": FILENAME_MAX, "pattern": f"^{FILENAME.pattern}$", "not": {"pattern": r"\.\."}})
+]
+
 Place = Annotated[int, Meta(ge=0, le=PLACE_MAX)]
 
 
 class DownloadShards(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Exactly one of `shards`, `peer_fair_share` and `all_shards` says what is wanted."""
 
-    repo_id: str
+    repo_id: RepoId
     """`owner/name`."""
-    filename: str
+    filename: GgufName
     """Within the repository; of a split model the first part."""
     shards: Annotated[list[ShardIndex], Meta(max_length=SHARDS_MAX)] | None = None
     """Distinct; empty is the same as not given."""

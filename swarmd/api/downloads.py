@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from swarmd.api import download_shapes as shapes
 from swarmd.api import download_views as views
 from swarmd.api.calls import Call
@@ -12,8 +10,6 @@ from swarmd.api.replies import about
 from swarmd.domain.ids import parse_model_id
 from swarmd.domain.refusals import IdTaken, Invalid, Refusal
 from swarmd.models.manifest import REPO_ID, REPO_ID_MAX, is_filename
-
-QUERY_MAX: Final = 256  # characters; contract: swarmllm.md 2.4
 
 
 class DownloadHandlers:
@@ -26,8 +22,9 @@ class DownloadHandlers:
         """`query` is the seed's name, `q` the one clients use (swarmllm.md 2.12); `query` wins."""
         name = "query" if "query" in call.request.query else "q"
         text = call.request.query.get(name, "").strip()
-        if len(text) > QUERY_MAX or not text.isprintable():
-            return Invalid(what=f"a search is one line of at most {QUERY_MAX} characters, not {text[:80]!r}", param=name)
+        if len(text) > shapes.SEARCH_MAX or not text.isprintable():
+            what = f"a search is one line of at most {shapes.SEARCH_MAX} characters, not {text[:80]!r}"
+            return Invalid(what=what, param=name)
         if not text:
             return []
         found = await self._hub.search(text)

@@ -33,31 +33,28 @@ GUARDS: Final[Mapping[Guard, str]] = {
 KEYLESS: Final = (Guard.OPEN, Guard.PAGE)
 FREE_LOCALLY: Final = (Guard.READ, Guard.LOCAL_READ, Guard.SOCKET)
 
+JSON: Final = "application/json"
+SSE: Final = "text/event-stream"
+BODILESS: Final = (101, 204, 304)
+
 
 def document(rows: Sequence[Route], *, version: str) -> dict[str, Any]:
-    """Every row, nothing else."""
-    types = [one for row in rows for one in (row.request, *_replies(row)) if one is not None]
-    schemas, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=REFERENCE)
-    schema_of = iter(schemas)  # in the order of `types`, which is the order below
+    """Every row, nothing else. Statuses are all that a row may answer with, those of its guard and of its body included."""
+    shown = _Shapes(rows)
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        operation = _operation(row)
-        if row.request is not None:
-            operation["requestBody"] = {"required": True, "content": {row.media: {"schema": next(schema_of)}}}
-        if found := [next(schema_of) for _ in _replies(row)]:
-            schema = found[0] if len(found) == 1 else {"anyOf": found}
-            operation["responses"]["200"]["content"] = {row.media: {"schema": schema}}
-        paths.setdefault(row.plain_path, {})[row.method.lower()] = operation
+        paths.setdefault(row.plain_path, {})[row.method.lower()] = _operation(row, shown)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "swarmd",
             "version": version,
-            "description": "Errors outside streams have one shape: ErrorReply. Guards are in `x-guard` of each operation.",
+            "description": "Errors outside streams have one shape unless an operation says another: ErrorReply. "
+            "Guards are in `x-guard` of each operation. Bodies are JSON, at most 32 MiB.",
         },
         "paths": paths,
         "components": {
-            "schemas": components,
+            "schemas": shown.components,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -66,29 +63,43 @@ def document(rows: Sequence[Route], *, version: str) -> dict[str, Any]:
     }
 
 
-def _replies(row: Route) -> tuple[Any, ...]:
-    if row.reply is None:
+class _Shapes:
+    """JSON Schemas of all types of a table, with one set of components."""
+
+    def __init__(self, rows: Sequence[Route]) -> None:
+        types: list[Any] = [ErrorReply]
+        for row in rows:
+            wanted = [row.request, row.reply, row.streams, row.error, *row.bodies.values(), *row.parameters.values()]
+            types += [one for some in wanted for one in several(some)]
+            types += [query.type for query in row.queries]
+        schemas, self.components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+        self._found = dict(zip(map(repr, types), schemas, strict=True))  # not every type has a hash: a Meta may hold a dict
+
+    def of(self, wanted: Any) -> dict[str, Any]:
+        found = [self._found[repr(one)] for one in several(wanted)]
+        return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def several(wanted: Any) -> tuple[Any, ...]:
+    """A row's type, or its tuple of types, as a tuple."""
+    if wanted is None:
         return ()
-    return cast("tuple[Any, ...]", row.reply) if isinstance(row.reply, tuple) else (row.reply,)
+    return cast("tuple[Any, ...]", wanted) if isinstance(wanted, tuple) else (wanted,)
 
 
-def _operation(row: Route) -> dict[str, Any]:
-    names: list[str] = re.findall(r"\{(\w+)\}", row.plain_path)
+def _operation(row: Route, shown: _Shapes) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "integer" if name == "index" else "string"}}
-        for name in names
+        {"name": name, "in": "path", "required": True, "schema": shown.of(wanted)}
+        for name, wanted in row.parameters.items()
     ]
-    parameters += [{"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in row.query]
+    for query in row.queries:
+        described = {"description": query.doc} if query.doc else {}
+        schema = shown.of(query.type)
+        parameters.append({"name": query.name, "in": "query", "required": query.required, "schema": schema, **described})
     security: list[dict[str, list[str]]] = [] if row.guard in KEYLESS else [{"bearer": []}, {"apiKey": []}]
     if row.guard in FREE_LOCALLY:
         security.append({})  # OpenAPI's way to say: or nothing at all
-    error = {"application/json": {"schema": {"$ref": REFERENCE.format(name="ErrorReply")}}}
-    responses: dict[str, Any] = {}
-    for status in row.status:
-        responses[str(status)] = {"description": HTTPStatus(status).phrase}
-        if status >= 400:
-            responses[str(status)]["content"] = error
-    return {
+    operation: dict[str, Any] = {
         "summary": row.doc,
         "operationId": operation_id(row),
         "tags": [row.owner],
@@ -96,8 +107,32 @@ def _operation(row: Route) -> dict[str, Any]:
         "description": GUARDS[row.guard],
         "parameters": parameters,
         "security": security,
-        "responses": responses,
+        "responses": {str(status): _response(row, status, shown) for status in row.statuses},
     }
+    if row.request is not None:
+        schema = row.request_schema or shown.of(row.request)
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+    return operation
+
+
+def _response(row: Route, status: int, shown: _Shapes) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    if status >= 400:
+        response["content"] = {JSON: {"schema": shown.of(row.bodies.get(status, row.error))}}
+    elif status not in BODILESS:
+        content: dict[str, Any] = {}
+        if row.reply is not None:
+            content[row.media] = {"schema": shown.of(row.reply)}
+        elif row.media.startswith("text/"):
+            content[row.media] = {"schema": {"type": "string"}}
+        elif row.media != JSON:
+            content[row.media] = {}
+        if row.streams is not None:
+            # OpenAPI 3.1 has no word for the events of a stream: each `data:` is JSON of this shape.
+            content[SSE] = {"schema": {"type": "string"}, "x-events": shown.of(row.streams)}
+        if content:
+            response["content"] = content
+    return response
 
 
 def operation_id(row: Route) -> str:

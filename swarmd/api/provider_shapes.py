@@ -39,7 +39,7 @@ class CustomIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Left out: the one it has stays, unless its address changes; empty: none."""
 
 
-class ProvidersRequest(Struct, frozen=True, kw_only=True):
+class ProvidersRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Any subset. An empty key removes the one that is there. The last two are ours."""
 
     anthropic_key: KeyText | None = None

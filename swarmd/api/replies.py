@@ -57,6 +57,17 @@ class BodyTooLarge(Refusal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoJson(Refusal):
+    """A body that says of itself that it is something else."""
+
+    media: str
+
+    @property
+    def sentence(self) -> str:
+        return f"the body has to be JSON, sent with `Content-Type: application/json`: this is {self.media[:80]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownModel(NotFound):
     """A model named in a `/v1` request; its own code, because clients look at it."""
 
@@ -167,6 +178,7 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     NoKey: Row(401, "authentication_error", "invalid_api_key"),
     TooManyRequests: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     BodyTooLarge: Row(413, REQUEST, "body_too_large"),
+    NoJson: Row(415, REQUEST, "no_json"),
     UnknownModel: Row(404, REQUEST, "model_not_found"),
     UnknownAdapter: Row(404, REQUEST, "adapter_not_found"),
     NoPath: Row(404, "not_found_error", "unknown_path"),

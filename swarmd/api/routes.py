@@ -23,14 +23,24 @@ from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
-from swarmd.api.openai_shapes import ChatCompletion, ChatRequest, Completion, CompletionRequest, ModelCard, ModelList
+from swarmd.api.openai_shapes import (
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    Completion,
+    CompletionRequest,
+    ModelCard,
+    ModelList,
+)
 from swarmd.api.pages import PageHandlers
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.provider_routes import provider_rows
 from swarmd.api.providers import ProviderHandlers
-from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, Route
+from swarmd.api.replies import ErrorReply
+from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
+from swarmd.config.contract import flat_schema
 
 
 def table(
@@ -78,7 +88,7 @@ def table(
         ),
         Route(
             method="GET", path="/api/admin/ws", guard=Guard.SOCKET, handler=feed.socket, media="websocket",
-            query=("ticket",), status=(101, 503), hang_up_cancels=True,
+            query=(Query(name="ticket", doc="Of POST /api/admin/ws-ticket."),), status=(101, 400, 503), hang_up_cancels=True,
             doc="Live updates: envelopes {type, data}; first peer_list, then recent activity, then stats every 2 s.",
         ),
     )  # fmt: skip
@@ -104,7 +114,7 @@ def _page_rows(pages: PageHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="GET", path="/health/ready", guard=OPEN, handler=pages.ready, reply=shapes.Readiness, status=(200, 503),
-            doc="Whether every part of the node is ready.",
+            bodies={503: shapes.Readiness}, doc="Whether every part of the node is ready.",
         ),
         Route(
             method="POST", path="/api/admin/session", guard=Guard.PAGE, handler=pages.session, request=shapes.SessionRequest,
@@ -133,7 +143,8 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="PUT", path="/api/admin/config", guard=WRITE, handler=node.change_config, request=dict[str, Any],
-            reply=shapes.Done, status=(200, 400, 503), doc="Change settings: any subset of the writable keys.",
+            request_schema=flat_schema(), reply=shapes.Done, status=(200, 400, 503),
+            doc="Change settings: any subset of the writable keys.",
         ),
         Route(
             method="POST", path="/api/admin/config/reload", guard=WRITE, handler=node.reload_config, reply=shapes.Reloaded,
@@ -223,12 +234,20 @@ def _download_rows(downloads: DownloadHandlers) -> tuple[Route, ...]:
     return (
         Route(
             method="GET", path="/api/admin/hf/search", guard=LOCAL_READ, handler=downloads.search,
-            reply=list[download_shapes.HubRepoRow], status=(200, 400, 502), query=("query", "q"),
+            reply=list[download_shapes.HubRepoRow], status=(200, 400, 502),
+            query=(
+                Query(name="query", type=download_shapes.SearchText, doc="What to look for; nothing finds nothing."),
+                Query(name="q", type=download_shapes.SearchText, doc="The same, for clients that say `q`."),
+            ),
             doc="GGUF models on the hub, by repository, with what fits this node and the swarm; `q` is the same as `query`.",
         ),
         Route(
             method="GET", path="/api/admin/hf/probe", guard=LOCAL_READ, handler=downloads.probe,
-            reply=download_shapes.HubProbe, status=(200, 400, 502), query=("repo_id", "filename"),
+            reply=download_shapes.HubProbe, status=(200, 400, 502),
+            query=(
+                Query(name="repo_id", type=download_shapes.RepoId, required=True),
+                Query(name="filename", type=download_shapes.GgufName, required=True, doc="Of a split model the first part."),
+            ),
             doc="What the header of a GGUF file on the hub says: size, shards, architecture.",
         ),
         Route(
@@ -313,6 +332,7 @@ def _member_rows(members: MemberHandlers) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path="/api/admin/members/{node}/revoke", guard=WRITE, handler=members.revoke,
+            path_types={"node": NodeIdText},
             reply=shapes.MemberRow, status=(200, 400, 403, 404, 503),
             doc="Put a node out, and whom it invited: the founder anybody, an inviter those below it.",
         ),
@@ -393,14 +413,14 @@ def _openai_rows(openai: OpenAiHandlers, pass_through: PassThrough | None) -> tu
     return (
         Route(
             method="POST", path="/v1/chat/completions", guard=WRITE, handler=openai.chat, request=ChatRequest,
-            reply=ChatCompletion, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
-            elsewhere=pass_through.chat if pass_through is not None else None,
+            reply=ChatCompletion, streams=(ChatChunk, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.chat if pass_through is not None else None,
             doc="A chat reply, whole or as server-sent events.",
         ),
         Route(
             method="POST", path="/v1/completions", guard=WRITE, handler=openai.complete, request=CompletionRequest,
-            reply=Completion, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
-            elsewhere=pass_through.complete if pass_through is not None else None,
+            reply=Completion, streams=(Completion, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.complete if pass_through is not None else None,
             doc="A text continued, whole or as server-sent events.",
         ),
         Route(

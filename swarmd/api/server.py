@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from aiohttp import web
@@ -23,8 +23,8 @@ from swarmd.api.calls import Call, Caller, Handler
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
-from swarmd.api.replies import Broken, error_of, refusal_of_http, response_of, unreadable
-from swarmd.api.route import Route
+from swarmd.api.replies import JSON, Broken, NoJson, error_of, refusal_of_http, response_of, unreadable
+from swarmd.api.route import INDEX_MAX, Route
 from swarmd.api.ws import LiveFeed
 from swarmd.domain.ids import RequestId, parse_model_id
 from swarmd.domain.refusals import Forbidden, Invalid, Refusal
@@ -35,7 +35,6 @@ BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024  # contract: swarmllm.md 2.0
 REQUEST_ID_BYTES: Final = 12
 DRAIN_S: Final = 3.0  # for replies in flight when the node stops; the supervisor gives a service 5 s in all
 AFTER_CANCEL_S: Final = 0.5  # for cancelled handlers to clean up
-INDEX_LIMIT: Final = 0xFFFF_FFFE  # contract: swarmllm.md 2.0; 0xFFFFFFFF stands for the vision encoder elsewhere
 BIND_FAILED: Final = 1  # exit code: another program has the port
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
@@ -122,10 +121,12 @@ class ApiServer:
         application = web.Application(client_max_size=self._body_limit_bytes, middlewares=[self._around])
         for row in self._rows:
             handler = self._handler(row)
+            # aiohttp would take no braces in a value, and answer that there is no such path.
+            path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", row.path)
             if row.method == "GET" and row.guard is Guard.OPEN:
-                application.router.add_get(row.path, handler)  # with HEAD, which monitors use
+                application.router.add_get(path, handler)  # with HEAD, which monitors use
             else:
-                application.router.add_route(row.method, row.path, handler)
+                application.router.add_route(row.method, path, handler)
         application.on_response_prepare.append(_finish_headers)
         return application
 
@@ -149,12 +150,19 @@ class ApiServer:
             now=self._world.clock.now(),
             path=dict(request.match_info),
         )
-        handler = row.handler if row.elsewhere is None else row.elsewhere(call, await request.read()) or row.handler
-        if row.request is not None and handler is row.handler:
-            body = await _read_body(request, row.request)
-            if isinstance(body, Invalid):
-                return body
-            call.body = body
+        handler = row.handler
+        if row.request is not None:
+            if not _is_json(request.headers.get("content-type", JSON)):
+                return NoJson(media=request.content_type)
+            data = await request.read()
+            elsewhere = None if row.elsewhere is None else row.elsewhere(call, data)
+            if elsewhere is not None:
+                handler = elsewhere
+            else:
+                body = _decoded(data, row.request)
+                if isinstance(body, Refusal):
+                    return body
+                call.body = body
         if row.method == "GET" or row.hang_up_cancels:
             return await self._guarded(row, call, handler)
         assert self._supervisor is not None, "requests come only while the server runs"
@@ -245,12 +253,35 @@ def _policy(request: web.Request) -> str:
     )
 
 
-async def _read_body(request: web.Request, wanted: Any) -> Any | Invalid:
-    data = await request.read()
+def _decoded(data: bytes, wanted: Any) -> Any | Refusal:
     try:
-        return msgspec.json.decode(data, type=wanted)
+        try:
+            return msgspec.json.decode(data, type=wanted)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return msgspec.convert(_whole(msgspec.json.decode(data)), wanted)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return unreadable(error)
+
+
+def _whole(value: Any) -> Any:
+    """The same with 2 for 2.0: JSON knows numbers, not integers, and clients that compute with floats write them so."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole(one) for one in cast("list[Any]", value)]
+        case dict():
+            return {key: _whole(one) for key, one in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
+
+
+def _is_json(media: str) -> bool:
+    """Bytes of no declared kind are read as JSON; a form or a text is somebody's mistake, or a page's that is not ours."""
+    name = media.partition(";")[0].strip().lower()
+    return name in (JSON, "text/json", "application/octet-stream", "") or name.endswith("+json")
 
 
 def _check_path(parameters: Mapping[str, str]) -> Invalid | None:
@@ -261,6 +292,6 @@ def _check_path(parameters: Mapping[str, str]) -> Invalid | None:
         except ValueError as error:
             return Invalid(what=str(error), param="model")
     index = parameters.get("index")
-    if index is not None and not (re.fullmatch(r"[0-9]{1,10}", index) and int(index) <= INDEX_LIMIT):
-        return Invalid(what=f"a shard index is a whole number from 0 to {INDEX_LIMIT}, not {index[:40]!r}", param="index")
+    if index is not None and not (re.fullmatch(r"[0-9]{1,10}", index) and int(index) <= INDEX_MAX):
+        return Invalid(what=f"a shard index is a whole number from 0 to {INDEX_MAX}, not {index[:40]!r}", param="index")
     return None

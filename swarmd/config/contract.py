@@ -55,6 +55,27 @@ def flat_view(settings: Settings) -> dict[str, Value]:
     return {key.name: value_of(settings, key.path) for key in FLAT_KEYS}
 
 
+def flat_schema() -> dict[str, object]:
+    """JSON Schema (2020-12) of the body of `PUT /api/admin/config`; numbers that are clamped have no range in it."""
+    properties: dict[str, object] = {}
+    for key in FLAT_KEYS:
+        setting = KEYS[key.path]
+        declared = setting.declared
+        match setting.default:
+            case bool():
+                schema: dict[str, object] = {"type": "boolean"}
+            case int() if key.clamp is None and key.writable:
+                schema = {"type": "integer", "minimum": declared.low, "maximum": declared.high}
+            case int():
+                schema = {"type": "integer"}
+            case str():
+                schema = {"type": "string", "enum": list(declared.choices)}
+        also = f" From {key.clamp[0]} to {key.clamp[1]}: what is outside is moved to the nearer end." if key.clamp else ""
+        also += "" if key.writable else " Only what it is already: it changes in the settings file."
+        properties[key.name] = {**schema, "description": declared.doc + also}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
 def apply_flat(settings: Settings, changes: Mapping[str, object]) -> FlatChange | Invalid:
     """Any subset of the writable keys.
 

@@ -40,7 +40,7 @@ REPO_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._
 REPO_ID_MAX: Final = 96  # contract: swarmllm.md 2.4.2
 FILENAME_MAX: Final = 256  # contract: the same
 MAX_PARTS: Final = 999  # of a split GGUF; the largest published have some dozens
-_FILENAME: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\.gguf")
+FILENAME: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\.gguf")
 _TENSOR: Final = re.compile(r"[!-~]{1,63}")  # as the GGUF parser has it
 
 Verify = Callable[[NodeId, bytes, bytes], bool]
@@ -323,7 +323,7 @@ def source_fault(manifest: Manifest) -> str | None:
 
 def is_filename(text: str) -> bool:
     """A GGUF file in a repository that can be asked for: folders and names of ordinary characters, no way out."""
-    return len(text) <= FILENAME_MAX and bool(_FILENAME.fullmatch(text)) and ".." not in text
+    return len(text) <= FILENAME_MAX and bool(FILENAME.fullmatch(text)) and ".." not in text
 
 
 def _order_fault(manifest: Manifest) -> str | None:

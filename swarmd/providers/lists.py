@@ -85,9 +85,12 @@ class ModelLists:
         return () if kept is None else kept.failure or kept.models
 
     def warm(self) -> None:
-        """Asks for all lists behind, so that names in them are known."""
+        """Asks behind for the lists of those that this node was told of, so that names in them are known. A key that merely
+        lies in the environment is no reason to go there unasked."""
+        told = {view.provider.name for view in self._roster.views() if view.configured and view.source != "env"}
         for provider in self._roster.ready():
-            self.now(provider)
+            if provider.name in told:
+                self.now(provider)
 
     def forget(self, name: str) -> None:
         """Its key or address is another one, or it is gone."""

@@ -46,12 +46,35 @@ async def test_operations_say_what_they_take_and_need(rim: Rim) -> None:
         assert names == set(re.findall(r"\{(\w+)\}", row.plain_path))
         assert ("requestBody" in operation) == (row.request is not None)
         assert operation["x-guard"] == row.guard.value
-        assert set(operation["responses"]) == {str(status) for status in row.status}
+        assert set(operation["responses"]) == {str(status) for status in row.statuses}
     assert len(ids) == len(rim.rows)
     chat = document["paths"]["/v1/chat/completions"]["post"]
     assert chat["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ChatRequest"}
     assert chat["security"] == [{"bearer": []}, {"apiKey": []}]
     assert {} in document["paths"]["/api/admin/stats"]["get"]["security"]
+
+
+async def test_bodies_have_schemas_by_status_and_media(rim: Rim) -> None:
+    paths = (await described(rim))["paths"]
+    chat = paths["/v1/chat/completions"]["post"]["responses"]
+    assert set(chat["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert chat["200"]["content"]["text/event-stream"]["x-events"]["anyOf"][0] == {"$ref": "#/components/schemas/ChatChunk"}
+    assert chat["415"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorReply"}
+    ready = paths["/health/ready"]["get"]["responses"]
+    assert ready["503"]["content"]["application/json"]["schema"] == ready["200"]["content"]["application/json"]["schema"]
+    assert set(paths["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    assert "content" not in paths["/static/{name}"]["get"]["responses"]["304"]
+
+
+async def test_parameters_have_their_limits(rim: Rim) -> None:
+    paths = (await described(rim))["paths"]
+    model, index = paths["/api/admin/models/{model}/shards/{index}/load"]["post"]["parameters"]
+    assert model["schema"]["maxLength"] == 256 and model["schema"]["pattern"].startswith("^[a-z0-9]")
+    assert index["schema"] == {"type": "integer", "minimum": 0, "maximum": 4294967294}
+    query = paths["/api/admin/hf/search"]["get"]["parameters"][0]
+    assert query["in"] == "query" and query["schema"]["maxLength"] == 256 and query["description"]
+    body = paths["/api/admin/config"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["shard_size_mb"]["maximum"] == 2048
 
 
 async def test_the_page_needs_no_script_and_no_internet(rim: Rim) -> None:

@@ -68,6 +68,44 @@ async def test_bad_bodies(rim: Rim, body: bytes, param: str | None) -> None:
         assert (found["error"]["param"] or None) == (param or None)
 
 
+@pytest.mark.parametrize(
+    ("media", "status"),
+    [
+        ("text/plain", 415), ("application/x-www-form-urlencoded", 415), ("multipart/form-data; boundary=x", 415),
+        ("application/json; charset=utf-8", 200), ("application/vnd.x+json", 200), ("application/octet-stream", 200),
+        (None, 200),
+    ],
+)  # fmt: skip
+async def test_a_body_that_says_it_is_no_json_is_refused(rim: Rim, media: str | None, status: int) -> None:
+    skip = () if media else ("content-type",)
+    headers = {"content-type": media} if media else {}
+    async with (
+        aiohttp.ClientSession(rim.url, headers={**keyed(), **headers}, skip_auto_headers=skip) as client,
+        client.put("/api/admin/config", data=b"{}") as reply,
+    ):
+        assert reply.status == status
+        if status == 415:
+            envelope(await reply.json(), "no_json")
+
+
+async def test_a_whole_number_is_whole_however_it_is_written(rim: Rim) -> None:
+    """JSON knows numbers, not integers: clients that compute with floats write 2.0."""
+    path = f"/api/admin/models/{TINY}/auto-manage"
+    async with rim.client(**keyed()) as client:
+        async with client.put(path, data=b'{"max_shards": 2.0}') as reply:
+            assert reply.status == 200, await reply.text()
+            assert (await reply.json())["max_shards"] == 2
+        for wrong in (b"2.5", b'"2"', b"1e400", b"-1.0", b"1e30"):
+            async with client.put(path, data=b'{"max_shards": %s}' % wrong) as reply:
+                assert reply.status == 400, wrong
+
+
+async def test_braces_in_a_value_of_a_path_are_a_bad_value_not_another_path(rim: Rim) -> None:
+    async with rim.client() as client, client.get("/api/admin/models/a{b}/status") as reply:
+        assert reply.status == 400
+        assert (await reply.json())["error"]["param"] == "model"
+
+
 async def test_headers_on_every_kind_of_reply(rim: Rim) -> None:
     ids = set()
     async with rim.client(**keyed()) as client:

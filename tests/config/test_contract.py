@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 
-from swarmd.config.contract import FLAT_KEYS, FlatChange, apply_flat, flat_view
+from swarmd.config.contract import FLAT_KEYS, FlatChange, apply_flat, flat_schema, flat_view
 from swarmd.config.settings import Settings, with_values
 from swarmd.domain.refusals import Invalid
 
@@ -76,3 +77,15 @@ def test_clamps_lie_inside_the_settings_own_ranges() -> None:
     for key in FLAT_KEYS:
         for bound in key.clamp or ():
             assert isinstance(apply_flat(Settings(), {key.name: bound}), FlatChange)
+
+
+def test_the_schema_says_of_every_key_what_is_taken() -> None:
+    schema = flat_schema()
+    properties = schema["properties"]
+    assert list(properties) == [key.name for key in FLAT_KEYS] and schema["additionalProperties"] is False
+    assert properties["shard_size_mb"]["minimum"] == 64 and properties["shard_size_mb"]["maximum"] == 2048
+    assert properties["contribution"]["enum"] == ["minimal", "moderate", "maximum"]
+    assert properties["auto_manage_shards"]["type"] == "boolean"
+    assert "minimum" not in properties["max_disk_mb"], "it is clamped, not refused"
+    assert all(one["type"] in ("integer", "boolean", "string") and one["description"] for one in properties.values())
+    jsonschema.validate(flat_view(Settings()), schema)

@@ -90,3 +90,14 @@ async def test_one_that_is_down_takes_nothing_from_the_others(fake: FakeProvider
     office.point(gone, "groq")
     await office.give_key("openai", "groq")
     assert [model.provider for model in await office.desk.models()] == ["openai", "openai"]
+
+
+async def test_a_key_of_the_environment_is_no_reason_to_go_there_unasked(fake: FakeProvider, tmp_path: Path) -> None:
+    office = Office(tmp_path, environ={"OPENAI_API_KEY": "sk-0123456789"})
+    office.point(fake, "openai", "groq")
+    async with opened(office):
+        await office.give_key("groq")
+        await until(lambda: fake.asked("/v1/models") == 1)
+        assert fake.requests[0][1]["Authorization"] == "Bearer sk-provider-0123456789"
+        assert office.desk.find("org/large") is not None  # groq lists it; openai is asked now, behind
+        await until(lambda: fake.asked("/v1/models") == 2)
