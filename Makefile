@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install runtime lint types floors unit test reference swarm rig bench lock clean
+.PHONY: help venv install runtime lint types floors unit test reference contract docs swarm rig bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,17 @@ test: install lint types floors unit ## every check
 contract: install ## 2,000 random requests to every operation of a live node; an hour
 	$(PY) -m tools.schemathesis
 
-reference: install ## print docs/settings.md and config/swarmd.toml anew
+reference: install ## print docs/settings.md, docs/cli.md and config/swarmd.toml anew
 	$(PY) -m swarmd.config.reference
+	$(PY) -m swarmd.cli.reference
+
+$(VENV)/.docs: $(PINS) | $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## the site of docs/, in build/site; broken links fail
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 swarm: runtime ## a small swarm on this machine
 	$(PY) -m tools.swarm

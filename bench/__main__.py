@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-REPORTED = ("decode", "users", "prefix", "wan", "loss", "predict", "soak")
+REPORTED = ("decode", "users", "prefix", "wan", "loss", "predict", "soak", "api")
 """Their rounds go to bench/results, and into docs/benchmarks.md."""
 PRINTED = ("wire", "transport", "gossip", "exchange", "download", "resume")
 """They print what docs/performance.md tells of."""

@@ -27,9 +27,11 @@ from swarmd.api.answers import Answers
 from swarmd.api.api_key import FILE_NAME as API_KEY_NAME
 from swarmd.api.api_key import ensure_api_key
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.credits import CreditHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
+from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -38,6 +40,7 @@ from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
@@ -66,6 +69,7 @@ from swarmd.downloads.probe import Prober
 from swarmd.downloads.ranges import RangeClient
 from swarmd.economy.census import Census
 from swarmd.economy.demand import Demand
+from swarmd.economy.ledger import Ledger
 from swarmd.economy.shelf import Shelf
 from swarmd.economy.steward import Steward
 from swarmd.economy.trust_records import ModelTrust
@@ -77,6 +81,7 @@ from swarmd.inference.forwarding import Stages
 from swarmd.inference.herald import Herald
 from swarmd.inference.pipeline import Pipeline
 from swarmd.inference.tallies import Tallies
+from swarmd.inference.turns import StageTurns
 from swarmd.inference.workers import Workers
 from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
@@ -322,7 +327,7 @@ class _Built:
         )  # fmt: skip
         server = ShardServer(
             catalog=self._catalog, storage=self._storage, disk=disk, world=world, upload_limit=self._upload_limit,
-            observed_host=self._observed_host, damaged=lambda ref: self._desk.doubt(ref),
+            observed_host=self._observed_host, damaged=self._doubt, bus=bus,
         )  # fmt: skip
         server.register(dispatcher)
         parts = AdapterParts(
@@ -381,6 +386,9 @@ class _Built:
         stages = Stages(
             node=key.node, catalog=self._catalog, registry=self._registry, workers=self._workers, links=self._links,
             spawn=spawn, world=world, bus=bus, adapters=self._adapters,
+            turns=StageTurns(
+                settings=live.current, weight=lambda node: self._ledger.weight(node), clock=world.clock
+            ),
         )  # fmt: skip
         stages.register(dispatcher)
         self._encrypted = EncryptedPipelines(
@@ -418,6 +426,10 @@ class _Built:
             settings=live.current, db=database, bus=bus, world=world,
         )  # fmt: skip
 
+        self._ledger = Ledger(
+            own=key.node, db=database, bus=bus, clock=world.clock,
+            hosted_bytes=lambda: self._storage.local_bytes() if self._links.connected() else 0,
+        )  # fmt: skip
         self._providers = Providers(
             db=database, sealing_key=key.sealing_key(SEALING), environ=environ, variables=variables,
             folder=folder / "claude", settings=live.current, disk=disk, bus=bus, world=world,
@@ -429,10 +441,15 @@ class _Built:
 
     def _rim(self, api_key: str, disk: Disk) -> ApiServer:
         world, live, node = self._world, self._live, self._key.node
-        tickets = OneTimePasses(world=world, life_s=TICKET_LIFE_S)
+        tickets, news = OneTimePasses(world=world, life_s=TICKET_LIFE_S), News(self._bus)
+        outlook = Outlook(
+            models=self._registry, peers=self._links, census=self._census, machine=self._hardware,
+            policy=self._steward.policy, clock=world.clock,
+        )  # fmt: skip
         self._feed = LiveFeed(
             world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
-            models=self._registry, desk=self._desk, trust=self._reputation, census=self._census,
+            models=self._registry, desk=self._desk, trust=self._reputation, census=self._census, ledger=self._ledger,
+            outlook=outlook,
             probes=self._hub_desk.probing,
         )  # fmt: skip
         targets = Targets(
@@ -458,11 +475,12 @@ class _Built:
                 pages=pages,
                 node=NodeHandlers(
                     node=node, clock=world.clock, settings=live, counters=self._pipeline, machine=self._hardware,
-                    models=self._registry, peers=self._links, stop=self._stop,
+                    models=self._registry, peers=self._links, ledger=self._ledger, guesses=self._tallies, stop=self._stop,
+                    figures=Fresh(news=news, clock=world.clock),
                 ),
                 models=ModelHandlers(
                     node=node, catalog=self._catalog, models=self._registry, desk=self._desk, memory=self._workers,
-                    generations=self._pipeline, encrypted=self._encrypted,
+                    generations=self._pipeline, encrypted=self._encrypted, listing=Fresh(news=news, clock=world.clock),
                 ),
                 storage=StorageHandlers(
                     node=node, settings=live.current, models=self._registry, desk=self._desk, memory=self._workers,
@@ -474,6 +492,8 @@ class _Built:
                 ),
                 members=MemberHandlers(members=self._members),
                 autopilot=AutopilotHandlers(autopilot=self._steward),
+                credits=CreditHandlers(ledger=self._ledger, clock=world.clock),
+                outlook=outlook,
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
@@ -487,7 +507,7 @@ class _Built:
         settings = live.current()
         return ApiServer(
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
-            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port,
+            feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port, news=news,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -508,13 +528,14 @@ class _Built:
             await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
+            await self._ledger.load()
             await self._providers.load()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
-            self._feed, self._metrics, self._hardware, self._reputation, self._doors, self._links, self._renewal,
-            self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
+            self._feed, self._ledger, self._metrics, self._hardware, self._reputation, self._doors, self._links,
+            self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
             self._trust, self._steward, self._providers, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
@@ -570,6 +591,9 @@ class _Built:
             return None
         remaining = await self._workers.unload_shard(ref)
         return remaining if isinstance(remaining, Refusal) else None
+
+    def _doubt(self, ref: ShardRef) -> None:
+        self._desk.doubt(ref)
 
     def _in_memory(self) -> set[ModelId]:
         return {status.model for status in self._workers.statuses()}

@@ -26,8 +26,8 @@ import msgspec
 from rich.console import Console
 
 from swarmd.api.shapes import ModelRow
-from swarmd.cli.chat import stream_answer
 from swarmd.cli.client import NodeClient, Turn
+from swarmd.cli.conversation import Wishes, stream_answer
 from swarmd.cli.doctor import is_free
 from swarmd.cli.failure import Failure
 from swarmd.cli.hops import hop_line, stage_lines
@@ -389,7 +389,8 @@ class Swarm:
         screen.say(f"\n> {self._question}", style="bold")
         async with within(ANSWER_S, "the swarm did not answer"), head.client() as client:
             turns = [Turn(role="user", content=self._question)]
-            _, swarm = await stream_answer(client, model, turns, lambda text: screen.say(text, end=""), temperature=0.0)
+            wishes = Wishes(temperature=0.0)
+            swarm = (await stream_answer(client, model, turns, lambda text: screen.say(text, end=""), wishes)).swarm
         screen.say()
         screen.say()
         if swarm is not None:

@@ -67,8 +67,15 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A JSON body that is ready to be sent."""
+
+    data: bytes
+
+
 Handler = Callable[[Call], Awaitable[Any]]
-"""Answers a struct (or a list of them), a `Reply`, a `Refusal`, an `EventStream` or an aiohttp response."""
+"""Answers a struct (or a list of them), that `Encoded`, a `Reply`, a `Refusal`, an `EventStream` or an aiohttp response."""
 
 Elsewhere = Callable[[Call, bytes], Handler | None]
 """Of a call and its body as it came: who answers in place of the row's handler; None: the handler does."""

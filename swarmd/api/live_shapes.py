@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from swarmd.api.credit_shapes import CreditBalance
 from swarmd.api.download_shapes import DownloadRow
-from swarmd.api.shapes import Credits, HardwareRow, PeerRow
+from swarmd.api.outlook_shapes import SwarmCapacity, Wishlist
+from swarmd.api.shapes import HardwareRow, PeerRow
 
 
 class LiveShard(Struct, frozen=True, kw_only=True):
@@ -21,12 +23,31 @@ class LiveProbe(Struct, frozen=True, kw_only=True):
     read_bytes: int
 
 
+class PeerDownload(Struct, frozen=True, kw_only=True):
+    """A shard that is arriving at another node."""
+
+    model_id: str
+    shard_index: int
+    node_id: str
+    progress_pct: float | None
+    """Null: nodes tell that a shard arrives, and not how much of it is there."""
+
+
+class NetworkTraffic(Struct, frozen=True, kw_only=True):
+    """Over the links to all peers, since the start. Rates are of the time since the last tick; null in the first."""
+
+    bytes_in: int
+    bytes_out: int
+    bytes_in_per_sec: int | None
+    bytes_out_per_sec: int | None
+
+
 class LiveStats(Struct, frozen=True, kw_only=True):
-    """`stats_update`. Left out until something measures them: capacity, wishlist, traffic."""
+    """`stats_update`."""
 
     peers: int
     lan_peers: int
-    credits: Credits
+    credits: CreditBalance
     active_requests: int
     tokens_per_second: float | None
     """Of the last reply this node was the head of; null before the first."""
@@ -43,10 +64,15 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     region_coverage_gaps: dict[str, list[str]]
     """Models that nobody in the region holds a shard of: the first 100, sorted; `network-map` has them all."""
     hardware: HardwareRow
+    swarm_capacity: SwarmCapacity
+    wishlist: Wishlist
+    network_traffic: NetworkTraffic | None
+    peer_downloads: list[PeerDownload] | UnsetType = UNSET
+    """When there are any; the first 100."""
     hub_probes: list[LiveProbe] | UnsetType = UNSET
     """Headers that are being read at the hub, when there are any. Ours; not in the contract."""
-    shard_registry: dict[str, list[LiveShard]] | UnsetType = UNSET
-    """Only when it changed since the last tick on this socket."""
+    shard_registry: Raw | UnsetType = UNSET
+    """`dict[str, list[LiveShard]]`, encoded once for all sockets; only when it changed since the last tick on this one."""
 
 
 class Activity(Struct, frozen=True, kw_only=True):
@@ -57,7 +83,11 @@ class Activity(Struct, frozen=True, kw_only=True):
     message: str
     timestamp: str
     toast_level: str | None = None
+    toast_duration_ms: int | UnsetType = UNSET
+    """With a toast."""
     model_id: str | None = None
+    model_name: str | UnsetType = UNSET
+    """Where this node knows the model."""
     node_id: str | None = None
     shard_index: int | UnsetType = UNSET
     detail_num: float | UnsetType = UNSET
@@ -70,11 +100,21 @@ class Activity(Struct, frozen=True, kw_only=True):
     remaining_local_shards: int | UnsetType = UNSET
 
 
+class Update(Struct, frozen=True, kw_only=True):
+    """`update_available`."""
+
+    current_version: str
+    latest_version: str
+    changelog: str | None
+    published_at: str | None
+    downloaded: bool
+
+
 class Envelope(Struct, frozen=True, kw_only=True):
     """One message of the socket; `models_changed` has no data."""
 
     type: str
-    data: LiveStats | Activity | PeerList | UnsetType = UNSET
+    data: LiveStats | Activity | PeerList | Update | UnsetType = UNSET
 
 
 class PeerList(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from swarmd.api import shapes, views
-from swarmd.api.calls import Call
+from swarmd.api.calls import Call, Encoded
+from swarmd.api.fresh import Fresh
 from swarmd.api.metadata import metadata_view
 from swarmd.api.ports import Desk, Encrypted, Generations, Memory, Models
 from swarmd.api.replies import about
@@ -27,11 +28,18 @@ class ModelHandlers:
         memory: Memory,
         generations: Generations,
         encrypted: Encrypted,
+        listing: Fresh,
     ) -> None:
+        """`listing`: keeps the list of all models."""
+        self._listing = listing
         self._node, self._catalog, self._models, self._encrypted = node, catalog, models, encrypted
         self._desk, self._memory, self._generations = desk, memory, generations
 
-    async def models(self, _call: Call) -> list[shapes.ModelRow]:
+    async def models(self, _call: Call) -> Encoded:
+        """A list of `shapes.ModelRow`."""
+        return self._listing.reply(self._rows)
+
+    def _rows(self) -> list[shapes.ModelRow]:
         views_now = [self._view(model) for model in self._models.models()]
         return [
             views.model_row(view, node=self._node, encrypted=self._is_encrypted(view.model))

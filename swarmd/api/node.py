@@ -7,9 +7,10 @@ from typing import Any
 
 from swarmd import __version__
 from swarmd.api import shapes, views
-from swarmd.api.calls import Call
+from swarmd.api.calls import Call, Encoded
+from swarmd.api.fresh import Fresh
 from swarmd.api.live_settings import LiveSettings
-from swarmd.api.ports import Counters, Machine, Models, Peers
+from swarmd.api.ports import Counters, Guesses, Ledger, Machine, Models, Peers
 from swarmd.api.replies import NotStored
 from swarmd.config.contract import flat_view
 from swarmd.config.settings import KEYS
@@ -29,14 +30,23 @@ class NodeHandlers:
         machine: Machine,
         models: Models,
         peers: Peers,
+        ledger: Ledger,
+        guesses: Guesses,
+        figures: Fresh,
         stop: asyncio.Event,
     ) -> None:
-        """`stop`: set when somebody asks for an orderly shutdown; `app` waits for it."""
+        """`stop`: set when somebody asks for an orderly shutdown; `app` waits for it. `figures`: keeps the statistics."""
+        self._figures = figures
+        self._ledger, self._guesses = ledger, guesses
         self._node, self._clock, self._settings, self._counters = node, clock, settings, counters
         self._machine, self._models, self._peers, self._stop = machine, models, peers, stop
         self._started_at = clock.monotonic()
 
-    async def stats(self, _call: Call) -> shapes.Stats:
+    async def stats(self, _call: Call) -> Encoded:
+        """`shapes.Stats`."""
+        return self._figures.reply(self._stats)
+
+    def _stats(self) -> shapes.Stats:
         return views.stats(
             node=self._node,
             version=__version__,
@@ -45,6 +55,8 @@ class NodeHandlers:
             hosted_shards=sum(len(self._models.held(model)) for model in self._models.models()),
             peers=sum(peer.connected for peer in self._peers.views()),
             hardware=self._machine.snapshot(),
+            ledger=self._ledger,
+            guesses=self._guesses,
         )
 
     async def config(self, _call: Call) -> dict[str, bool | int | str]:

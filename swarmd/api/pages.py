@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mimetypes
 from collections.abc import Callable, Mapping
@@ -66,11 +67,13 @@ class PageHandlers:
         """`subsystems`: the parts of the node by name, and whether each is ready."""
         self._key, self._files, self._nonces, self._tickets = key, files, nonces, tickets
         self._subsystems = subsystems
-        self._document, self._page, self._policy = b"{}", "", "default-src 'none'"
+        self._described: Callable[[], tuple[bytes, str]] = lambda: (b"{}", "")
+        self._policy = "default-src 'none'"
 
-    def describe(self, *, document: bytes, page: str, policy: str) -> None:
-        """For the server, once the table is complete: the table as OpenAPI, as a page, and that page's CSP."""
-        self._document, self._page, self._policy = document, page, policy
+    def describe(self, described: Callable[[], tuple[bytes, str]], *, policy: str) -> None:
+        """For the server, once the table is complete: what makes of it OpenAPI and a page, and that page's CSP. Made when
+        somebody asks for the first time: it takes 30 ms, which is much of a start."""
+        self._described, self._policy = functools.cache(described), policy
 
     async def index(self, call: Call) -> web.Response | Refusal:
         """The page gets a nonce only where its script could have the key: on this machine, under our own name."""
@@ -94,10 +97,11 @@ class PageHandlers:
         return web.Response(body=file.data, headers={"content-type": file.media, **headers})
 
     async def openapi(self, _call: Call) -> web.Response:
-        return web.Response(body=self._document, headers={"content-type": "application/json"})
+        return web.Response(body=self._described()[0], headers={"content-type": "application/json"})
 
     async def docs(self, _call: Call) -> web.Response:
-        return web.Response(text=self._page, content_type="text/html", headers={"content-security-policy": self._policy})
+        headers = {"content-security-policy": self._policy}
+        return web.Response(text=self._described()[1], content_type="text/html", headers=headers)
 
     async def health(self, _call: Call) -> shapes.Health:
         return shapes.Health(status="ok")

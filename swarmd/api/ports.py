@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 from swarmd.domain.adapters import Adapter, NewAdapter
 from swarmd.domain.autopilot import AutopilotPlan, ModelPolicy, PruneRecord, Schedule
+from swarmd.domain.credits import Account, CreditEntry, PeerAccount, Tier
 from swarmd.domain.generation import Embedded, EmbeddingRequest, GenerationRequest, TokenChunk
 from swarmd.domain.hub import ModelOrigin, ProbeProgress, ProbeView, RankedRepo
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
@@ -359,6 +360,26 @@ class Census(Protocol):
 
     def here(self) -> str: ...
     def regions(self) -> Mapping[str, RegionView]: ...
+    def requests(self) -> Mapping[ModelId, int]: ...
+
+
+class Ledger(Protocol):
+    """`economy.ledger.Ledger`."""
+
+    def account(self) -> Account: ...
+    def tier(self) -> Tier: ...
+    def peer_tier(self, node: NodeId) -> Tier: ...
+    def peers(self) -> Sequence[PeerAccount]: ...
+    def transactions(self, *, limit: int, before: int | None = None) -> Awaitable[tuple[Sequence[CreditEntry], int]]: ...
+
+
+class Guesses(Protocol):
+    """`inference.tallies.Tallies`, of speculation."""
+
+    @property
+    def proposed_tokens(self) -> int: ...
+    @property
+    def accepted_tokens(self) -> int: ...
 
 
 class Codes(Protocol):

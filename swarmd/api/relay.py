@@ -19,6 +19,8 @@ from swarmd.domain.events import Fact
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
 
 INFO, SUCCESS, WARNING, ERROR = "info", "success", "warning", "error"
+TOAST_MS: Final = {INFO: 4000, SUCCESS: 4000, WARNING: 6000, ERROR: 8000}
+"""How long a toast stays: the contract's 4 s (swarmllm.md 2.1), and longer where somebody may have to do something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Row:
     models_changed: bool = False
     peers_changed: bool = False
     """The list of peers goes out at once."""
+    update: Callable[[Any], live_shapes.Update] | None = None
+    """What `update_available` says."""
 
 
 SILENT: Final = Row()
@@ -293,6 +297,23 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
             model=fact.model, node=fact.head, number=fact.tokens,
         ),
     ),
+    events.ServeFailed: Row(
+        kind="serve_failed", category="inference",
+        say=lambda fact: Said(
+            message=f"layers of {fact.model} for node {short(fact.head)} failed here: {fact.reason}", toast=WARNING,
+            model=fact.model, node=fact.head, reason=fact.reason,
+        ),
+    ),
+    events.StageUsed: SILENT,
+    events.ShardsSeeded: SILENT,
+    events.CircuitRelayed: SILENT,
+    events.UpdateAvailable: Row(
+        kind="update_available", category="system", update=lambda fact: live_shapes.Update(
+            current_version=fact.current_version, latest_version=fact.latest_version, changelog=fact.changelog,
+            published_at=fact.published_at, downloaded=fact.downloaded,
+        ),
+        say=lambda fact: Said(message=f"version {fact.latest_version} can be installed", toast=INFO),
+    ),
     events.SettingsChanged: Row(
         kind="config_updated", category="system",
         say=lambda fact: Said(message=f"settings changed: {', '.join(fact.keys)}", toast=INFO),
@@ -316,12 +337,17 @@ def row_of(fact: Fact) -> Row:
 
 
 def activity(
-    fact: Fact, *, now: float, from_hub: bool | None = None, loaded_before: frozenset[int] = frozenset()
+    fact: Fact,
+    *,
+    now: float,
+    from_hub: bool | None = None,
+    loaded_before: frozenset[int] = frozenset(),
+    name_of: Callable[[ModelId], str | None] = lambda _model: None,
 ) -> live_shapes.Activity | None:
     """The row's activity for this fact, heard at `now`; None when it is silent.
 
     What a fact does not say itself: whether anything of a download that ended came from the hub (None: nobody knows), and
-    which shards a worker that is ready had before.
+    which shards a worker that is ready had before. `name_of`: a model's name for people; None: it is not known here.
     """
     row = row_of(fact)
     if row.say is None:
@@ -333,6 +359,7 @@ def activity(
     else:
         said = row.say(fact)
     model = said.shard.model if said.shard else said.model
+    name = None if model is None else name_of(model)
     index: int | UnsetType = said.shard.index if said.shard else UNSET
     return live_shapes.Activity(
         kind=said.kind or row.kind,
@@ -340,7 +367,9 @@ def activity(
         message=said.message,
         timestamp=time_text(now),
         toast_level=said.toast,
+        toast_duration_ms=UNSET if said.toast is None else TOAST_MS[said.toast],
         model_id=model,
+        model_name=UNSET if name is None else name,
         node_id=None if said.node is None else short(said.node),
         shard_index=index,
         detail_num=UNSET if said.number is None else said.number,

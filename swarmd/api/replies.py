@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from swarmd.api.calls import Reply
+from swarmd.api.calls import Encoded, Reply
 from swarmd.api.sse import EventStream
 from swarmd.domain import refusals
 from swarmd.domain.ids import RequestId
@@ -243,6 +243,8 @@ def response_of(outcome: Any) -> web.StreamResponse:
             return outcome
         case EventStream():
             return outcome.response
+        case Encoded(data):
+            return web.Response(body=data, headers={"content-type": JSON})
         case Refusal():
             return response_of(reply_to(outcome))
         case Reply():

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from swarmd.api import adapters as adapters_api
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, shapes
+from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, outlook_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.credits import CreditHandlers, EntryId, PageSize
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
@@ -32,6 +33,7 @@ from swarmd.api.openai_shapes import (
     ModelCard,
     ModelList,
 )
+from swarmd.api.outlook import Outlook
 from swarmd.api.pages import PageHandlers
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.provider_routes import provider_rows
@@ -57,6 +59,8 @@ def table(
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
+    credits: CreditHandlers,
+    outlook: Outlook,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
     providers: ProviderHandlers | None = None,
@@ -72,6 +76,8 @@ def table(
         *_network_rows(network),
         *_member_rows(members),
         *_autopilot_rows(autopilot),
+        *_credit_rows(credits),
+        *_outlook_rows(outlook),
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *(provider_rows(providers) if providers is not None else ()),
@@ -372,6 +378,42 @@ def _autopilot_rows(autopilot: AutopilotHandlers) -> tuple[Route, ...]:
             method="GET", path="/api/admin/auto-manage/plan", guard=READ, handler=autopilot.plan,
             reply=autopilot_shapes.AutopilotPlan,
             doc="What the autopilot would fetch and drop now, and of everything else why not; changes nothing.",
+        ),
+    )  # fmt: skip
+
+
+def _credit_rows(credits: CreditHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/credits", guard=READ, handler=credits.credits, reply=credit_shapes.CreditView,
+            doc="What this node did for others and had done by them, in credits, and its tier; it gates nothing.",
+        ),
+        Route(
+            method="GET", path="/api/admin/credits/transactions", guard=READ, handler=credits.transactions,
+            reply=credit_shapes.CreditRows, status=(200, 400),
+            query=(
+                Query(name="limit", type=PageSize, doc="Of a page; 100 if left out."),
+                Query(name="before", type=EntryId, doc="Only entries with smaller ids."),
+            ),
+            doc="The account's entries of the last 90 days, by hour, newest first; `before` is `next_before` of a page.",
+        ),
+        Route(
+            method="GET", path="/api/admin/credits/peers", guard=READ, handler=credits.peers,
+            reply=list[credit_shapes.PeerCreditRow],
+            doc="What each peer did for this node and had done by it, by this node's own count, and its tier here.",
+        ),
+    )  # fmt: skip
+
+
+def _outlook_rows(outlook: Outlook) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/swarm/capacity", guard=READ, handler=outlook.show_capacity,
+            reply=outlook_shapes.SwarmCapacity, doc="What the nodes that are linked now can serve together.",
+        ),
+        Route(
+            method="GET", path="/api/admin/wishlist", guard=READ, handler=outlook.show_wishlist,
+            reply=outlook_shapes.Wishlist, doc="Which models the swarm should hold more of, and why.",
         ),
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from swarmd import __version__
 from swarmd.api.calls import Call, Caller, Handler
+from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
@@ -64,16 +65,16 @@ class ApiServer:
         world: World,
         address: str,
         port: int,
+        news: News,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> None:
         """`port` 0 takes a free one; see `bound`."""
-        self._gate, self._feed, self._world = gate, feed, world
+        self._gate, self._feed, self._world, self._news = gate, feed, world, news
         self._address, self._port = address, port
         self._supervisor: Supervisor | None = None
         self._flying: set[asyncio.Task[Any]] = set()
         self._bound: tuple[str, int] | None = None
-        described = document(rows, version=__version__)
-        pages.describe(document=msgspec.json.encode(described), page=page(described), policy=DOCS_POLICY)
+        pages.describe(self._described, policy=DOCS_POLICY)
         self._rows, self._body_limit_bytes = rows, body_limit_bytes
 
     @property
@@ -129,6 +130,10 @@ class ApiServer:
                 application.router.add_route(row.method, path, handler)
         application.on_response_prepare.append(_finish_headers)
         return application
+
+    def _described(self) -> tuple[bytes, str]:
+        described = document(self._rows, version=__version__)
+        return msgspec.json.encode(described), page(described)
 
     def _handler(self, row: Route) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -207,6 +212,8 @@ class ApiServer:
             return response
         finally:
             self._flying.discard(task)
+            if request.method not in ("GET", "HEAD"):
+                self._news.wrote()
             quiet = request.method in ("GET", "HEAD") and status < 500  # dashboards poll
             took_ms = (self._world.clock.ticks() - began_at) * 1e3
             # Without the query, which may hold a ticket, and without anything of the body.

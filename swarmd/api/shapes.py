@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from swarmd.api.credit_shapes import CreditBalance
+
 Path4096 = Annotated[str, Meta(min_length=1, max_length=4096)]  # PATH_MAX of Linux; also the contract's limit of a code
 ShardSizeMb = Annotated[int, Meta(ge=64, le=2048)]  # contract: the range of the setting (swarmllm.md 2.1)
 
@@ -53,14 +55,6 @@ class Ticket(Struct, frozen=True, kw_only=True):
     expires_in_seconds: int
 
 
-class Credits(Struct, frozen=True, kw_only=True):
-    """No ledger yet: nothing was earned and nothing spent, which is what the zeros say."""
-
-    balance: int = 0
-    lifetime_earned: int = 0
-    lifetime_spent: int = 0
-
-
 class HardwareRow(Struct, frozen=True, kw_only=True):
     gpu_name: str | None
     gpu_vram_mb: int | None
@@ -91,6 +85,24 @@ class InferenceRow(Struct, frozen=True, kw_only=True):
     p99_latency_ms: float | UnsetType = UNSET
 
 
+class Guessing(Struct, frozen=True, kw_only=True):
+    """Tokens guessed from the text so far, in replies that have ended."""
+
+    hits: int
+    misses: int
+    total: int
+    hit_rate: float | None
+    """Null before the first guess."""
+
+
+class SwarmSpec(Struct, frozen=True, kw_only=True):
+    """Speculation. This node neither hedges requests nor prefetches, so there is nothing to say of that."""
+
+    hedge: None
+    prefetch: None
+    ngram: Guessing
+
+
 class Stats(Struct, frozen=True, kw_only=True):
     node_id: str
     """All 64 hex digits; everywhere else the first 16."""
@@ -105,9 +117,10 @@ class Stats(Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None
     """Of the last reply this node was the head of; null before the first."""
     hosted_shards: int
-    credits: Credits
+    credits: CreditBalance
     hardware: HardwareRow
     inference: InferenceRow
+    swarm_spec: SwarmSpec
 
 
 class Version(Struct, frozen=True, kw_only=True):

@@ -6,20 +6,22 @@ Sizes in `_mb` fields are millions of bytes, as disks are labelled.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from swarmd.api import download_shapes, invite_shapes, live_shapes, shapes
-from swarmd.api.ports import Counters, HardwareReading, JoinOutcome
+from swarmd.api import credit_shapes, download_shapes, invite_shapes, live_shapes, outlook_shapes, shapes
+from swarmd.api.ports import Counters, Guesses, HardwareReading, JoinOutcome, Ledger
+from swarmd.domain.credits import Account
 from swarmd.domain.generation import Usage
 from swarmd.domain.hub import ProbeProgress
 from swarmd.domain.ids import ModelId, NodeId, short
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite
 from swarmd.domain.models import Manifest
-from swarmd.domain.peers import LinkView, PeerView
+from swarmd.domain.peers import LinkView, PeerView, Purpose
 from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.regions import UNKNOWN, RegionView, as_region
 from swarmd.domain.shards import Acquisition, ModelView, ShardView, Transfer, TransferState
@@ -29,6 +31,7 @@ from swarmd.peers.addresses import ip_of
 HEALTHY_S: Final = 90.0  # contract: swarmllm.md 2.1.2
 HOLDERS_SHOWN: Final = 32  # contract: swarmllm.md 2.2.2
 MEMORY_FACTOR: Final = 1.15  # contract: swarmllm.md 2.2.1; weights, plus caches and buffers of a short chat
+DOWNLOADS_SHOWN: Final = 100  # of other nodes, as the gaps below
 GAPS_SHOWN: Final = 100  # of a region, every 2 s to every dashboard: more is not read, and names come from peers
 
 _DOWNLOAD_STATES: Final = {
@@ -103,12 +106,14 @@ def stats(
     hosted_shards: int,
     peers: int,
     hardware: HardwareReading,
+    ledger: Ledger,
+    guesses: Guesses,
 ) -> shapes.Stats:
     return shapes.Stats(
         node_id=node,
         version=version,
         uptime_seconds=int(uptime_s),
-        tier="bronze",  # the lowest: without a ledger nobody has earned another
+        tier=ledger.tier().value,
         peers=peers,
         requests_served=counters.requests_served,
         forwards_served=counters.forwards_served,
@@ -116,10 +121,25 @@ def stats(
         active_requests=counters.active,
         tokens_per_second=counters.last_tokens_per_second,
         hosted_shards=hosted_shards,
-        credits=shapes.Credits(),
+        credits=credit_balance(ledger.account()),
         hardware=hardware_row(hardware),
         inference=inference_row(counters.latencies_ms(), total_requests=counters.requests_made),
+        swarm_spec=shapes.SwarmSpec(hedge=None, prefetch=None, ngram=guessing(guesses)),
     )
+
+
+def guessing(guesses: Guesses) -> shapes.Guessing:
+    total, hits = guesses.proposed_tokens, guesses.accepted_tokens
+    return shapes.Guessing(
+        hits=hits, misses=total - hits, total=total, hit_rate=round(hits / total, 4) if total else None
+    )
+
+
+def credit_balance(account: Account) -> credit_shapes.CreditBalance:
+    return credit_shapes.CreditBalance(
+        balance=account.balance, lifetime_earned=account.earned, lifetime_spent=account.spent,
+        lifetime_refunded=account.refunded, net_spent=account.spent - account.refunded,
+    )  # fmt: skip
 
 
 def live_stats(
@@ -131,6 +151,10 @@ def live_stats(
     hardware: HardwareReading,
     region: str,
     census: Mapping[str, RegionView],
+    account: Account,
+    capacity: outlook_shapes.SwarmCapacity,
+    wishlist: outlook_shapes.Wishlist,
+    traffic: live_shapes.NetworkTraffic | None,
     probes: Sequence[ProbeProgress] = (),
 ) -> live_shapes.LiveStats:
     connected = [peer for peer in peers if peer.connected]
@@ -141,7 +165,7 @@ def live_stats(
     return live_shapes.LiveStats(
         peers=len(connected),
         lan_peers=sum(is_lan(peer) for peer in connected),
-        credits=shapes.Credits(),
+        credits=credit_balance(account),
         active_requests=counters.active,
         tokens_per_second=counters.last_tokens_per_second,
         requests_served=counters.requests_served,
@@ -154,10 +178,44 @@ def live_stats(
         region_demand={name: {**view.demand} for name, view in census.items() if view.demand},
         region_coverage_gaps={name: [*view.gaps[:GAPS_SHOWN]] for name, view in census.items() if view.gaps},
         hardware=hardware_row(hardware),
+        swarm_capacity=capacity,
+        wishlist=wishlist,
+        network_traffic=traffic,
+        peer_downloads=peer_downloads(connected) or UNSET,
         hub_probes=[
             live_shapes.LiveProbe(repo_id=one.repo_id, filename=one.filename, read_bytes=one.read_bytes) for one in probes
         ]
         or UNSET,
+    )
+
+
+def peer_downloads(peers: Iterable[PeerView]) -> list[live_shapes.PeerDownload]:
+    """The first DOWNLOADS_SHOWN, by node."""
+    found = (
+        live_shapes.PeerDownload(
+            model_id=holding.model, shard_index=index, node_id=short(peer.record.node), progress_pct=None
+        )
+        for peer in peers
+        if peer.summary is not None
+        for holding in peer.summary.holdings
+        for index in holding.partial
+    )
+    return list(islice(found, DOWNLOADS_SHOWN))
+
+
+def traffic(
+    now: Mapping[Purpose, tuple[int, int]], before: Mapping[Purpose, tuple[int, int]] | None, *, seconds: float
+) -> live_shapes.NetworkTraffic:
+    """`before`: so many seconds ago; None: nobody looked."""
+    came, went = (sum(pair[side] for pair in now.values()) for side in (0, 1))
+
+    def rate(side: int, total: int) -> int | None:
+        if before is None or seconds <= 0:
+            return None
+        return max(0, round((total - sum(pair[side] for pair in before.values())) / seconds))
+
+    return live_shapes.NetworkTraffic(
+        bytes_in=came, bytes_out=went, bytes_in_per_sec=rate(0, came), bytes_out_per_sec=rate(1, went)
     )
 
 

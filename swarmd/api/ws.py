@@ -4,6 +4,8 @@ Envelope `{"type", "data"}` (`models_changed` has no data). A fresh socket hears
 activity again, one `stats_update`; then events as they happen and `stats_update` every 2 s. Nothing a client says is read.
 
 Every socket has a bounded queue; who does not keep up is cut off and may come back. Publishing never waits for a browser.
+A message is encoded once for all of them. Each is asked every 30 s whether it is there; one that was not heard of for 35 s
+is cut off.
 Browsers cannot put a key into a header of a socket, and a key does not belong into an address, which gets logged: from
 another machine they ask `POST /api/admin/ws-ticket` first and connect with `?ticket=`, good once and for 30 s. Other
 programs send the key in a header.
@@ -14,15 +16,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from swarmd.api import download_views, live_shapes, relay, views
 from swarmd.api.calls import Call
-from swarmd.api.ports import Census, Counters, Desk, Machine, Models, Peers, Trust
+from swarmd.api.outlook import Outlooks
+from swarmd.api.ports import Census, Counters, Desk, Ledger, Machine, Models, Traffic, Trust
 from swarmd.domain.events import (
     DownloadEnded,
     Fact,
@@ -34,6 +37,7 @@ from swarmd.domain.events import (
 )
 from swarmd.domain.hub import ProbeProgress
 from swarmd.domain.ids import ModelId
+from swarmd.domain.peers import Purpose
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import Channel
@@ -44,23 +48,32 @@ TICK_S: Final = 2.0  # the seed
 SOCKETS_LIMIT: Final = 100  # contract: swarmllm.md 2.10
 RECENT: Final = 256  # activities told again to a fresh socket; contract: swarmllm.md 2.10
 QUEUE: Final = RECENT + 64  # the replay fits, and then two minutes of a quiet node or a burst of 64 events
-PING_S: Final = 30.0  # contract: swarmllm.md 2.10; aiohttp gives up on the answer after half of it
+PING_S: Final = 30.0  # contract: swarmllm.md 2.10
+SILENT_S: Final = 35.0  # contract: swarmllm.md 2.10; since the last pong, looked at with each tick
 HEARD_LIMIT_BYTES: Final = 4096  # of a message from a client: there is nothing to say
 CLOSE_S: Final = 1.0  # for the other side's half of the closing handshake
 
 logger = logging.getLogger(__name__)
 
 
+class _Ping:
+    """Stands in a queue for the frame that asks whether somebody is there."""
+
+
+PING: Final = _Ping()
+
+
 class _Socket:
     """One dashboard."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, *, now: float) -> None:
         self._request = request
-        self.outbox: Channel[str] = Channel(QUEUE)
+        self.outbox: Channel[str | _Ping] = Channel(QUEUE)
         self.shards: bytes = b""
         """The shard registry as this socket last heard it."""
+        self.heard_at = self.pinged_at = now
 
-    def offer(self, text: str) -> bool:
+    def offer(self, text: str | _Ping) -> bool:
         """False: it does not keep up and has been cut off."""
         if self.outbox.closed:
             return False
@@ -89,16 +102,19 @@ class LiveFeed:
         bus: EventBus,
         counters: Counters,
         machine: Machine,
-        peers: Peers,
+        peers: Traffic,
         models: Models,
         desk: Desk,
         trust: Trust,
         census: Census,
+        ledger: Ledger,
+        outlook: Outlooks,
         probes: Callable[[], Sequence[ProbeProgress]] = tuple,
     ) -> None:
         """`probes`: headers that are being read at the hub."""
         self._probes = probes
         self._world, self._bus, self._trust, self._census = world, bus, trust, census
+        self._ledger, self._outlook = ledger, outlook
         self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._sockets: set[_Socket] = set()
@@ -107,6 +123,8 @@ class LiveFeed:
         self._models_changed = False
         self._peers_changed = False
         self._started_at = 0.0
+        self._traffic: tuple[float, Mapping[Purpose, tuple[int, int]]] | None = None
+        """As it was at the last tick."""
         self._loaded: dict[ModelId, frozenset[int]] = {}
         """Shards in the memory of workers, as they said last; as many models as this node knows."""
 
@@ -139,10 +157,10 @@ class LiveFeed:
         self._seats += 1  # taken before the first await, so that a hundred at once are a hundred
         try:
             response = web.WebSocketResponse(
-                heartbeat=PING_S, max_msg_size=HEARD_LIMIT_BYTES, timeout=CLOSE_S, compress=False
+                autoping=False, max_msg_size=HEARD_LIMIT_BYTES, timeout=CLOSE_S, compress=False
             )
             await response.prepare(call.request)
-            await self._serve(response, _Socket(call.request))
+            await self._serve(response, _Socket(call.request, now=self._world.clock.monotonic()))
             return response
         finally:
             self._seats -= 1
@@ -163,8 +181,10 @@ class LiveFeed:
         self._send_stats([socket])
         pump = self._supervisor.spawn(_pump(response, socket), name="live socket")
         try:
-            async for _ in response:
-                pass
+            async for message in response:
+                socket.heard_at = self._world.clock.monotonic()
+                if message.type is WSMsgType.PING:
+                    await response.pong(message.data)
         finally:
             self._sockets.discard(socket)
             pump.cancel()
@@ -177,6 +197,8 @@ class LiveFeed:
             text = _text(live_shapes.Envelope(type="activity_event", data=activity))
             self._recent.append(text)
             self._tell(text)
+        if row.update is not None:
+            self._tell(_text(live_shapes.Envelope(type="update_available", data=row.update(fact))))
         self._models_changed |= row.models_changed
         if row.peers_changed:
             self._peers_changed = False
@@ -201,15 +223,35 @@ class LiveFeed:
                 self._loaded.pop(fact.model, None)
             case _:
                 pass
-        return relay.activity(fact, now=self._world.clock.now(), from_hub=from_hub, loaded_before=before)
+        return relay.activity(
+            fact, now=self._world.clock.now(), from_hub=from_hub, loaded_before=before, name_of=self._name_of
+        )
+
+    def _name_of(self, model: ModelId) -> str | None:
+        view = self._models.view(model)
+        return None if view is None or view.manifest is None else view.name
 
     def _tick(self) -> None:
         if not self._sockets:
+            self._traffic = None
             return
+        self._look_who_is_there()
         if self._peers_changed:
             self._peers_changed = False
             self._tell(self._peer_list())
         self._send_stats(list(self._sockets))
+
+    def _look_who_is_there(self) -> None:
+        now = self._world.clock.monotonic()
+        for socket in list(self._sockets):
+            if now - socket.heard_at > SILENT_S:
+                logger.info("a dashboard gave no sign for %.0f s and is cut off", now - socket.heard_at)
+                socket.cut()
+                self._sockets.discard(socket)
+            elif now - socket.pinged_at >= PING_S:
+                socket.pinged_at = now
+                if not socket.offer(PING):
+                    self._sockets.discard(socket)
 
     def _tell(self, text: str) -> None:
         for socket in list(self._sockets):
@@ -218,7 +260,7 @@ class LiveFeed:
 
     def _send_stats(self, sockets: list[_Socket]) -> None:
         found = [view for model in self._models.models() if (view := self._models.view(model)) is not None]
-        shards = {view.model: views.live_shards(view) for view in found}
+        registry = msgspec.json.encode({view.model: views.live_shards(view) for view in found})
         stats = views.live_stats(
             uptime_s=self._world.clock.monotonic() - self._started_at,
             counters=self._counters,
@@ -229,16 +271,34 @@ class LiveFeed:
             hardware=self._machine.snapshot(),
             region=self._census.here(),
             census=self._census.regions(),
+            account=self._ledger.account(),
+            capacity=self._outlook.capacity(found),
+            wishlist=self._outlook.wishes(found),
+            traffic=self._traffic_now(),
             probes=self._probes(),
         )
-        short = _text(live_shapes.Envelope(type="stats_update", data=stats))
-        whole = _text(live_shapes.Envelope(type="stats_update", data=msgspec.structs.replace(stats, shard_registry=shards)))
-        registry = msgspec.json.encode(shards)
+        short: str | None = None
+        whole: str | None = None
         for socket in sockets:
-            changed = socket.shards != registry
-            socket.shards = registry
-            if not socket.offer(whole if changed else short):
+            if socket.shards != registry:
+                socket.shards = registry
+                if whole is None:
+                    told = msgspec.structs.replace(stats, shard_registry=msgspec.Raw(registry))
+                    whole = _text(live_shapes.Envelope(type="stats_update", data=told))
+                text = whole
+            else:
+                if short is None:
+                    short = _text(live_shapes.Envelope(type="stats_update", data=stats))
+                text = short
+            if not socket.offer(text):
                 self._sockets.discard(socket)
+
+    def _traffic_now(self) -> live_shapes.NetworkTraffic:
+        now, counted = self._world.clock.monotonic(), self._peers.traffic()
+        since, before = self._traffic or (now, None)
+        if before is None or now - since >= TICK_S / 2:  # not when a socket comes between two ticks
+            self._traffic = (now, counted)
+        return views.traffic(counted, before, seconds=now - since)
 
     def _peer_list(self) -> str:
         now = self._world.clock.now()
@@ -253,7 +313,7 @@ async def _pump(response: web.WebSocketResponse, socket: _Socket) -> None:
     """From the queue to the wire, at the wire's pace; the end of the queue is the end of the connection."""
     try:
         async for text in socket.outbox:
-            await response.send_str(text)
+            await (response.ping() if isinstance(text, _Ping) else response.send_str(text))
         await response.close(code=WSCloseCode.GOING_AWAY, message=b"the node stops")
     except ConnectionError:
         logger.debug("a dashboard went away")

@@ -34,6 +34,7 @@ def add(
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="lora_alpha; needed where no adapter_config.json is beside the file.")
     ] = None,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
@@ -45,19 +46,20 @@ def add(
     request = shapes.AdapterRequest(
         id=id, name=name or id or Path(file).stem, base_model=model, rank=rank, alpha=alpha, path=path
     )
-    finish(_add(chosen, request))
+    finish(_add(chosen, request, as_json=as_json))
 
 
 def remove(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `swarmd adapters list` shows it.")],
     *,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Unregister a LoRA adapter; the file it was made from stays."""
-    finish(_remove(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), id))
+    finish(_remove(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), id, as_json=as_json))
 
 
 async def _list(chosen: Chosen, *, as_json: bool) -> None:
@@ -67,18 +69,24 @@ async def _list(chosen: Chosen, *, as_json: bool) -> None:
         say_json(rows)
     elif rows:
         cells = [(f"{row.base_model}:{row.id}", row.name, str(row.rank), f"{row.alpha:g}", row.path) for row in rows]
-        show_table(("ask for", "name", "rank", "alpha", "file"), cells, numbers=("rank", "alpha"))
+        show_table(("ask for", "name", "rank", "alpha", "file"), cells, numbers=("rank", "alpha"), spare=("file", "alpha"))
     else:
         say("no adapter is registered here: `swarmd adapters add MODEL FILE`")
 
 
-async def _add(chosen: Chosen, request: shapes.AdapterRequest) -> None:
+async def _add(chosen: Chosen, request: shapes.AdapterRequest, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         row = await node.add_adapter(request)
+    if as_json:
+        say_json(row)
+        return
     say(f"{row.base_model}:{row.id} answers from now on (rank {row.rank}, alpha {row.alpha:g})")
 
 
-async def _remove(chosen: Chosen, id: str) -> None:
+async def _remove(chosen: Chosen, id: str, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
-        await node.remove_adapter(id)
+        gone = await node.remove_adapter(id)
+    if as_json:
+        say_json(gone)
+        return
     say(f"adapter {id} is not registered any more; its file stays")

@@ -40,44 +40,58 @@ def autopilot(
 ) -> None:
     """What the autopilot would fetch and drop now, and why it leaves the rest; or switch it on or off."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    finish(_plan(chosen, as_json=as_json, every=every) if state is None else _switch(chosen, on=state is State.ON))
+    if state is None:
+        finish(_plan(chosen, as_json=as_json, every=every))
+    else:
+        finish(_switch(chosen, on=state is State.ON, as_json=as_json))
 
 
 def lock(
     model: ModelName,
     index: Index,
     *,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Lock a shard: the autopilot never drops it from this node."""
-    finish(_lock(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model, index, locked=True))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_lock(chosen, model, index, locked=True, as_json=as_json))
 
 
 def unlock(
     model: ModelName,
     index: Index,
     *,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Unlock a shard: the autopilot may drop it where the swarm has enough copies."""
-    finish(_lock(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model, index, locked=False))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_lock(chosen, model, index, locked=False, as_json=as_json))
 
 
-async def _switch(chosen: Chosen, *, on: bool) -> None:
+async def _switch(chosen: Chosen, *, on: bool, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         await node.change_setting(SWITCH, on)
+        plan = await node.autopilot_plan()
+    if as_json:
+        say_json(plan)
+        return
     say("the autopilot is on: `swarmd autopilot` shows what it does next" if on else "the autopilot is off")
 
 
-async def _lock(chosen: Chosen, model: str, index: int, *, locked: bool) -> None:
+async def _lock(chosen: Chosen, model: str, index: int, *, locked: bool, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
-        await node.lock_shard(model, index, locked=locked)
+        done = await node.lock_shard(model, index, locked=locked)
+    if as_json:
+        say_json(done)
+        return
     say(f"shard {index + 1} of {model} (index {index}) is {'locked: only a person deletes it' if locked else 'unlocked'}")
 
 
@@ -90,7 +104,8 @@ async def _plan(chosen: Chosen, *, as_json: bool, every: bool) -> None:
     say(heading(plan))
     rows = list(plan_cells(plan, every=every))
     if rows:
-        show_table(("", "model", "shard", "copies", "size", "why"), rows, numbers=("shard", "copies", "size"))
+        columns = ("", "model", "shard", "copies", "size", "why")
+        show_table(columns, rows, numbers=("shard", "copies", "size"), spare=("size", "copies"))
     else:
         say("there is nothing to do" if every else "there is nothing to do; --all says why of each shard")
 

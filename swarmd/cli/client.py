@@ -16,7 +16,7 @@ from swarmd import __version__
 from swarmd.api import adapters as adapter_shapes
 from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
 from swarmd.domain.membership import RoleName
 
@@ -27,6 +27,7 @@ REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials,
 SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
 PROBE_S: Final = 300.0  # for what asks the hub: a probe is tried again after 5, 30 and 120 s (swarmllm.md 2.4.2)
 CONVERT_S: Final = 300.0  # 1 GiB of an adapter read twice, hashed and written on a slow disk
+LOAD_S: Final = 300.0  # a shard of 2 GB read from a slow disk, with the worker started first
 CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
 
 
@@ -46,6 +47,7 @@ class Question(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
+    stream_options: dict[str, bool] | None = None
 
 
 class _Delta(Struct, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class _Delta(Struct, frozen=True, kw_only=True):
 
 class _Choice(Struct, frozen=True, kw_only=True):
     delta: _Delta | None = None
+    finish_reason: str | None = None
 
 
 class _Event(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,8 @@ class _Event(Struct, frozen=True, kw_only=True):
 
     choices: list[_Choice] = msgspec.field(default_factory=list[_Choice])
     swarm: openai_shapes.Swarm | UnsetType = UNSET
+    usage: openai_shapes.UsageOut | None = None
+    model: str = ""
     error: ErrorBody | UnsetType = UNSET
 
 
@@ -70,6 +75,10 @@ class Piece:
 
     text: str
     swarm: openai_shapes.Swarm | None = None
+    usage: openai_shapes.UsageOut | None = None
+    finish_reason: str | None = None
+    model: str = ""
+    """Who answers, where `auto` was asked."""
 
 
 class AcquisitionState(Struct, frozen=True, kw_only=True):
@@ -114,6 +123,9 @@ class NodeClient:
         """Also of a node that is not ready yet."""
         return await self._ask("GET", "/health/ready", shapes.Readiness, also=(503,))
 
+    async def health(self) -> shapes.Health:
+        return await self._ask("GET", "/health", shapes.Health)
+
     async def stats(self) -> shapes.Stats:
         return await self._ask("GET", "/api/admin/stats", shapes.Stats)
 
@@ -154,6 +166,9 @@ class NodeClient:
         found = await self._ask("GET", "/api/admin/config", dict[str, Any])
         return {name: value for name, value in found.items() if isinstance(value, bool | int | str)}
 
+    async def reload_settings(self) -> shapes.Reloaded:
+        return await self._ask("POST", "/api/admin/config/reload", shapes.Reloaded)
+
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
 
@@ -177,6 +192,12 @@ class NodeClient:
 
     async def acquisition(self, model: str) -> AcquisitionState:
         return await self._ask("GET", f"/api/admin/models/{_part(model)}/status", AcquisitionState)
+
+    async def load_shard(self, model: str, index: int) -> shapes.ShardLoaded:
+        return await self._ask("POST", f"{_shard(model, index)}/load", shapes.ShardLoaded, within_s=LOAD_S)
+
+    async def unload_shard(self, model: str, index: int) -> shapes.ShardUnloaded:
+        return await self._ask("POST", f"{_shard(model, index)}/unload", shapes.ShardUnloaded)
 
     async def unload(self, model: str) -> shapes.ModelUnloaded:
         return await self._ask("POST", f"/api/admin/models/{_part(model)}/unload", shapes.ModelUnloaded)
@@ -202,8 +223,8 @@ class NodeClient:
         )
         return added.adapter
 
-    async def remove_adapter(self, id: str) -> None:
-        await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
+    async def remove_adapter(self, id: str) -> adapter_shapes.AdapterGone:
+        return await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
 
     # -- the hub and downloads
 
@@ -243,15 +264,28 @@ class NodeClient:
     # -- chat
 
     async def chat(
-        self, model: str, turns: Sequence[Turn], *, max_tokens: int | None = None, temperature: float | None = None
+        self,
+        model: str,
+        turns: Sequence[Turn],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
     ) -> AsyncGenerator[Piece]:
         """The reply as it is made. Closing the generator, or a cancellation, ends it on all nodes."""
-        question = Question(model=model, messages=[*turns], stream=True, max_tokens=max_tokens, temperature=temperature)
+        question = Question(
+            model=model, messages=[*turns], stream=True, max_tokens=max_tokens, temperature=temperature, seed=seed,
+            stream_options={"include_usage": True},
+        )  # fmt: skip
+        try:
+            data = msgspec.json.encode(question)
+        except UnicodeEncodeError:  # bytes that are no UTF-8 come from the command line as half characters
+            raise Failure("what was asked is no text: questions are asked in UTF-8", exit_code=USAGE) from None
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
         with self._explained(SILENCE_S):
             async with self._opened().post(
                 f"{self.url}/v1/chat/completions",
-                data=msgspec.json.encode(question),
+                data=data,
                 headers={"content-type": "application/json"},
                 timeout=timeout,
             ) as response:
@@ -270,7 +304,11 @@ class NodeClient:
         if not isinstance(event.error, UnsetType):
             raise Failure(event.error.message)
         text = "".join(choice.delta.content or "" for choice in event.choices if choice.delta)
-        return Piece(text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm)
+        reasons = [choice.finish_reason for choice in event.choices if choice.finish_reason]
+        return Piece(
+            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm, usage=event.usage,
+            finish_reason=reasons[0] if reasons else None, model=event.model,
+        )  # fmt: skip
 
     # -- inside
 
@@ -308,7 +346,8 @@ class NodeClient:
         try:
             yield
         except aiohttp.ClientConnectorError as error:
-            raise Failure(f"no node answers at {self.url}: start one with `swarmd run`") from error
+            sentence = f"no node answers at {self.url}: start one with `swarmd run`"
+            raise Failure(sentence, exit_code=NOT_RUNNING) from error
         except aiohttp.InvalidURL as error:
             raise Failure(f"{self.url!r} is not the URL of a node") from error
         except TimeoutError as error:
@@ -319,13 +358,20 @@ class NodeClient:
             raise Failure(f"{self.url} answers, but not as swarmd {__version__} does: is another program there?") from error
 
     def _refused(self, status: int, text: bytes) -> Failure:
+        code = exit_code_of(status)
         try:
             message = msgspec.json.decode(text, type=ErrorReply).error.message
         except (msgspec.DecodeError, ValueError):
-            return Failure(f"{self.url} answered {status} without a reason: is another program there?", status=status)
-        if status == 401 and self._place.key is None:
+            sentence = f"{self.url} answered {status} without a reason: is another program there?"
+            return Failure(sentence, status=status)  # whatever it is, it says nothing about models and keys
+        if status == 401 and self._place.withheld:
+            message = (
+                f"{self.url} wants its API key, and the key of this machine's own node is not sent elsewhere: copy the file "
+                "`api_key` from its data folder and name it with --api-key-file"
+            )
+        elif status == 401 and self._place.key is None:
             message = f"there is no API key at {self._place.key_path}: name the node's folder with --data-dir"
-        return Failure(message, status=status)
+        return Failure(message, exit_code=code, status=status)
 
 
 def _part(text: str) -> str:

@@ -16,15 +16,12 @@ import typer
 from msgspec import Struct
 
 from swarmd import __version__
-from swarmd.cli import speed
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import FAILED, Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, find, flags_of, settings_of, url_of
 from swarmd.cli.terminal import complain, finish, megabytes, say, say_json, show_table
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings
-from swarmd.inference.worker_process import CommandFailed, WorkerGone, start_worker
-from swarmd.inference.workers import threads_for
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, real_world
@@ -32,7 +29,7 @@ from swarmd.kit.world import World, real_world
 MIN_RAM_BYTES: Final = 1_000_000_000  # a node, a worker and one shard of 512 MB
 MIN_DISK_BYTES: Final = 2_000_000_000  # a few shards; the setting resources.max_disk_mb is a wish, this is a need
 OURS_S: Final = 3.0  # a node of this machine answers within milliseconds; another program may never say a word
-COPY_RAM_BYTES: Final = 3 * speed.COPIED_BYTES  # two arrays and some air
+COPY_ARRAYS: Final = 3  # two arrays and some air
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -157,7 +154,9 @@ async def _runs_here(chosen: Chosen) -> bool:
 
 
 async def _copy_line(world: World) -> Line:
-    if psutil.virtual_memory().available < COPY_RAM_BYTES:
+    from swarmd.cli import speed  # here and below: the other commands start without numpy and the engine
+
+    if psutil.virtual_memory().available < COPY_ARRAYS * speed.COPIED_BYTES:
         return Line(what="memory bandwidth", found="not measured: too little memory is free")
     gbps = await asyncio.to_thread(speed.copy_bandwidth_gbps, world.clock)
     return Line(what="memory bandwidth", found=f"{gbps:.1f} GB/s copied by one thread (reads and writes)")
@@ -165,6 +164,10 @@ async def _copy_line(world: World) -> Line:
 
 async def _engine_lines(supervisor: Supervisor, settings: Settings, world: World) -> list[Line]:
     """The engine in a worker process: its layout check, then the built-in model."""
+    from swarmd.cli import speed
+    from swarmd.inference.worker_process import CommandFailed, WorkerGone, start_worker
+    from swarmd.inference.workers import threads_for
+
     threads = threads_for(settings)
     try:
         worker = await start_worker(spawn=supervisor.spawn, name="doctor's worker", threads=threads)

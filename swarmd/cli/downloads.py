@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from typing import Annotated, Final
 
 import typer
+from msgspec import Struct
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,12 +17,13 @@ from rich.text import Text
 
 from swarmd.api import download_shapes as shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import USAGE, Failure
-from swarmd.cli.models import model_id
+from swarmd.cli.failure import NOT_FOUND, REFUSED, USAGE, Failure
+from swarmd.cli.models import fetch_from_peers, model_id
 from swarmd.cli.network import WATCH_S, AsJson, Watching, duration
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.search import parse_wanted, resolve
 from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, sure, watch
+from swarmd.domain.ids import parse_model_id
 
 NOTHING: Final = "nothing is being fetched: `swarmd search WORDS` finds models, `swarmd get OWNER/REPO` fetches one"
 GOES_ON: Final = "what has begun goes on: `swarmd downloads --watch` shows it, `swarmd downloads cancel` ends it"
@@ -46,7 +48,7 @@ To = Annotated[
 
 def get(
     model: Annotated[
-        str, typer.Argument(metavar="OWNER/REPO[:Q4_K_M|/FILE.gguf]", help="What to fetch; alone: the recommended variant.")
+        str, typer.Argument(metavar="OWNER/REPO[:Q4_K_M|/FILE.gguf]|MODEL", help="What; of a repository its best file.")
     ],
     *,
     shards: Annotated[str | None, typer.Option("--shards", metavar="0-3,7", help="Only these shards.")] = None,
@@ -54,16 +56,22 @@ def get(
         bool, typer.Option("--fair-share", help="This node's share; peers that manage their shards take the rest.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until it is here.")] = True,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
-    """Fetch a model from the hub: all of it, some shards, or this node's share. Peers that have it are asked first."""
+    """Fetch a model from the hub, or by its id from the other nodes: all, some shards, or this node's share."""
     if shards is not None and fair_share:
         raise sure("--shards says which shards and --fair-share lets the node choose: one at a time")
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    finish(_get(chosen, model, shards, fair_share=fair_share, wait=wait))
+    if "/" not in model:
+        if fair_share:
+            raise sure("--fair-share is for models of the hub: of one that the other nodes have, name the --shards")
+        finish(_get_from_peers(chosen, model, shards, wait=wait, as_json=as_json))
+    else:
+        finish(_get(chosen, model, shards, fair_share=fair_share, wait=wait, as_json=as_json))
 
 
 def show(
@@ -88,42 +96,76 @@ def show(
 
 
 def pause(
-    model: Name, *, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    model: Name,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Let a download rest; what has arrived stays."""
-    finish(_change(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), "pause", model))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_change(chosen, "pause", model, as_json=as_json))
 
 
 def resume(
-    model: Name, *, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    model: Name,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Go on with a download."""
-    finish(_change(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), "resume", model))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_change(chosen, "resume", model, as_json=as_json))
 
 
 def cancel(
-    model: Name, *, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    model: Name,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Give a download up; shards that are here stay."""
-    finish(_change(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), "cancel", model))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_change(chosen, "cancel", model, as_json=as_json))
 
 
 def move(
-    model: Name, place: To, *, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    model: Name,
+    place: To,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Another place in the queue: those in front run first."""
-    finish(_move(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model, place))
+    finish(_move(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model, place, as_json=as_json))
 
 
-async def _move(chosen: Chosen, model: str, place: int) -> None:
+async def _move(chosen: Chosen, model: str, place: int, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         moved = await node.move_download(model, place)
+    if as_json:
+        say_json(moved)
+        return
     say(f"the download of {moved.model_id} is at place {moved.place} now; 0 is the first")
 
 
-async def _change(chosen: Chosen, verb: str, model: str) -> None:
+async def _change(chosen: Chosen, verb: str, model: str, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         changed = await node.change_download(model, verb)
+    if as_json:
+        say_json(changed)
+        return
     say(f"the download of {changed.model_id} is {changed.status}")
 
 
@@ -186,33 +228,69 @@ def _left(one: shapes.ShardDetail) -> str:
     return duration(-(-missing // speed)) if speed > 0 and one.state == "downloading" else ""
 
 
-async def _get(chosen: Chosen, text: str, shards: str | None, *, fair_share: bool, wait: bool) -> None:
+class Got(Struct, frozen=True, kw_only=True):
+    """What `get --json` prints of a model of the hub; of one of the other nodes it is `Fetched`."""
+
+    model_id: str
+    state: str
+    """As in `downloads --json`; `started` where it was not waited for."""
+    verified_shards: int
+    total_shards: int
+
+
+async def _get_from_peers(chosen: Chosen, text: str, shards: str | None, *, wait: bool, as_json: bool) -> None:
+    try:
+        model = parse_model_id(text)
+    except ValueError as error:
+        sentence = f"{error}; of the hub write OWNER/REPO, OWNER/REPO:Q4_K_M or OWNER/REPO/FILE.gguf"
+        raise Failure(sentence, exit_code=USAGE) from error
+    indices = () if shards is None else parse_shards(shards)
+    with _told_that_it_goes_on(quiet=as_json):
+        await fetch_from_peers(chosen, model, indices, wait=wait, as_json=as_json)
+
+
+async def _get(
+    chosen: Chosen, text: str, shards: str | None, *, fair_share: bool, wait: bool, as_json: bool
+) -> None:
     wanted, indices = parse_wanted(text), None if shards is None else parse_shards(shards)
+    tell = _nothing if as_json else say
     async with NodeClient(find(chosen)) as node:
         repo_id, filename = await resolve(node, wanted)
-        say(f"reading the header of {filename} in {repo_id} ...", style="dim")
+        tell(f"reading the header of {filename} in {repo_id} ...", style="dim")
         found = await node.probe_hub(repo_id, filename)
         if not found.architecture_supported:
-            raise Failure(f"{filename} cannot run here: {found.reason or f'its architecture is {found.architecture}'}")
+            reason = found.reason or f"its architecture is {found.architecture}"
+            raise Failure(f"{filename} cannot run here: {reason}", exit_code=REFUSED)
         if indices is not None and indices[-1] >= found.shard_count:
-            raise Failure(f"{filename} has {found.shard_count} shards, from 0 on: there is no shard {indices[-1]}")
-        with _told_that_it_goes_on():
+            sentence = f"{filename} has {found.shard_count} shards, from 0 on: there is no shard {indices[-1]}"
+            raise Failure(sentence, exit_code=NOT_FOUND)
+        with _told_that_it_goes_on(quiet=as_json):
             started = await node.download_shards(repo_id, filename, shards=indices, fair_share=fair_share)
             size = f"{megabytes(found.total_size)} in {found.shard_count} {_shards(found.shard_count)}"
             if indices is not None or fair_share:
                 size = _of_the_whole(await _row(node, started.model_id), indices, found)
-            say(f"fetching {_part(indices, fair_share=fair_share)} {started.model_id} ({size})")
+            tell(f"fetching {_part(indices, fair_share=fair_share)} {started.model_id} ({size})")
             if not wait:
-                say("`swarmd downloads --watch` shows how it goes")
+                tell("`swarmd downloads --watch` shows how it goes")
+                if as_json:
+                    total = found.shard_count if indices is None else len(indices)
+                    say_json(Got(model_id=started.model_id, state=started.status, verified_shards=0, total_shards=total))
                 return
-            row = await _until_over(node, started.model_id)
+            row = await _until_over(node, started.model_id, quiet=as_json)
     if row.state != "complete":
         why = f"could not be fetched: {row.reason or 'unknown'}" if row.state == "failed" else "was cancelled"
         raise Failure(f"{row.model_id} {why}")
-    if row.total_shards:
+    if as_json:
+        verified, total = row.verified_shards, row.total_shards
+        say_json(Got(model_id=row.model_id, state=row.state, verified_shards=verified, total_shards=total))
+    elif row.total_shards:
         say(f"{row.model_id}: {row.verified_shards} {_shards(row.verified_shards)} arrived, each verified")
     else:
         say(f"{row.model_id}: what was wanted of it was here already")
+
+
+def _nothing(_text: str, *, style: str | None = None) -> None:
+    """For programs only the end is printed."""
 
 
 def _part(indices: tuple[int, ...] | None, *, fair_share: bool) -> str:
@@ -240,20 +318,22 @@ def _shards(count: int) -> str:
 
 
 @contextlib.contextmanager
-def _told_that_it_goes_on() -> Generator[None]:
+def _told_that_it_goes_on(*, quiet: bool) -> Generator[None]:
     """Ctrl-C ends the command, not the download."""
     try:
         yield
     except asyncio.CancelledError:
-        say(GOES_ON)
+        if not quiet:
+            say(GOES_ON)
         raise
 
 
-async def _until_over(node: NodeClient, model: str) -> shapes.DownloadRow:
+async def _until_over(node: NodeClient, model: str, *, quiet: bool) -> shapes.DownloadRow:
     """Shows it on a terminal; elsewhere nothing, since a log of percentages helps nobody. Raises Failure when the node
     does not know it any more."""
     console, lost = output(), 0
-    shown = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else contextlib.nullcontext()
+    visible = console.is_terminal and not quiet
+    shown = Live(console=console, auto_refresh=False, transient=True) if visible else contextlib.nullcontext()
     with shown as live:
         while True:
             row = await _row(node, model)

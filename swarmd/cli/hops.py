@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Protocol
 
-from swarmd.api.openai_shapes import Swarm, SwarmStage
+from swarmd.api.openai_shapes import Swarm
 
 SHOWN_DIGITS = 8  # of a node id: enough for the nodes of one swarm, short enough for three of them in a line
 
@@ -19,7 +20,16 @@ def hop_count(head: str | None, nodes: list[str]) -> int:
     return sum(one != other for one, other in pairwise(ring))
 
 
-def layers_text(stage: SwarmStage) -> str:
+class HasLayers(Protocol):
+    """Part of a model."""
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        """From, to; the end is not included."""
+        ...
+
+
+def layers_text(stage: HasLayers) -> str:
     """`layer 3`, `layers 3-5`: the last one included, as people count."""
     first, end = stage.layers
     return f"layer {first}" if end - first == 1 else f"layers {first}-{end - 1}"

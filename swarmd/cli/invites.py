@@ -9,7 +9,7 @@ import typer
 
 from swarmd.api import invite_shapes, shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import Failure
+from swarmd.cli.failure import NOT_FOUND, USAGE, Failure
 from swarmd.cli.place import Chosen, find
 from swarmd.cli.terminal import say, say_json, show_table
 from swarmd.domain.membership import RoleName
@@ -104,6 +104,7 @@ async def show(chosen: Chosen, *, as_json: bool) -> None:
             for row in rows
         ],
         numbers=("uses left",),
+        spare=("made", "role"),
     )
 
 
@@ -124,5 +125,6 @@ def _only(start: str, rows: list[invite_shapes.InviteRow]) -> str:
     if len(found) == 1 and start:
         return found[0]
     if not found:
-        raise Failure(f"no code has an id that starts with {start[:32]!r}: `swarmd invite --list` shows all")
-    raise Failure(f"{len(found)} codes have an id that starts with {start!r}: write more of it")
+        sentence = f"no code has an id that starts with {start[:32]!r}: `swarmd invite --list` shows all"
+        raise Failure(sentence, exit_code=NOT_FOUND)
+    raise Failure(f"{len(found)} codes have an id that starts with {start!r}: write more of it", exit_code=USAGE)

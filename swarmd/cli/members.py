@@ -11,10 +11,10 @@ import typer
 
 from swarmd.api import shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import USAGE, Failure
+from swarmd.cli.failure import NOT_FOUND, USAGE, Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
-from swarmd.cli.terminal import finish, say, say_json, show_table, sure
+from swarmd.cli.terminal import confirm, finish, say, say_json, show_table, sure
 
 MIN_PREFIX: Final = 8  # hex digits: nobody types fewer by accident, and among a thousand members two rarely share them
 SHOWN: Final = 16  # digits of a node id, as everywhere
@@ -33,15 +33,21 @@ def revoke(
     node: Annotated[str, typer.Argument(help=f"Its id, or the first {MIN_PREFIX} or more digits of it.")],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Put a node out of the swarm, and whom it invited with it. It comes back only with a new code."""
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
     if not yes and not sys.stdin.isatty():
         raise sure("`swarmd revoke` puts a node out: add --yes where nobody can be asked")
-    finish(_revoke(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), node.strip().lower(), yes=yes))
+    member = finish(_member(chosen, node.strip().lower()))
+    question = f"Put node {member.node_id[:SHOWN]} ({state_of(member)}) out of the swarm?"
+    question += _with_it(member.members_below, "go")
+    confirm(question, yes=yes, otherwise="`swarmd revoke` puts a node out")
+    finish(_revoke(chosen, member, as_json=as_json))
 
 
 async def _members(chosen: Chosen, *, as_json: bool) -> None:
@@ -53,7 +59,8 @@ async def _members(chosen: Chosen, *, as_json: bool) -> None:
     if not rows:
         say("this node belongs to no swarm yet: `swarmd invite` founds one, `swarmd join CODE` enters one")
         return
-    show_table(("node", "state", "role", "admitted by", "since", "until", "last seen"), [member_cells(row) for row in rows])
+    columns = ("node", "state", "role", "admitted by", "since", "until", "last seen")
+    show_table(columns, [member_cells(row) for row in rows], spare=("last seen", "since", "admitted by"))
 
 
 def member_cells(row: shapes.MemberRow) -> tuple[str, ...]:
@@ -74,13 +81,17 @@ def _day(moment: str | None) -> str:
     return "" if moment is None else moment[:16].replace("T", " ")
 
 
-async def _revoke(chosen: Chosen, prefix: str, *, yes: bool) -> None:
+async def _member(chosen: Chosen, prefix: str) -> shapes.MemberRow:
     async with NodeClient(find(chosen)) as node:
-        member = the_one(prefix, await node.members())
-        if not yes:
-            question = f"Put node {member.node_id[:SHOWN]} ({state_of(member)}) out of the swarm?"
-            typer.confirm(question + _with_it(member.members_below, "go"), abort=True)
+        return the_one(prefix, await node.members())
+
+
+async def _revoke(chosen: Chosen, member: shapes.MemberRow, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
         gone = await node.revoke(member.node_id)
+    if as_json:
+        say_json(gone)
+        return
     say(f"node {member.node_id[:SHOWN]} is out; it comes back only with a new code from `swarmd invite`")
     if gone.members_below:
         say(f"{_with_it(gone.members_below, 'went').strip()} Codes of the founder admit them again.")
@@ -101,7 +112,8 @@ def the_one(prefix: str, rows: Sequence[shapes.MemberRow]) -> shapes.MemberRow:
         raise Failure(f"{prefix[:80]!r} is not the beginning of a node id: {MIN_PREFIX} to 64 hex digits", exit_code=USAGE)
     found = [row for row in rows if row.node_id.startswith(prefix)]
     if not found:
-        raise Failure(f"this node knows no member whose id begins with {prefix}: `swarmd members` shows all")
+        sentence = f"this node knows no member whose id begins with {prefix}: `swarmd members` shows all"
+        raise Failure(sentence, exit_code=NOT_FOUND)
     if len(found) > 1:
         raise Failure(f"{len(found)} members' ids begin with {prefix}: give more digits (`swarmd members --json` has all)")
     return found[0]

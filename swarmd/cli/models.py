@@ -1,15 +1,15 @@
-"""`swarmd model`: add a GGUF file, list, fetch, remove."""
+"""`swarmd models` and `swarmd model`: add a GGUF file, list, fetch."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from msgspec import Struct
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -18,7 +18,7 @@ from swarmd.cli.client import AcquisitionState, NodeClient
 from swarmd.cli.failure import Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, absolute, find
-from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, show_table, sure
+from swarmd.cli.terminal import finish, megabytes, output, printable, say, say_json, show_table
 from swarmd.domain.ids import ModelId, parse_model_id
 
 LOOK_S: Final = 0.5  # between two looks at a transfer: often enough for a bar, one cheap request each
@@ -37,6 +37,16 @@ def model_id(text: str) -> ModelId:
 ModelName = Annotated[
     str, typer.Argument(parser=model_id, metavar="ID", help="The model's id, as `swarmd model list` shows it.")
 ]
+class Fetched(Struct, frozen=True, kw_only=True):
+    """What `model fetch --json` prints, and `get --json` of a model of the other nodes."""
+
+    model_id: str
+    complete: bool
+    """What was wanted is here; false: it was not waited for."""
+    hosted_shards: int
+    shard_count: int
+
+
 OnProgress = Callable[[int, int], None]
 """(bytes so far, bytes in all)."""
 
@@ -47,13 +57,15 @@ def add(
     shard_size_mb: Annotated[
         int | None, typer.Option("--shard-size-mb", min=64, max=2048, help="Target size of a shard, for this file.")
     ] = None,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
     key_file: KeyFile = None,
 ) -> None:
     """Cut a GGUF file into shards, which other nodes can fetch."""
-    finish(_add(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), absolute(file), shard_size_mb))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_add(chosen, absolute(file), shard_size_mb, as_json=as_json))
 
 
 def list_models(
@@ -68,6 +80,7 @@ def fetch(
     *,
     shard: Annotated[list[int] | None, typer.Option("--shard", min=0, help="Only this shard; may be repeated.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until it is here.")] = True,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
@@ -75,30 +88,17 @@ def fetch(
 ) -> None:
     """Fetch a model, or some shards of it, from the other nodes."""
     chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
-    finish(_fetch(chosen, model, tuple(sorted(set(shard or ()))), wait=wait))
+    finish(fetch_from_peers(chosen, model, tuple(sorted(set(shard or ()))), wait=wait, as_json=as_json))
 
 
-def remove(
-    model: ModelName,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    url: Url = None,
-    data_dir: DataFolder = None,
-    config: Config = None,
-    key_file: KeyFile = None,
-) -> None:
-    """Delete a model from this node's disk; other nodes keep theirs."""
-    if not yes:
-        if not sys.stdin.isatty():
-            raise sure("`swarmd model remove` deletes files: add --yes where nobody can be asked")
-        typer.confirm(f"Delete every shard of {printable(model)} on this node?", abort=True)
-    finish(_remove(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), model))
-
-
-async def _add(chosen: Chosen, file: Path, shard_size_mb: int | None) -> None:
+async def _add(chosen: Chosen, file: Path, shard_size_mb: int | None, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
-        say(f"cutting {file.name} ...", style="dim")
+        if not as_json:
+            say(f"cutting {file.name} ...", style="dim")
         added = await node.add_file(str(file), shard_size_mb=shard_size_mb)
+    if as_json:
+        say_json(added)
+        return
     say(f"{added.model_id} is here in {added.shard_count} {'shard' if added.shard_count == 1 else 'shards'}")
 
 
@@ -109,10 +109,11 @@ async def _list(chosen: Chosen, *, as_json: bool) -> None:
         say_json(rows)
         return
     if not rows:
-        say("this node knows no model: add one with `swarmd model add FILE.gguf`")
+        say("this node knows no model: `swarmd search` and `swarmd get` bring one, `swarmd model add FILE.gguf` cuts one")
         return
     columns = ("model", "size", "kind", "shards here", "nodes", "trust", "source", "state", "can answer")
-    show_table(columns, [model_cells(row) for row in rows], numbers=("size", "shards here", "nodes"))
+    spare = ("source", "kind", "trust", "nodes", "state")
+    show_table(columns, [model_cells(row) for row in rows], numbers=("size", "shards here", "nodes"), spare=spare)
 
 
 def model_cells(row: shapes.ModelRow) -> tuple[str, ...]:
@@ -159,19 +160,25 @@ def answer_text(row: shapes.ModelRow) -> str:
     return f"no, nobody has shard {', '.join(map(str, missing))}" if missing else "yes, with others"
 
 
-async def _fetch(chosen: Chosen, model: str, indices: tuple[int, ...], *, wait: bool) -> None:
+async def fetch_from_peers(chosen: Chosen, model: str, indices: tuple[int, ...], *, wait: bool, as_json: bool) -> None:
+    """`indices`: none, for all."""
     async with NodeClient(find(chosen)) as node:
         if indices:
             for index in indices:
                 await node.fetch_shard(model, index)
         else:
             await node.fetch_model(model)
-        if not wait:
-            say(f"fetching {model}; see `swarmd model list`")
-            return
-        with _shown_progress(model) as progress:
-            row = await until_held(node, model, indices or None, progress)
-    say(f"{model}: {row.hosted_shards} of {row.shard_count} shards are here")
+        row = await _row(node, model)
+        if wait:
+            with _shown_progress(model, quiet=as_json) as progress:
+                row = await until_held(node, model, indices or None, progress)
+    here, count = (0, 0) if row is None else (row.hosted_shards, row.shard_count)
+    if as_json:
+        say_json(Fetched(model_id=model, complete=wait, hosted_shards=here, shard_count=count))
+    elif wait:
+        say(f"{model}: {here} of {count} shards are here")
+    else:
+        say(f"fetching {model}; see `swarmd model list`")
 
 
 async def until_held(
@@ -207,16 +214,10 @@ def _under_way(state: AcquisitionState) -> bool:
 
 
 @contextlib.contextmanager
-def _shown_progress(model: str) -> Generator[OnProgress]:
+def _shown_progress(model: str, *, quiet: bool) -> Generator[OnProgress]:
     """A bar on a terminal; elsewhere nothing, since a log of percentages helps nobody."""
     console = output()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task(escape(printable(model)), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
-
-
-async def _remove(chosen: Chosen, model: str) -> None:
-    async with NodeClient(find(chosen)) as node:
-        removed = await node.remove_model(model)
-    say(f"{removed.model_id} is gone from this node: {removed.files_removed} files")

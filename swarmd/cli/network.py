@@ -12,13 +12,15 @@ from swarmd.api import shapes
 from swarmd.cli import invites
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
-from swarmd.cli.terminal import finish, megabytes, say, say_json, show_table, sure, table, watch
+from swarmd.cli.terminal import finish, fitting, megabytes, output, say, say_json, show_table, sure, watch
 from swarmd.discovery.short_text import looks_short
 from swarmd.domain.membership import RoleName
 
 PEER_COLUMNS: Final = ("node", "state", "round trip", "shards", "models", "version", "address")
 PEER_NUMBERS: Final = ("round trip", "shards")
 LINK_COLUMNS: Final = ("node", "purpose", "path", "round trip", "least", "received", "sent", "up", "address")
+PEER_SPARE: Final = ("address", "version", "shards")
+LINK_SPARE: Final = ("address", "up", "least", "received", "sent")
 LINK_NUMBERS: Final = ("round trip", "least", "received", "sent")
 NO_LINKS: Final = "no connection to another node is up: `swarmd peers` says whom this node knows"
 NOBODY: Final = "this node knows no other one: print a code with `swarmd invite` and use it with `swarmd join` elsewhere"
@@ -26,7 +28,7 @@ WATCH_S: Final = 2.0  # as often as the node measures itself for the dashboard
 
 Watching = Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")]
 Links = Annotated[bool, typer.Option("--links", help="The connections: path, round trip, bytes.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For other programs: the API's own JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For other programs: one JSON value.")]
 Uses = Annotated[int | None, typer.Option("--uses", help="A new code, for this many nodes.")]
 Life = Annotated[
     int | None, typer.Option("--life", parser=invites.seconds, metavar="7d|12h|30m", help="A new code, good for this long.")
@@ -63,10 +65,19 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 def status(
-    *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
+    *,
+    watching: Watching = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
 ) -> None:
     """How the node is: peers, models, memory, replies."""
-    finish(_status(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    if watching and as_json:
+        raise sure("--watch is for people and --json for programs: one at a time")
+    finish(watch(lambda: _status_text(chosen), every_s=WATCH_S) if watching else _status(chosen, as_json=as_json))
 
 
 def peers(
@@ -123,6 +134,7 @@ def join(
     code: Annotated[str, typer.Argument(help="What `swarmd invite` printed on a member; or a multiaddr.")],
     *,
     at: At = None,
+    as_json: AsJson = False,
     url: Url = None,
     data_dir: DataFolder = None,
     config: Config = None,
@@ -132,18 +144,26 @@ def join(
     text = code.strip() if at is None else f"{code.strip()}@{at.strip()}"
     if at is not None and not looks_short(code):
         raise sure("--at says where to look for a short code, such as 7-crossover-clockwork: other codes know it themselves")
-    finish(_join(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), text))
+    finish(_join(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), text, as_json=as_json))
 
 
 async def _status(chosen: Chosen, *, as_json: bool) -> None:
-    async with NodeClient(find(chosen)) as node:
-        readiness, stats, models = await node.readiness(), await node.stats(), await node.models()
-    found = Status(url=node.url, ready=readiness.ready, subsystems=readiness.subsystems, stats=stats, models=models)
+    found = await _found(chosen)
     if as_json:
         say_json(found)
         return
     for line in status_lines(found):
         say(line)
+
+
+async def _status_text(chosen: Chosen) -> str:
+    return "\n".join(status_lines(await _found(chosen)))
+
+
+async def _found(chosen: Chosen) -> Status:
+    async with NodeClient(find(chosen)) as node:
+        readiness, stats, models = await node.readiness(), await node.stats(), await node.models()
+    return Status(url=node.url, ready=readiness.ready, subsystems=readiness.subsystems, stats=stats, models=models)
 
 
 def status_lines(found: Status) -> list[str]:
@@ -162,6 +182,8 @@ def status_lines(found: Status) -> list[str]:
         f"disk      {machine.available_disk_mb} of {machine.total_disk_mb} MB free",
         f"replies   {stats.requests_made} asked here, {stats.forwards_served} helped with, {stats.active_requests} now",
     ]
+    if stats.tokens_per_second is not None:
+        lines.append(f"speed     {stats.tokens_per_second:.1f} tokens/s in the last reply")
     median = stats.inference.p50_latency_ms
     if isinstance(median, float | int):
         lines.append(f"latency   {median:.0f} ms in the median of {stats.inference.samples} replies")
@@ -175,7 +197,7 @@ async def _peers(chosen: Chosen, *, as_json: bool) -> None:
         say_json(rows)
         return
     if rows:
-        show_table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS)
+        show_table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS, spare=PEER_SPARE)
     else:
         say(NOBODY)
 
@@ -183,7 +205,10 @@ async def _peers(chosen: Chosen, *, as_json: bool) -> None:
 async def _peer_table(chosen: Chosen) -> Table | str:
     async with NodeClient(find(chosen)) as node:
         rows = await node.peers()
-    return table(PEER_COLUMNS, [peer_cells(row) for row in rows], numbers=PEER_NUMBERS) if rows else NOBODY
+    if not rows:
+        return NOBODY
+    cells = [peer_cells(row) for row in rows]
+    return fitting(PEER_COLUMNS, cells, width=output().width, numbers=PEER_NUMBERS, spare=PEER_SPARE)
 
 
 async def _links(chosen: Chosen, *, as_json: bool) -> None:
@@ -192,7 +217,7 @@ async def _links(chosen: Chosen, *, as_json: bool) -> None:
     if as_json:
         say_json(rows)
     elif rows:
-        show_table(LINK_COLUMNS, [link_cells(row) for row in rows], numbers=LINK_NUMBERS)
+        show_table(LINK_COLUMNS, [link_cells(row) for row in rows], numbers=LINK_NUMBERS, spare=LINK_SPARE)
     else:
         say(NO_LINKS)
 
@@ -200,7 +225,10 @@ async def _links(chosen: Chosen, *, as_json: bool) -> None:
 async def _link_table(chosen: Chosen) -> Table | str:
     async with NodeClient(find(chosen)) as node:
         rows = await node.links()
-    return table(LINK_COLUMNS, [link_cells(row) for row in rows], numbers=LINK_NUMBERS) if rows else NO_LINKS
+    if not rows:
+        return NO_LINKS
+    cells = [link_cells(row) for row in rows]
+    return fitting(LINK_COLUMNS, cells, width=output().width, numbers=LINK_NUMBERS, spare=LINK_SPARE)
 
 
 def link_cells(row: shapes.LinkRow) -> tuple[str, ...]:
@@ -238,10 +266,13 @@ def peer_cells(row: shapes.PeerRow) -> tuple[str, ...]:
     )
 
 
-async def _join(chosen: Chosen, code: str) -> None:
+async def _join(chosen: Chosen, code: str, *, as_json: bool) -> None:
     async with NodeClient(find(chosen)) as node:
         joined = await node.join(code)
-    say(joined.message)
+    if as_json:
+        say_json(joined)
+    else:
+        say(joined.message)
 
 
 def duration(seconds: int) -> str:

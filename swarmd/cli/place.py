@@ -16,7 +16,7 @@ import typer
 from swarmd.api import whereabouts
 from swarmd.api.api_key import FILE_NAME
 from swarmd.cli.failure import USAGE, Failure
-from swarmd.config.loading import Loaded, default_path, load
+from swarmd.config.loading import CLIENT_VARIABLES, Loaded, Origin, default_path, load
 from swarmd.config.settings import Settings, Value
 from swarmd.domain.refusals import Invalid
 from swarmd.kit.disk import Disk
@@ -30,11 +30,19 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="The node's settings file.", show_default="config.toml in the data folder")
 ]
 Url = Annotated[
-    str | None, typer.Option("--url", help="Where the node answers.", show_default="where the node of the data folder says")
+    str | None,
+    typer.Option(
+        "--url", envvar=CLIENT_VARIABLES[0], show_envvar=False, help="Where the node answers.",
+        show_default=f"{CLIENT_VARIABLES[0]}, else where the node of the data folder says",
+    ),
 ]
 KeyFile = Annotated[
-    Path | None, typer.Option("--api-key-file", help="File with its API key.", show_default="api_key in the data folder")
-]
+    Path | None,
+    typer.Option(
+        "--api-key-file", envvar=CLIENT_VARIABLES[1], show_envvar=False, help="File with its API key.",
+        show_default=f"{CLIENT_VARIABLES[1]}, else SWARMD_API_API_KEY, else api_key in the data folder",
+    ),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,8 @@ class Place:
     """None: there is no key file, which is fine for what a node shows freely on loopback."""
     key_path: Path
     """Where the key was looked for."""
+    withheld: bool = False
+    """The node is elsewhere, and nobody said with which key to talk to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +94,32 @@ def find(chosen: Chosen) -> Place:
     loaded = settings_of(flags_of(chosen.data_dir), config=chosen.config)
     settings = loaded.settings
     key_path = absolute(chosen.key_file) if chosen.key_file else Path(settings.node.data_dir) / FILE_NAME
+    url = _checked_url(chosen.url) if chosen.url else None
+    if url is not None and is_elsewhere(url) and not _key_was_meant(chosen, loaded):
+        # The key of this machine's own node opens it to whoever has the key: a stranger's URL does not get it unasked.
+        return Place(url=url, key=None, key_path=key_path, withheld=True)
     key = settings.api.api_key if settings.api.api_key and chosen.key_file is None else _read_key(key_path)
     if key is None and chosen.key_file is not None:
         raise Failure(f"there is no key file {key_path}", exit_code=USAGE)
-    if chosen.url:
-        return Place(url=_checked_url(chosen.url), key=key, key_path=key_path)
+    if url is not None:
+        return Place(url=url, key=key, key_path=key_path)
     running = whereabouts.read_now(Path(settings.node.data_dir), disk=Disk())
     return Place(url=running or url_of(settings), key=key, key_path=key_path)
+
+
+def _key_was_meant(chosen: Chosen, loaded: Loaded) -> bool:
+    """Somebody said which key: a file, a folder, a settings file, or the environment."""
+    named = chosen.key_file is not None or chosen.data_dir is not None or chosen.config is not None
+    return named or loaded.origins["api.api_key"] is Origin.ENVIRONMENT
+
+
+def is_elsewhere(url: str) -> bool:
+    """Not on this machine, as far as the text tells."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 def url_of(settings: Settings) -> str:

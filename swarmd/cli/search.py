@@ -10,7 +10,7 @@ import typer
 
 from swarmd.api import download_shapes as shapes
 from swarmd.cli.client import NodeClient
-from swarmd.cli.failure import USAGE, Failure
+from swarmd.cli.failure import NOT_FOUND, USAGE, Failure
 from swarmd.cli.network import AsJson
 from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, megabytes, say, say_json, show_table
@@ -18,6 +18,7 @@ from swarmd.models.manifest import REPO_ID, REPO_ID_MAX, is_filename
 
 COLUMNS: Final = ("repository", "downloads", "take", "size", "memory", "held by", "other variants")
 NUMBERS: Final = ("downloads", "size", "held by")
+SPARE: Final = ("other variants", "held by", "downloads")
 OTHERS_SHOWN: Final = 6  # of a repository's twenty; the line stays readable, --json has all
 WHOLE: Final = 1.0  # contract: swarmllm.md 2.4.1, the fit of a model that one node holds whole
 
@@ -54,7 +55,7 @@ async def _search(chosen: Chosen, query: str, *, as_json: bool) -> None:
     if as_json:
         say_json(rows)
     elif rows:
-        show_table(COLUMNS, [repo_cells(row) for row in rows], numbers=NUMBERS)
+        show_table(COLUMNS, [repo_cells(row) for row in rows], numbers=NUMBERS, spare=SPARE)
         say("fetch one with `swarmd get REPOSITORY`, or another variant with `swarmd get REPOSITORY:VARIANT`", style="dim")
     else:
         say(f"the hub has no GGUF model for {query[:80]!r}: try other words")
@@ -106,7 +107,8 @@ async def resolve(node: NodeClient, wanted: Wanted) -> tuple[str, str]:
     rows = await node.search_hub(wanted.repo_id)
     row = next((row for row in rows if row.repo_id.lower() == wanted.repo_id.lower()), None)
     if row is None:
-        raise Failure(f"the hub shows no repository {wanted.repo_id} with GGUF files: `swarmd search` finds what there is")
+        sentence = f"the hub shows no repository {wanted.repo_id} with GGUF files: `swarmd search` finds what there is"
+        raise Failure(sentence, exit_code=NOT_FOUND)
     return row.repo_id, _file_of(row, wanted.quant)
 
 
@@ -124,4 +126,4 @@ def _file_of(row: shapes.HubRepoRow, quant: str | None) -> str:
     if found:
         raise Failure(f"{row.repo_id} has {len(found)} files of {quant}: name one, such as {row.repo_id}/{found[0]}")
     there = ", ".join(dict.fromkeys(one.quant or one.filename for one in row.variants))
-    raise Failure(f"{row.repo_id} has no {quant}: it has {there}")
+    raise Failure(f"{row.repo_id} has no {quant}: it has {there}", exit_code=NOT_FOUND)

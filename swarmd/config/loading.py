@@ -28,6 +28,7 @@ from swarmd.kit.disk import PRIVATE, Disk
 FILE_NAME: Final = "config.toml"  # in the data folder
 FILE_LIMIT: Final = 1024 * 1024  # bytes; the example with every comment has 8 kB
 ENVIRONMENT_PREFIX: Final = "SWARMD_"
+CLIENT_VARIABLES: Final = ("SWARMD_URL", "SWARMD_API_KEY_FILE")  # no settings: which node the client commands talk to
 
 _ENVIRONMENT: Final = {key.environment: key for key in KEYS.values()}
 _TRUE: Final = ("true", "1", "yes", "on")
@@ -103,6 +104,11 @@ def load(
     chosen = str(values.get("node.data_dir", ""))
     values["node.data_dir"] = str(_expanded(chosen, environ) if chosen else platform_data_folder(environ))
     return Loaded(settings=with_values(Settings(), values), origins=origins, path=path)
+
+
+def parse(path: str, text: str) -> Value | Invalid:
+    """`text` as the value of the setting with this dotted path, as the environment writes it."""
+    return _checked(path, _read(KEYS[path], text) if path in KEYS else text)
 
 
 def read_file(path: Path, *, disk: Disk | None = None) -> dict[str, Value] | Invalid:
@@ -183,7 +189,7 @@ def diff(old: Settings, new: Settings) -> Changes:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Value] | Invalid:
     values: dict[str, Value] = {}
     for name in sorted(environ):
-        if not name.startswith(ENVIRONMENT_PREFIX):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in CLIENT_VARIABLES:
             continue
         key = _ENVIRONMENT.get(name)
         if key is None:

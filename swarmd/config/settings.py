@@ -214,6 +214,10 @@ class InferenceSettings:
         120, "Seconds that a request waits for a place until it is refused with 503.",
         live=True, low=1, high=3600,
     )
+    priority_by_tier: bool = setting(
+        False, "Whether members wait in line for layers here, with more turns the more they did for this node (credits).",
+        live=True,
+    )
     session_timeout_seconds: int = setting(
         600, "Seconds without a step until a node ends its stage of a generation; also of one whose client reads nothing.",
         live=True, low=10, high=86_400,

@@ -328,6 +328,8 @@ class GenerationStarted(Fact):
     request: RequestId
     model: ModelId
     nodes: tuple[NodeId, ...]
+    tokens: int = 0
+    """That its stages may have to compute, each of them, if nothing is lost: the prompt and the longest reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +364,45 @@ class StageServed(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServeFailed(Fact):
+    """A stage of somebody's generation broke on this node, by this node's own fault."""
+
+    model: ModelId
+    head: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageUsed(Fact):
+    """Another node ran its layers for a generation of this head; that stage has ended, the generation maybe not."""
+
+    request: RequestId
+    model: ModelId
+    node: NodeId
+    tokens: int
+    """Sent to it, those of wrong guesses too: what it counts as `StageServed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsSeeded(Fact):
+    """A peer was given bytes of shards, in one go or within some seconds."""
+
+    node: NodeId
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitRelayed(Fact):
+    """This node passed on a connection of two others for so long: one that has ended, or a part of one that goes on."""
+
+    opener: NodeId
+    node: NodeId
+    """The other end."""
+    seconds: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChanged(Fact):
     """Live settings have new values."""
 
@@ -381,3 +422,16 @@ class SubscriptionSwitched(Fact):
     """Whether `claude-*` goes through the local `claude` program is otherwise now."""
 
     enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateAvailable(Fact):
+    """A newer version of this program can be had."""
+
+    current_version: str
+    latest_version: str
+    changelog: str | None
+    published_at: str | None
+    """RFC 3339, as the release says."""
+    downloaded: bool
+    """It lies here, checked, and can be applied."""

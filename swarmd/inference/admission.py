@@ -1,7 +1,8 @@
 """Who may begin a generation now, and who waits: a bounded queue in front of a bounded number of places.
 
 Clients take turns: of those who wait, the one whose client was served longest ago is next, so that a script with a hundred
-requests delays a person's one by one turn and not by a hundred. Within a client it is first come, first served.
+requests delays a person's one by one turn and not by a hundred. Within a client it is first come, first served. Where
+clients have weights, one of weight 4 has four turns for each turn of one of weight 1, and nobody is left out for ever.
 """
 
 from __future__ import annotations
@@ -24,9 +25,21 @@ class Admission:
     """Belongs to one event loop. `enter`, and if it was let in, `leave`, exactly once."""
 
     def __init__(
-        self, *, places: Callable[[], int], queue: Callable[[], int], patience_s: Callable[[], float], clock: Clock
+        self,
+        *,
+        places: Callable[[], int],
+        queue: Callable[[], int],
+        patience_s: Callable[[], float],
+        clock: Clock,
+        weight: Callable[[str], int] = lambda _client: 1,
     ) -> None:
-        """`places`: generations at the same time; `queue`: requests that may wait; `patience_s`: how long one may."""
+        """`places`: generations at the same time; `queue`: requests that may wait; `patience_s`: how long one may;
+        `weight`: of a client, at least 1."""
+        self._weight = weight
+        self._served = 0.0
+        """Where the client that was served last stood in its own count of turns, each as long as 1 / weight."""
+        self._due: dict[str, float] = {}
+        """Where those who wait will stand with their next turn; the least one is next. As many as `_lines`."""
         self._places, self._queue, self._patience_s, self._clock = places, queue, patience_s, clock
         self._active = self._waiting = 0
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # at most `queue` futures together
@@ -62,7 +75,9 @@ class Admission:
             what = f"this node runs {self._active} requests and {self._waiting} wait: try again later"
             return Busy(what=what, retry_after_s=self.retry_after_s())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(client, deque()).append(turn)  # bounded by `queue`, together
+        if client not in self._lines:
+            self._await_turn(client, deque())  # bounded by `queue`, together
+        self._lines[client].append(turn)
         self._waiting += 1
         self._call()  # the setting may have been raised
         patience_s = self._patience_s()
@@ -103,14 +118,20 @@ class Admission:
     def _call(self) -> None:
         """Gives free places to those whose turn it is."""
         while self._waiting and self._active < self._places():
-            client = next(iter(self._lines))  # dicts keep their order: whose client waits longest for a turn
+            # Dicts keep their order: among those that are due, the one that waits longest for a turn.
+            client = min(self._lines, key=self._due.__getitem__)
             line = self._lines.pop(client)
+            self._served = max(self._served, self._due.pop(client))
             turn = line.popleft()
             if line:
-                self._lines[client] = line
+                self._await_turn(client, line)
             self._waiting -= 1
             self._active += 1
             turn.set_result(None)
+
+    def _await_turn(self, client: str, line: deque[asyncio.Future[None]]) -> None:
+        self._due[client] = self._served + 1 / max(1, self._weight(client))
+        self._lines[client] = line
 
     def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
         if turn.done():
@@ -118,5 +139,5 @@ class Admission:
         line = self._lines[client]
         line.remove(turn)
         if not line:
-            del self._lines[client]
+            del self._lines[client], self._due[client]
         self._waiting -= 1

@@ -39,7 +39,7 @@ class Reader(Protocol):
     """`inference.pipeline.Pipeline`."""
 
     def prefixes(self, known: KnownModel, tokens: Sequence[int]) -> tuple[bytes, ...]: ...
-    def started(self, request: RequestId, plan: PipelinePlan) -> None: ...
+    def started(self, request: RequestId, plan: PipelinePlan, *, tokens: int) -> None: ...
     def ended(self, outcome: str) -> None: ...
     def read(
         self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
@@ -192,7 +192,7 @@ class _Work:
         def head_on(plan: PipelinePlan) -> VectorHead:
             if not self.nodes:
                 self.nodes = tuple(stage.node for stage in plan.stages)
-                self._reader.started(self.request.request, plan)
+                self._reader.started(self.request.request, plan, tokens=sum(map(len, self._texts)))
             return VectorHead(
                 request=request, plan=plan, tokens=tokens, rows=prefill_rows(known.manifest.width),
                 width=known.manifest.width, pooling=self._pooling, ticks=self._clock.ticks, prefixes=prefixes,

@@ -4,7 +4,7 @@ A step arrives (from the head, from the stage before, or from a stage on this ve
 comes out is pushed to the next stage or, behind the last layer, answered to the head. On this path everything is a callback
 within the event that brought the bytes: no task is switched between the socket and the worker.
 
-Publishes `StageServed` for other nodes' generations.
+Publishes `StageServed` and `ServeFailed` for other nodes' generations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from swarmd.domain.adapters import AdapterRef
-from swarmd.domain.events import StageServed
+from swarmd.domain.events import ServeFailed, StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
 from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
@@ -27,6 +27,7 @@ from swarmd.inference.batching import SHARED_ROWS
 from swarmd.inference.effort import decode_effort
 from swarmd.inference.prefixes import KEY_BYTES
 from swarmd.inference.signs import Listener, Teller
+from swarmd.inference.turns import StageTurns
 from swarmd.inference.worker_process import CommandFailed, WorkerGone
 from swarmd.inference.workers import BYTES_PER_NUMBER, LOAD_DEADLINE_S, Seat, Workers, prefill_rows
 from swarmd.kit.bus import EventBus
@@ -116,6 +117,8 @@ class StageSession:
         self._touched = owner.ticks()
         self._over = self._left = False
         self.rows = 0
+        self.broke = False
+        """By our own fault: our worker is gone, or could not compute a step."""
         self._way = (request.first_shard, request.last_shard, request.stages)
         self._adapter = seat.adapter
         seat.batcher.enter(*self._way, self._adapter)
@@ -193,6 +196,7 @@ class StageSession:
             return
         now = self._touched = self._owner.ticks()
         if not isinstance(answer, batching.Stepped):
+            self.broke = True
             self.fail(f"its worker {answer}" if isinstance(answer, WorkerGone) else str(answer))
             return
         node_us = int((now - arrived) * 1e6)
@@ -256,8 +260,10 @@ class Stages:
         world: World,
         bus: EventBus,
         adapters: Adapting | None = None,
+        turns: StageTurns | None = None,
     ) -> None:
-        self._adapters = adapters
+        """`turns`: None where whoever comes first is first."""
+        self._adapters, self._turns = adapters, turns
         self._node, self._catalog, self._registry, self._workers = node, catalog, registry, workers
         self._links, self._spawn, self._world, self._bus = links, spawn, world, bus
         self._sessions: dict[tuple[SessionId, int], tuple[OpenStage, StageSession]] = {}
@@ -464,6 +470,22 @@ class Stages:
 
     async def _serve(self, request: OpenStage, produced: memoryview, stream: Stream) -> None:
         """One stage as long as the head wants it. Cancelled when the stream or its link breaks."""
+        async with _signs_of_life(stream), self._turn(request, stream.peer.node) as busy:
+            if busy is None:
+                await self._serve_now(request, produced, stream)
+            else:
+                await stream.send(Refused(kind=type(busy).__name__, sentence=busy.sentence), last=True)
+
+    @asynccontextmanager
+    async def _turn(self, request: OpenStage, node: NodeId) -> AsyncGenerator[Busy | None]:
+        """Whoever asks for a model that is not here has no line to wait in, and is refused at once."""
+        if self._turns is None or self._catalog.get(request.model) is None:
+            yield None
+            return
+        async with self._turns.turn(request.model, node) as busy:
+            yield busy
+
+    async def _serve_now(self, request: OpenStage, produced: memoryview, stream: Stream) -> None:
         over: asyncio.Future[StageBroken | None] = asyncio.get_running_loop().create_future()
 
         def finish(broken: StageBroken | None) -> None:
@@ -474,10 +496,9 @@ class Stages:
             finish(StageBroken(reason=reason, culprit=culprit))
 
         sender = StepSender(stream, spawn=self._spawn, failed=failed)
-        async with (
-            _signs_of_life(stream),
-            self.session(request, produced, head=sender.push, failed=failed, asker=stream.peer.node) as session,
-        ):
+        async with self.session(
+            request, produced, head=sender.push, failed=failed, asker=stream.peer.node
+        ) as session:
             if isinstance(session, NoCapacity):
                 lacking = (session.needed_bytes, session.free_bytes)
                 await stream.send(StageBroken(reason=session.sentence, lacking=lacking), last=True)
@@ -500,6 +521,8 @@ class Stages:
                 self.served += session.rows
                 self._bus.publish(StageServed(model=request.model, head=stream.peer.node, tokens=session.rows))
             if broken is not None:
+                if session.broke:
+                    self._bus.publish(ServeFailed(model=request.model, head=stream.peer.node, reason=broken.reason))
                 await stream.send(broken, last=True)
 
     def _accept(self, lane: Lane, _payload: memoryview, stream: Stream) -> None:

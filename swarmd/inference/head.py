@@ -95,6 +95,8 @@ class Head:
         self._window = 1
         self._sent = 0
         """Positions sent into the pipeline."""
+        self.rows_sent = 0
+        """Into the first stage, of all stages this head ever had; wrong guesses too."""
         self._step = 0
         self._done = 0
         """Steps answered; they come back in order."""
@@ -213,6 +215,7 @@ class Head:
             step = StepOn(self._step, position, len(tokens), sample, [])
             self._sent += count
             self._step += 1
+            self.rows_sent += step.count
             self._under_way.append((self._ticks(), sample))
             self._feed(step, rows.cast("B"))
 

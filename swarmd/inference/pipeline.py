@@ -1,6 +1,6 @@
 """Generations whose head is this node: tokenise, plan, open the stages, replace those that are lost, and count.
 
-Publishes `GenerationStarted`, `GenerationResumed` and `GenerationFinished`.
+Publishes `GenerationStarted`, `GenerationResumed`, `StageUsed` and `GenerationFinished`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 import blake3
 
 from swarmd.config.settings import Settings
-from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted
+from swarmd.domain.events import GenerationFinished, GenerationResumed, GenerationStarted, StageUsed
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.ids import ModelId, NodeId, RequestId, SessionId, short
 from swarmd.domain.peers import PeerView
@@ -358,7 +358,7 @@ class Pipeline:
         return samples_at_once(request.sampling) - 1
 
     def _generation(self, head: Head, opened: AsyncExitStack, known: KnownModel, arrived: float) -> Generation:
-        self.started(head.request.request, head.plan)
+        self.started(head.request.request, head.plan, tokens=head.prompt_tokens + head.limit)
         barred: set[NodeId] = set()
 
         async def resume(head: Head, failed: GenerationFailed) -> AsyncExitStack:
@@ -375,11 +375,11 @@ class Pipeline:
         """A request of a client that generates nothing."""
         self._tallies.ended(outcome)
 
-    def started(self, request: RequestId, plan: PipelinePlan) -> None:
-        """A request has its first stages."""
+    def started(self, request: RequestId, plan: PipelinePlan, *, tokens: int) -> None:
+        """A request has its first stages. `tokens`: that they may have to compute."""
         self._made += 1
         nodes = tuple(stage.node for stage in plan.stages)
-        self._bus.publish(GenerationStarted(request=request, model=plan.model, nodes=nodes))
+        self._bus.publish(GenerationStarted(request=request, model=plan.model, nodes=nodes, tokens=tokens))
 
     async def read(
         self, known: KnownModel, client: str, head_on: Callable[[PipelinePlan], VectorHead]
@@ -428,8 +428,18 @@ class Pipeline:
             nodes = Counter(stage.node for stage in head.plan.stages)
             self._placed += nodes
             stack.callback(self._placed.subtract, nodes)
+            stack.callback(self._used, head, head.plan, head.rows_sent)
             return stack.pop_all()
         raise AssertionError("the stack suppresses nothing")
+
+    def _used(self, head: Head, plan: PipelinePlan, before: int) -> None:
+        """These stages have ended. `before`: rows that earlier ones were sent."""
+        rows = head.rows_sent - before
+        for stage in plan.stages:
+            if stage.node != self._node and rows:
+                self._bus.publish(
+                    StageUsed(request=head.request.request, model=plan.model, node=stage.node, tokens=rows)
+                )
 
     async def _resume(
         self, head: Head, failed: GenerationFailed, known: KnownModel, barred: set[NodeId]

@@ -75,6 +75,7 @@ class VectorHead(Head):
             self._sent += count
             step = StepOn(self._step, position, count, sample, [])
             self._step += 1
+            self.rows_sent += count
             self._under_way.append((self._ticks(), sample))
             self._feed(step, memoryview(array("i", self.history[position : position + count])).cast("B"))
 

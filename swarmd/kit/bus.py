@@ -162,11 +162,14 @@ class EventBus:
 
     def __init__(self, recent: int = RECENT) -> None:
         self._recent: deque[Any] = deque(maxlen=recent)
+        self.published = 0
+        """Facts so far: whoever keeps something made of facts sees whether there are new ones."""
         self._listeners: list[_Listener[Any] | Spy] = []
 
     def publish(self, fact: object) -> None:
         """Hand `fact` to everybody who asked for its class. Never waits, never fails because of a listener."""
         self._recent.append(fact)
+        self.published += 1
         for listener in self._listeners:
             listener.offer(fact)
 

@@ -152,8 +152,9 @@ class Links:
             revoked=revocations.records,
         )  # fmt: skip
         self.relay = Relay(
-            own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s
-        )
+            own=own, lines=self, doors=dialler, dispatcher=dispatcher, world=world, bytes_per_s=relay_bytes_per_s,
+            bus=bus,
+        )  # fmt: skip
         self._proving = Proving(
             book=book, prober=dialler, spawn=spawn, clock=world.clock, changed=self._neighbours.refresh
         )

@@ -5,6 +5,8 @@ times. A circuit has two hops and no more: the relay has a direct link to both e
 so that shard bytes do not stand in the way of tokens there either.
 
 A relay is bounded in circuits and in bytes a second, and every member may refuse to be one (`network.relay`).
+
+Publishes `CircuitRelayed`, at the end of a circuit and every few minutes of a long one.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from swarmd.domain.events import CircuitRelayed
 from swarmd.domain.ids import NodeId, parse_node_id, short
 from swarmd.domain.peers import Purpose
 from swarmd.domain.refusals import Busy, Forbidden, Invalid, NoAnswer, NotFound, Refusal
+from swarmd.kit.bus import EventBus
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import World
 from swarmd.transport.circuit import CircuitTransport
@@ -40,6 +44,8 @@ BURST_S: Final = 0.25  # of the allowed rate at once: a prompt's activations do 
 SLICE_BYTES: Final = 16 * 1024  # waited for one after the other, so that circuits take turns: a token waits for slices
 SILENT_S: Final = 30.0  # links speak every 3 s (`wire.session.IDLE_PING_S`): nobody is there any more, or it is no link
 LAST_S: Final = 5.0  # one direction has ended: what the other still has to say may take as long as a GOODBYE needs
+TOLD_S: Final = 300.0  # of a circuit that goes on: they stand for days
+SHORT_S: Final = 1.0  # nobody is told of less: a member that opens and closes circuits must not make facts by the thousand
 BULK_SHARE: Final = 0.5  # of the allowed rate, for shard bytes of all circuits together: tokens always find room
 
 logger = logging.getLogger(__name__)
@@ -73,12 +79,14 @@ class Relay:
         dispatcher: Dispatcher,
         world: World,
         bytes_per_s: Callable[[], float],
+        bus: EventBus,
     ) -> None:
         """`bytes_per_s`: what this node relays for others, both directions of all circuits together; 0: nothing."""
         self._own = own
         self._lines = lines
         self._doors = doors
         self._bytes_per_s = bytes_per_s
+        self._bus, self._clock = bus, world.clock
         self._buckets = {purpose: TokenBucket(1.0, 1.0, clock=world.clock) for purpose in Purpose}
         self._rate = 0.0
         self._circuits: Counter[NodeId] = Counter()
@@ -139,7 +147,9 @@ class Relay:
             async with far:
                 await stream.send(CircuitOpen())
                 logger.debug("a circuit from %s to %s", short(stream.peer.node), short(onward.node))
-                await self._pass_on(stream, far)
+                passed = _Passed()
+                with self._told(stream.peer.node, onward.node, passed):
+                    await self._pass_on(stream, far, passed)
 
     async def forward(self, greeting: Greeting, node: NodeId, first: bytes) -> None:
         """See `transport.doors.Forward`: somebody who is no member knocked here with a short code of `node`.
@@ -190,9 +200,35 @@ class Relay:
             if not self._circuits[node]:
                 del self._circuits[node]
 
-    async def _pass_on(self, near: Stream, far: Stream) -> None:
+    @contextlib.contextmanager
+    def _told(self, opener: NodeId, node: NodeId, passed: _Passed) -> Generator[None]:
+        """Everybody hears how long this circuit stands."""
+        loop = asyncio.get_running_loop()
+        since, before = self._clock.monotonic(), 0
+
+        def tell() -> None:
+            nonlocal since, before
+            now = self._clock.monotonic()
+            if now - since >= SHORT_S:
+                self._bus.publish(
+                    CircuitRelayed(opener=opener, node=node, seconds=now - since, size_bytes=passed.bytes - before)
+                )
+            since, before = now, passed.bytes
+
+        def tell_again() -> None:
+            nonlocal timer
+            tell()
+            timer = loop.call_later(TOLD_S, tell_again)
+
+        timer = loop.call_later(TOLD_S, tell_again)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            tell()
+
+    async def _pass_on(self, near: Stream, far: Stream, passed: _Passed) -> None:
         """Until both directions have ended, or one LAST_S ago, or nothing has passed for SILENT_S."""
-        passed = _Passed()
         try:
             async with asyncio.TaskGroup() as group:
                 directions = [

@@ -44,6 +44,9 @@ class Registry:
         self._trust: Trust = trust or (lambda model: catalog.trust(model))
         self._locked: Locked = locked or (lambda _ref: False)
         self._coming: frozenset[ModelId] = frozenset()
+        self._told: dict[NodeId, NodeSummary] = {}
+        self._index: dict[tuple[ModelId, str], dict[NodeId, Holding]] = {}
+        """Of `_told`, by model and layout: every list of models asks for each of them."""
 
     def held(self, model: ModelId) -> tuple[int, ...]:
         """Verified on this node's disk, sorted."""
@@ -111,12 +114,13 @@ class Registry:
 
     def remote(self, model: ModelId, layout: str) -> dict[NodeId, Holding]:
         """Connected nodes that hold shards of this model in this layout, or parts of shards."""
-        return {
-            node: holding
-            for node, summary in self._summaries().items()
-            for holding in summary.holdings
-            if holding.model == model and holding.layout == layout
-        }
+        told = self._summaries()
+        if told != self._told:  # summaries are frozen, and the same ones are compared by identity
+            self._told, self._index = dict(told), {}
+            for node, summary in told.items():
+                for holding in summary.holdings:
+                    self._index.setdefault((holding.model, holding.layout), {})[node] = holding
+        return dict(self._index.get((model, layout), {}))
 
     def holders(self, ref: ShardRef) -> tuple[NodeId, ...]:
         """Distinct connected nodes with this shard, this one included, sorted."""

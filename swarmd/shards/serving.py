@@ -3,6 +3,8 @@ compared with its hash as it is read: a disk may lose what it was given, and who
 
 The upload limit protects the way to the internet. A peer that is seen coming from a loopback, private or link-local address
 is on the same machine or the same LAN, where there is nothing to protect, and is served as fast as it takes.
+
+Publishes `ShardsSeeded`, for all chunks of some seconds together.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from swarmd.config.settings import Settings
+from swarmd.domain.events import ShardsSeeded
 from swarmd.domain.ids import ModelId, NodeId, ShardRef, short
 from swarmd.domain.models import CHUNK_BYTES, ShardSpec
 from swarmd.domain.peers import PeerIdentity
 from swarmd.domain.refusals import Invalid, NotFound, Refusal
+from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.flow import TokenBucket
 from swarmd.kit.world import World
@@ -43,6 +47,7 @@ from swarmd.wire.messages import Refused
 ASKS_PER_PEER: Final = 2  # in memory at a time: one is written to the socket while the next one is read
 FIRST_PLACES: Final = 12  # for one of each peer, so that nobody waits behind the second one of somebody slow: 96 MiB
 SECOND_PLACES: Final = 4  # for the peers' second ones: 32 MiB
+TOLD_S: Final = 10.0  # what was given within so long is one fact: a chunk is no news, and a fact for each would be a stream
 BITS_PER_MEGABIT: Final = 1_000_000
 AUTOMATIC_MBPS: Final = {"minimal": 10, "moderate": 50, "maximum": None}  # the setting's own sentence
 
@@ -85,8 +90,10 @@ class ShardServer:
         upload_limit: UploadLimit,
         observed_host: ObservedHost,
         damaged: Callable[[ShardRef], None] = lambda _ref: None,
+        bus: EventBus | None = None,
     ) -> None:
-        """`damaged`: told of a shard whose bytes are not any more what they were."""
+        """`damaged`: told of a shard whose bytes are not any more what they were. `bus`: None where nobody counts what was
+        given."""
         self._damaged = damaged
         self._catalog, self._storage, self._disk, self._world = catalog, storage, disk, world
         self._upload_limit, self._observed_host = upload_limit, observed_host
@@ -95,6 +102,10 @@ class ShardServer:
         self._firsts = asyncio.Semaphore(FIRST_PLACES)
         self._seconds = asyncio.Semaphore(SECOND_PLACES)
         self._queues: dict[NodeId, _Queue] = {}
+        self._bus = bus
+        self._seeded: dict[NodeId, int] = {}
+        """Bytes that are not told yet."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def register(self, dispatcher: Dispatcher) -> None:
         """Once, before the doors open."""
@@ -171,6 +182,21 @@ class ShardServer:
                 return
             await stream.send(ShardChunk(), data, last=True)
             await stream.drain()
+            self._gave(stream.peer.node, size)
+
+    def _gave(self, node: NodeId, size_bytes: int) -> None:
+        if self._bus is None:
+            return
+        self._seeded[node] = self._seeded.get(node, 0) + size_bytes
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TOLD_S, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        seeded, self._seeded = self._seeded, {}
+        for node, size_bytes in seeded.items():
+            assert self._bus is not None, "nothing is counted without one"
+            self._bus.publish(ShardsSeeded(node=node, size_bytes=size_bytes))
 
     async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
         await stream.send(Refused(kind=type(refusal).__name__, sentence=refusal.sentence), last=True)

@@ -21,16 +21,27 @@ async def test_stats_have_the_contract_s_fields(rim: Rim) -> None:
     assert set(found) == {
         "node_id", "version", "uptime_seconds", "tier", "peers", "requests_served", "forwards_served", "requests_made",
         "active_requests", "tokens_per_second", "hosted_shards", "credits", "hardware", "inference",
+        "swarm_spec",
     }  # fmt: skip
     assert found["node_id"] == OWN
-    assert (found["peers"], found["hosted_shards"], found["tier"]) == (1, 3, "bronze")
+    assert (found["peers"], found["hosted_shards"], found["tier"]) == (1, 3, "silver")
     assert (found["requests_served"], found["requests_made"], found["forwards_served"]) == (1, 2, 3)
-    assert found["credits"] == {"balance": 0, "lifetime_earned": 0, "lifetime_spent": 0}
+    assert found["credits"] == {
+        "balance": 320, "lifetime_earned": 700, "lifetime_spent": 500, "lifetime_refunded": 120, "net_spent": 380,
+    }  # fmt: skip
+    nothing = {"hits": 0, "misses": 0, "total": 0, "hit_rate": None}
+    assert found["swarm_spec"] == {"hedge": None, "prefetch": None, "ngram": nothing}
     assert found["hardware"]["gpu_name"] is None and found["hardware"]["total_ram_mb"] == 8000
     assert found["inference"] == {
         "total_requests": 2, "samples": 3, "avg_latency_ms": 20.0, "min_latency_ms": 10.0, "max_latency_ms": 30.0,
         "p50_latency_ms": 20.0, "p95_latency_ms": 30.0, "p99_latency_ms": 30.0,
     }  # fmt: skip
+
+
+async def test_guesses_are_counted_as_they_came_true(rim: Rim) -> None:
+    rim.tallies.proposed_tokens, rim.tallies.accepted_tokens = 30, 20
+    _, found = await fetch(rim, "GET", "/api/admin/stats")
+    assert found["swarm_spec"]["ngram"] == {"hits": 20, "misses": 10, "total": 30, "hit_rate": 0.6667}
 
 
 async def test_config_round_trip(rim: Rim) -> None:

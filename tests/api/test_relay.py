@@ -58,6 +58,10 @@ SAMPLES: list[Fact] = [
     events.GenerationResumed(request=RequestId("r"), model=MODEL, nodes=(PEER,), lost=PEER),
     events.GenerationFinished(request=RequestId("r"), model=MODEL, completion_tokens=5, duration_ms=1500.0, outcome="stop"),
     events.StageServed(model=MODEL, head=PEER, tokens=5),
+    events.ServeFailed(model=MODEL, head=PEER, reason="its worker crashed"),
+    events.UpdateAvailable(
+        current_version="0.1.0", latest_version="0.2.0", changelog="- more", published_at=None, downloaded=False
+    ),
     events.SettingsChanged(keys=("a.b",)),
     events.ProvidersChanged(providers=("openai",)),
     events.SubscriptionSwitched(enabled=True),
@@ -198,4 +202,5 @@ def test_silence_is_silent() -> None:
     silent = [fact for fact, row in ROWS.items() if row is SILENT]
     assert silent == [
         events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected, events.SummaryForgotten,
+        events.StageUsed, events.ShardsSeeded, events.CircuitRelayed,
     ]  # fmt: skip

@@ -9,9 +9,12 @@ import pytest
 from msgspec import UNSET
 
 from swarmd.api import views
+from swarmd.api.outlook_shapes import SwarmCapacity, Wishlist
+from swarmd.domain.credits import Account
 from swarmd.domain.ids import ModelId, NodeId
-from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView
+from swarmd.domain.peers import Endpoint, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView, Purpose
 from swarmd.domain.regions import RegionView
+from swarmd.economy.capacity import swarm_capacity
 from swarmd.economy.census import by_region
 from tests.fakes.rim import (
     OWN,
@@ -144,12 +147,35 @@ def test_the_contract_s_sample_of_a_network_map() -> None:
     }
 
 
+NO_CAPACITY = msgspec.convert(swarm_capacity([], [], now=0.0), SwarmCapacity, from_attributes=True)
+
+
+def test_traffic_is_summed_and_its_rate_is_of_the_time_between() -> None:
+    now = {Purpose.CONTROL: (100, 40), Purpose.BULK: (1000, 0)}
+    before = {Purpose.CONTROL: (50, 20), Purpose.BULK: (1000, 0)}
+    assert msgspec.to_builtins(views.traffic(now, before, seconds=2.0)) == {
+        "bytes_in": 1100, "bytes_out": 40, "bytes_in_per_sec": 25, "bytes_out_per_sec": 10,
+    }  # fmt: skip
+    assert views.traffic(now, None, seconds=0.0).bytes_in_per_sec is None
+
+
+def test_shards_that_arrive_at_others_are_told_without_a_progress_that_nobody_tells() -> None:
+    (peer,) = FakePeers().rows
+    assert peer.summary is not None
+    holding = Holding(model=SPREAD, layout="0" * 32, shards=(), partial=(0, 1))
+    arriving = replace(peer, summary=replace(peer.summary, holdings=(holding,)))
+    assert [(row.model_id, row.shard_index, row.node_id, row.progress_pct) for row in views.peer_downloads([arriving])] == [
+        (SPREAD, 0, PEER[:16], None), (SPREAD, 1, PEER[:16], None),
+    ]  # fmt: skip
+
+
 def test_of_many_gaps_a_tick_says_the_first() -> None:
     gaps = tuple(ModelId(f"m{number:04}") for number in range(1000))
     census = {"DE": RegionView(nodes=1, holders={}, demand={}, gaps=gaps, targets={})}
     stats = views.live_stats(
         uptime_s=1.0, counters=FakePipeline(), peers=[], downloads=[], hardware=FakeMachine().snapshot(),
-        region="DE", census=census,
+        region="DE", census=census, account=Account(), capacity=NO_CAPACITY, wishlist=Wishlist(computed_at=0, entries=[]),
+        traffic=None,
     )  # fmt: skip
     assert stats.region_coverage_gaps == {"DE": [*gaps[: views.GAPS_SHOWN]]}
     assert stats.region_demand == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from swarmd.domain.events import (
     PeerDisconnected,
     ShardDropped,
     SummaryReceived,
+    UpdateAvailable,
     WorkerReady,
     WorkerStopped,
 )
-from swarmd.domain.ids import ShardRef
+from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.domain.peers import PeerView
 from tests.fakes.rim import LAN_CLIENT, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
 
@@ -57,11 +59,19 @@ async def test_order_on_a_fresh_socket(rim: Rim) -> None:
         assert {
             "peers", "lan_peers", "credits", "active_requests", "tokens_per_second", "requests_served", "requests_made",
             "forwards_served", "uptime_seconds", "acquisitions", "region_summary", "region_demand", "region_coverage_gaps",
-            "hardware",
+            "hardware", "swarm_capacity", "wishlist", "network_traffic",
         } <= set(stats["data"])  # fmt: skip
         assert (stats["data"]["region"], stats["data"]["region_summary"]) == ("US", {"DE": 1})
         assert stats["data"]["region_demand"] == {"US": {TINY: 5}}
         assert stats["data"]["region_coverage_gaps"] == {"DE": [SPREAD, TINY]}
+        assert stats["data"]["credits"] == {
+            "balance": 320, "lifetime_earned": 700, "lifetime_spent": 500, "lifetime_refunded": 120, "net_spent": 380,
+        }  # fmt: skip
+        assert stats["data"]["swarm_capacity"]["online_nodes"] == 2
+        assert [wish["model_id"] for wish in stats["data"]["wishlist"]["entries"]] == [TINY, SPREAD]
+        assert stats["data"]["network_traffic"] == {
+            "bytes_in": 5_000, "bytes_out": 2_600_000, "bytes_in_per_sec": None, "bytes_out_per_sec": None,
+        }  # fmt: skip
 
 
 async def test_ticks_and_the_registry_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +117,8 @@ async def test_a_peer_that_comes_and_goes_is_told_with_every_field_of_its_row(ri
             message = f"node {PEER[:16]} is {'connected' if connected else 'gone: no answer for 30 s'}"
             assert activity["data"] == {
                 "kind": kind, "category": "network", "message": message, "timestamp": activity["data"]["timestamp"],
-                "toast_level": toast, "model_id": None, "node_id": PEER[:16],
+                "toast_level": toast, "toast_duration_ms": 4000 if connected else 6000, "model_id": None,
+                "node_id": PEER[:16],
                 **({} if connected else {"detail_str": "no answer for 30 s"}),
             }  # fmt: skip
             (shown,) = (await hear(socket))["data"]["peers"]
@@ -129,6 +140,109 @@ async def test_a_summary_brings_the_peer_list_with_the_next_tick(tmp_path: Path,
         await hear_until(socket, "peer_list")
 
 
+async def test_a_newer_version_is_told_with_all_that_is_known_of_it(rim: Rim) -> None:
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        rim.bus.publish(
+            UpdateAvailable(
+                current_version="0.1.0", latest_version="0.2.0", changelog="- more", published_at="2026-01-02T03:04:05Z",
+                downloaded=True,
+            )
+        )  # fmt: skip
+        assert (await hear_until(socket, "update_available"))["data"] == {
+            "current_version": "0.1.0", "latest_version": "0.2.0", "changelog": "- more",
+            "published_at": "2026-01-02T03:04:05Z", "downloaded": True,
+        }  # fmt: skip
+
+
+async def test_activities_name_models_that_are_known(rim: Rim) -> None:
+    async with rim.client() as client, client.ws_connect(PATH) as socket:
+        await hear_until(socket, "stats_update")
+        rim.bus.publish(WorkerStopped(model=TINY))
+        assert (await hear_until(socket, "activity_event"))["data"]["model_name"] == TINY.upper()
+        rim.bus.publish(WorkerStopped(model=ModelId("stranger")))
+        assert "model_name" not in (await hear_until(socket, "activity_event"))["data"]
+
+
+async def test_who_does_not_answer_a_ping_is_cut_off_and_who_does_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("TICK_S", 0.05), ("PING_S", 0.1), ("SILENT_S", 0.4)):
+        monkeypatch.setattr(ws_module, name, seconds)
+    async with (
+        running(Rim(tmp_path)) as rim,
+        rim.client() as client,
+        client.ws_connect(PATH, autoping=False) as dumb,
+        client.ws_connect(PATH) as polite,
+    ):
+        listening = asyncio.ensure_future(drain(polite))
+        pinged = False
+        async with asyncio.timeout(5):
+            while not (message := await dumb.receive()).type & 0x100:  # aiohttp's own kinds: closed, error
+                pinged |= message.type is aiohttp.WSMsgType.PING
+        assert pinged and len(rim.feed._sockets) == 1
+        await asyncio.sleep(0.5)
+        assert len(rim.feed._sockets) == 1, "it answers"
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_ping_of_the_client_is_answered(rim: Rim) -> None:
+    async with rim.client() as client, client.ws_connect(PATH, autoping=False) as socket:
+        await socket.ping(b"there?")
+        async with asyncio.timeout(4):
+            while (message := await socket.receive()).type is not aiohttp.WSMsgType.PONG:
+                pass
+        assert message.data == b"there?"
+
+
+async def test_a_hundred_hear_the_same_tick_while_one_reads_nothing_and_one_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ws_module, "TICK_S", 0.2)
+    async with running(Rim(tmp_path)) as rim, AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            aiohttp.ClientSession(rim.url, connector=aiohttp.TCPConnector(limit=0))
+        )
+        host, port = rim.server.bound
+        _, deaf = await asyncio.open_connection(host, port, limit=1024)
+        deaf.write(handshake(host, port))
+        await until(lambda: len(rim.feed._sockets) == 1)
+        sockets = [await client.ws_connect(PATH) for _ in range(99)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await client.ws_connect(PATH)
+        assert caught.value.status == 503
+        await asyncio.gather(*(hear_until(socket, "stats_update") for socket in sockets))
+        encoded = 0
+        real = ws_module._text
+
+        def counted(envelope: Any) -> str:
+            nonlocal encoded
+            encoded += envelope.type == "stats_update"
+            return real(envelope)
+
+        monkeypatch.setattr(ws_module, "_text", counted)
+        await asyncio.gather(*(hear_until(socket, "stats_update") for socket in sockets))
+        assert encoded <= 2, "a tick is encoded once, or twice when another one began meanwhile"
+        await sockets[0].close()
+        await until(lambda: len(rim.feed._sockets) == 99)
+        rim.bus.publish(WorkerStopped(model=TINY))
+        back = await client.ws_connect(PATH)
+        heard = [await hear(back) for _ in range(3)]
+        assert [one["type"] for one in heard] == ["peer_list", "activity_event", "stats_update"]
+        assert "shard_registry" in heard[2]["data"], "a fresh socket knows nothing yet"
+        for socket in (back, *sockets[1:]):
+            await socket.close()
+        deaf.close()
+
+
+def handshake(host: str, port: int) -> bytes:
+    return (
+        f"GET {PATH} HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+
+
 async def test_the_replay_is_bounded(rim: Rim) -> None:
     for _ in range(3):
         for _ in range(200):
@@ -145,10 +259,7 @@ async def test_the_replay_is_bounded(rim: Rim) -> None:
 async def test_who_does_not_keep_up_is_cut_off_and_others_are_not(rim: Rim) -> None:
     host, port = rim.server.bound
     reader, writer = await asyncio.open_connection(host, port, limit=1024)
-    writer.write(
-        f"GET {PATH} HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-        "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
+    writer.write(handshake(host, port))
     await until(lambda: len(rim.feed._sockets) == 1)
     slow = next(iter(rim.feed._sockets))
     async with rim.client() as client, client.ws_connect(PATH) as socket:

@@ -174,3 +174,22 @@ def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path: Path, monkeyp
     assert Record("thing", {"tokens": 8}, fresh=True).count() == 0
     kept = read(tmp_path / "thing.json")
     assert kept is not None and kept.values("ms", arm="a") == [1.23457]
+
+
+def test_the_api_is_compared_with_a_bare_server_of_the_same_round() -> None:
+    def loaded(arm: str, number: int, rate: float, ms: float = 0.5) -> Round:
+        return {"arm": arm, "round": number, "bytes": 81_000, "median_ms": ms, "rate": rate}
+
+    rounds = [
+        loaded("models", 1, 3000.0), loaded("bare, models", 1, 6000.0), loaded("models", 2, 1500.0),
+        loaded("bare, models", 2, 3000.0), loaded("stats", 1, 1000.0, 1.5), loaded("bare, stats", 1, 2000.0),
+        {"arm": "dashboards", "round": 1, "count": 100, "idle": 0.01, "core": 0.02},
+        {"arm": "first byte", "round": 1, "ms": [1.0, 1.5, 9.0]},
+    ]  # fmt: skip
+    page = page_of(result("api", rounds, seconds=2.0))
+    assert "| 0.50 (0.50 to 0.50) |" in line_with(page, "| `GET /api/admin/models`")
+    assert line_with(page, "models: at least 2,000").endswith("| 2250 | met |")
+    assert line_with(page, "stats: at least 2,000").endswith("| 1000 | **missed** |")
+    assert line_with(page, "stats: median under").endswith("| 1.50 | **missed** |")
+    assert line_with(page, "hundred dashboards: at most").endswith("| 2.0% | met |")
+    assert line_with(page, "the first byte within").endswith("| 1.50 | met |")

@@ -45,7 +45,7 @@ def test_a_file_of_the_nodes_own_folder_goes_as_it_is(cli: Cli) -> None:
 def test_refusals_are_told(cli: Cli) -> None:
     cli.rim.adapters.says = Invalid(what="path lies outside", param="path")
     failed = cli("adapters", "add", TINY, "x")
-    assert failed.exit_code == 1 and "path lies outside" in failed.stderr
+    assert failed.exit_code == 5 and "path lies outside" in failed.stderr
     cli.rim.adapters.rows["style"] = adapter("style", TINY)
     failed = cli("adapters", "rm", "nobody")
-    assert failed.exit_code == 1 and "nobody" in failed.stderr
+    assert failed.exit_code == 5 and "nobody" in failed.stderr

@@ -52,7 +52,7 @@ def test_lock_and_unlock(cli: Cli) -> None:
     assert cli.rim.autopilot.locks == set()
     cli.rim.autopilot.says = Invalid(what="model tiny-q8 has no shard 9: it has 2, from 0 on", param="index")
     result = cli("lock", TINY, "9")
-    assert result.exit_code == 1 and "has no shard 9" in result.stderr
+    assert result.exit_code == 5 and "has no shard 9" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["lock", "unlock"])

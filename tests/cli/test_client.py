@@ -76,7 +76,9 @@ async def test_a_reply_comes_in_pieces_and_ends_with_its_costs(tmp_path: Path) -
     async with running(Rim(tmp_path)) as rim, NodeClient(place(rim.url)) as node:
         pieces = [piece async for piece in node.chat("tiny-q8", TURNS, max_tokens=7, temperature=0.0)]
     assert "".join(piece.text for piece in pieces) == "Hello!"
-    swarm = pieces[-1].swarm
+    (swarm,) = [piece.swarm for piece in pieces if piece.swarm is not None]
+    (usage,) = [piece.usage for piece in pieces if piece.usage is not None]
+    assert usage.completion_tokens > 0 and "stop" in [piece.finish_reason for piece in pieces]
     assert swarm is not None and [stage.layers for stage in swarm.stages] == [(0, 2), (2, 4)]
     request = rim.pipeline.requests[0]
     assert (request.max_tokens, request.sampling.temperature) == (7, 0.0)

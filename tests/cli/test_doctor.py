@@ -82,7 +82,7 @@ def test_an_engine_that_does_not_run_is_a_problem(monkeypatch: pytest.MonkeyPatc
     async def broken(**_: object) -> None:
         raise WorkerGone("cannot run: the wheel is another one")
 
-    monkeypatch.setattr("swarmd.cli.doctor.start_worker", broken)
+    monkeypatch.setattr("swarmd.inference.worker_process.start_worker", broken)
     monkeypatch.setattr(speed, "COPIED_BYTES", 1_000_000)
     result = CliRunner().invoke(program(), ["doctor", "--data-dir", str(tmp_path)])
     assert result.exit_code == 1

@@ -145,10 +145,10 @@ def test_ctrl_c_leaves_the_download_running_and_says_so(cli: Cli) -> None:
 
 def test_get_refuses_before_it_begins(cli: Cli) -> None:
     outside = cli("get", REPO, "--shards", "0-2")
-    assert (outside.exit_code, "2 shards, from 0 on: there is no shard 2" in outside.stderr) == (1, True)
+    assert (outside.exit_code, "2 shards, from 0 on: there is no shard 2" in outside.stderr) == (6, True)
     cli.rim.hub.supported = False
     unknown = cli("get", REPO)
-    assert (unknown.exit_code, "not rwkv" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "not rwkv" in unknown.stderr) == (5, True)
     assert cli("get", REPO, "--shards", "x").exit_code == 2
     both = cli("get", REPO, "--shards", "0", "--fair-share")
     assert (both.exit_code, "one at a time" in both.stderr) == (2, True), "wrong usage"
@@ -247,7 +247,7 @@ def test_pause_resume_cancel(cli: Cli) -> None:
         result = cli("downloads", verb, SPREAD)
         assert (result.exit_code, result.stdout) == (0, f"the download of spread-q8 is {state}\n")
     refused = cli("downloads", "cancel", SPREAD)
-    assert (refused.exit_code, "nothing is being fetched" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "nothing is being fetched" in refused.stderr) == (5, True), "the contract has no 404 for it"
     assert cli("downloads", "pause", "../etc").exit_code == 2
     assert cli("downloads", "no-such-verb", SPREAD).exit_code == 2
 
@@ -259,7 +259,7 @@ def test_a_download_is_moved_to_another_place(cli: Cli) -> None:
     assert (result.exit_code, result.stdout) == (0, "the download of spread-q8 is at place 0 now; 0 is the first\n")
     assert "at place 1 now" in cli("downloads", "move", SPREAD, "99").stdout, "the end of the queue"
     unknown = cli("downloads", "move", "unknown", "0")
-    assert (unknown.exit_code, "nothing is being fetched" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "nothing is being fetched" in unknown.stderr) == (6, True)
     for wrong in (("move", SPREAD), ("move", SPREAD, "-1"), ("move", SPREAD, "256"), ("move", "../x", "0")):
         assert cli("downloads", *wrong).exit_code == 2, wrong
 

@@ -12,7 +12,7 @@ from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.shards import Acquisition
 from tests.cli.conftest import Cli
-from tests.fakes.rim import OWN, PEER, SPREAD, TINY, acquisition, hub_source, model_view, no_coverage
+from tests.fakes.rim import OWN, PEER, SPREAD, acquisition, hub_source, model_view, no_coverage
 
 
 def test_the_list_says_what_can_answer(cli: Cli) -> None:
@@ -94,7 +94,7 @@ def test_fetch_that_fails_says_why(cli: Cli) -> None:
     assert "could not be fetched: no peer" in result.stderr
     cli.rim.desk.running.clear()
     cli.rim.desk.acquire = uncovered  # type: ignore[method-assign]
-    assert cli("model", "fetch", "spread-q8").exit_code == 1
+    assert cli("model", "fetch", "spread-q8").exit_code == 7
 
 
 def test_fetch_gives_up_when_nobody_fetches(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,13 +107,3 @@ def test_fetch_gives_up_when_nobody_fetches(cli: Cli, monkeypatch: pytest.Monkey
     result = cli("model", "fetch", "spread-q8")
     assert result.exit_code == 1
     assert "nothing fetches it any more" in result.stderr
-
-
-def test_remove_asks_or_is_told_not_to(cli: Cli) -> None:
-    refused = cli("model", "remove", "tiny-q8")
-    assert refused.exit_code == 2
-    assert "--yes" in refused.stderr
-    assert cli.rim.desk.deleted == []
-    assert "5 files" in cli("model", "remove", "tiny-q8", "--yes").stdout
-    assert cli.rim.desk.deleted == [TINY]
-    assert cli("model", "remove", "no-such", "--yes").exit_code == 1

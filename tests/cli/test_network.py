@@ -109,14 +109,14 @@ def test_join_says_with_whom(cli: Cli) -> None:
 def test_a_refusal_is_its_sentence(cli: Cli, refusal: Forbidden | Expired) -> None:
     cli.rim.joiner.says = refusal
     result = cli("join", "swarm://abc")
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert result.stdout == ""
     assert refusal.sentence in result.stderr.replace("\n", " ")
 
 
 def test_join_without_a_key_says_where_it_was_looked_for(cli: Cli) -> None:
     result = cli("join", "swarm://abc", key=False)
-    assert result.exit_code == 1
+    assert result.exit_code == 8
     assert "no API key" in result.stderr and "--data-dir" in result.stderr
 
 

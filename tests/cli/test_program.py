@@ -13,8 +13,9 @@ from swarmd import __version__
 from swarmd.cli.program import installed, program
 
 COMMANDS = (
-    "run", "chat", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
-    "unlock", "search", "get", "downloads", "doctor", "version",
+    "run", "chat", "ask", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
+    "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config", "adapters", "doctor",
+    "version", "completion", "help",
 )  # fmt: skip
 
 
@@ -64,6 +65,6 @@ def test_a_node_that_is_not_there_is_a_sentence(nowhere: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "swarmd", "status", "--url", nowhere], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stdout == ""
     assert done.stderr == f"swarmd: no node answers at {nowhere}: start one with `swarmd run`\n"

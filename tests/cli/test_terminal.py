@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import subprocess
+import sys
 
 import pytest
 import typer
 
 from swarmd.cli.failure import Failure
-from swarmd.cli.terminal import complain, finish, megabytes, printable, say, say_json, show_table, sure, watch
+from swarmd.cli.terminal import (
+    complain,
+    confirm,
+    finish,
+    fitting,
+    megabytes,
+    printable,
+    say,
+    say_json,
+    show_table,
+    sure,
+    watch,
+)
 
 
 def test_control_characters_are_taken_out() -> None:
@@ -81,3 +96,73 @@ async def test_what_is_watched_is_shown_again_and_a_failure_in_its_place(capsys:
     with pytest.raises(asyncio.CancelledError):
         await watch(draw, every_s=0)
     assert capsys.readouterr().out.splitlines() == ["look 1 [bold][2J", "swarmd: no node answers", "look 3 [bold][2J"]
+
+
+def wide_rows() -> list[list[str]]:
+    return [["a" * 20, "b" * 30, "c" * 20, "7"], ["x", "y", "z", "12"]]
+
+
+def test_a_wide_table_leaves_out_what_is_least_important_until_it_fits() -> None:
+    columns = ("one", "two", "three", "count")
+    for width, kept in ((90, 4), (60, 3), (40, 2), (10, 2)):
+        made = fitting(columns, wide_rows(), width=width, numbers=("count",), spare=("two", "three"))
+        assert len(made.columns) == kept, width
+    assert [column.header for column in made.columns] == ["one", "count"]
+
+
+def test_a_wide_table_is_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """`swarmd models | grep` has to find every name in one line."""
+    show_table(("one", "two", "count"), [["a" * 150, "b" * 150, "7"]], numbers=("count",), spare=("two",))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "a" * 150 in lines[1] and "b" * 150 in lines[1]
+
+
+class Terminal:
+    """stdin of a person."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return f"{self.answers.pop(0)}\n" if self.answers else ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"), [("y", True), ("YES", True), ("", False), ("n", False), ("of course", False)]
+)
+def test_only_a_yes_is_a_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    if goes_on:
+        confirm("Delete [red]?", yes=False, otherwise="it deletes")
+        return
+    with pytest.raises(typer.Exit) as ended:
+        confirm("Delete [red]?", yes=False, otherwise="it deletes")
+    assert ended.value.exit_code == 1
+
+
+def test_where_nobody_can_be_asked_yes_has_to_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(typer.Exit) as ended:
+        confirm("Delete?", yes=False, otherwise="it deletes")
+    assert ended.value.exit_code == 2
+    confirm("Delete?", yes=True, otherwise="it deletes")
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word() -> None:
+    """`swarmd help exit-codes | head -1`: no traceback, and the shell's own code for it."""
+    command = f"{sys.executable} -m swarmd help exit-codes; echo code $? >&2"
+    done = subprocess.run(["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == "code 141\n"
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {}])
+def test_there_are_no_colours_in_a_pipe(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-m", "swarmd", "help", "ask"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "\x1b" not in done.stdout and "Examples" in done.stdout

@@ -31,6 +31,10 @@ STATS = {
         "total_requests": "int", "samples": "int", "avg_latency_ms": "num|null", "min_latency_ms?": "num",
         "max_latency_ms?": "num", "p50_latency_ms?": "num", "p95_latency_ms?": "num", "p99_latency_ms?": "num",
     },
+    "swarm_spec": {
+        "hedge": "null", "prefetch": "null",
+        "ngram": {"hits": "int", "misses": "int", "total": "int", "hit_rate": "num|null"},
+    },
     "tokens_per_second": "num|null",  # ours
 }  # fmt: skip
 PEER = {

@@ -243,4 +243,59 @@ OPENAI = (
     ),
 )  # fmt: skip
 
-ROWS = PAGES + NETWORK + MODELS + OPENAI
+COVERAGE = {
+    "model_id": "str", "display_name": "str", "size_mb": "int", "holders": "int", "total_shards": "int",
+    "shards_covered": "int", "hosted_by_us": "bool",
+}  # fmt: skip
+CREDIT_ROW = {
+    "id": "int", "hour": "time", "timestamp": "time",
+    "kind": "=served|=hosted|=seeded|=relayed|=reserved|=spent|=penalty|=refunded", "amount": "int", "quantity": "int",
+    "unit": "=tokens|=bytes|=byte_seconds|=milliseconds|=failures", "events": "int", "node_id": "node|null",
+    "model_id": "str|null",
+}  # fmt: skip
+
+CREDITS = (
+    Row(
+        method="GET", path="/api/admin/credits/transactions", access=READ, live=True,
+        reply={"transactions": [CREDIT_ROW], "total": "int", "next_before": "int|null"},
+        refused=[
+            Refused(status=400, when="no entries", path="/api/admin/credits/transactions?limit=0", param="limit"),
+            Refused(status=400, when="too many", path="/api/admin/credits/transactions?limit=501", param="limit"),
+            Refused(status=400, when="no number", path="/api/admin/credits/transactions?before=x", param="before"),
+        ],
+    ),
+    Row(
+        method="GET", path="/api/admin/credits/peers", access=READ, live=True,
+        reply=[
+            {
+                "node_id": "node", "given": "int", "taken": "int", "balance": "int",
+                "tier": "=bronze|=silver|=gold|=platinum", "weight": "int", "last_at": "time",
+            }
+        ],
+    ),
+    Row(
+        method="GET", path="/api/admin/swarm/capacity", access=READ, live=True,
+        reply={
+            "online_nodes": "int", "total_vram_mb": "int|null", "total_disk_mb": "int|null", "gpu_nodes": "int",
+            "regions_represented": "int", "serveable_models": [COVERAGE], "aspirational_models": [COVERAGE],
+            "hosted_locally": [COVERAGE], "min_redundancy": "int", "median_redundancy": "num",
+            "headline_model": ({"model_id": "str", "display_name": "str", "size_mb": "int"}, "null"), "computed_at": "int",
+        },
+    ),
+    Row(
+        method="GET", path="/api/admin/wishlist", access=READ, live=True,
+        reply={
+            "computed_at": "int",
+            "entries": [
+                {
+                    "model_id": "str", "display_name": "str",
+                    "status": "=hosting|=serveable|=aspirational|=candidate|=unreachable|=blocked", "score": "int",
+                    "why_tags": ["str"], "swarm_replicas": "int", "target_replicas": "int", "size_mb": "int",
+                    "vram_required_mb": "int", "shards_covered": "int", "total_shards": "int", "hosted_by_us": "bool",
+                }
+            ],
+        },
+    ),
+)  # fmt: skip
+
+ROWS = PAGES + NETWORK + MODELS + OPENAI + CREDITS

@@ -21,7 +21,6 @@ SEED: tuple[Row, ...] = (*node_rows.ROWS, *model_rows.ROWS, *hub_rows.ROWS, *clo
 OURS: tuple[Row, ...] = our_rows.ROWS
 
 NOT_YET = {
-    "GET /api/admin/credits",
     "POST /api/admin/update/check",
     "POST /api/admin/update/apply",
     "GET /api/admin/responses",

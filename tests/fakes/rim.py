@@ -12,14 +12,17 @@ from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.answers import Answers
 from swarmd.api.autopilot import AutopilotHandlers
+from swarmd.api.credits import CreditHandlers
 from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
+from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
@@ -28,6 +31,8 @@ from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
+from swarmd.api.openapi import several
+from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
@@ -54,6 +59,7 @@ from swarmd.domain.autopilot import (
     ShardCount,
 )
 from swarmd.domain.autopilot import Gate as Gate_
+from swarmd.domain.credits import Account, CreditEntry, CreditKind, PeerAccount, Tier
 from swarmd.domain.generation import (
     Embedded,
     EmbeddingRequest,
@@ -501,9 +507,46 @@ class FakeCensus:
     def here(self) -> str:
         return "US"
 
+    def requests(self) -> dict[ModelId, int]:
+        return {TINY: 5}
+
     def regions(self) -> dict[str, RegionView]:
         us = RegionView(nodes=3, holders={TINY: 2}, demand={TINY: 5}, gaps=(), targets={TINY: 2})
         return {"DE": RegionView(nodes=1, holders={}, demand={}, gaps=(SPREAD, TINY), targets={}), "US": us}
+
+
+class FakeLedger:
+    """As `economy.ledger.Ledger`: a node that did something and asked for something."""
+
+    def __init__(self) -> None:
+        self.books = Account(
+            earned=700, spent=500, refunded=120, balance=320, held=80, pending=1, updated_at=1_700_000_000.0
+        )
+        self.entries = [
+            CreditEntry(
+                id=number, hour=1_699_999_200, at=1_700_000_000.0, kind=kind, amount=amount, quantity=abs(amount) // 10,
+                events=1, peer=peer, model=TINY,
+            )
+            for number, (kind, amount, peer) in enumerate(
+                ((CreditKind.SERVED, 700, PEER), (CreditKind.RESERVED, -500, None), (CreditKind.REFUNDED, 120, None)), 1
+            )
+        ]  # fmt: skip
+
+    def account(self) -> Account:
+        return self.books
+
+    def tier(self) -> Tier:
+        return Tier.SILVER
+
+    def peer_tier(self, node: NodeId) -> Tier:
+        return Tier.GOLD
+
+    def peers(self) -> Sequence[PeerAccount]:
+        return (PeerAccount(node=PEER, given=380, taken=700, last_at=1_700_000_000.0),)
+
+    async def transactions(self, *, limit: int, before: int | None = None) -> tuple[Sequence[CreditEntry], int]:
+        found = [entry for entry in reversed(self.entries) if before is None or entry.id < before]
+        return found[:limit], len(self.entries)
 
 
 class FakeCodes:
@@ -651,13 +694,60 @@ INDEX = StaticFile(data=b'<meta name="swarmd-nonce" content="{{nonce}}">', media
 SCRIPT = StaticFile(data=b"export {};", media="text/javascript; charset=utf-8", etag='"s"')
 
 
+class CheckedServer(ApiServer):
+    """Answers 599 where a reply is not what its row says: another status, or a body of another type. So every test of the
+    rim is one of the contract, too."""
+
+    def _handler(self, row: Route) -> Callable[[web.Request], Any]:
+        handle = super()._handler(row)
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            response = await handle(request)
+            fault = row_fault(row, response)
+            return response if fault is None else web.Response(status=599, text=f"{row.method} {row.path}: {fault}")
+
+        return checked
+
+
+def row_fault(row: Route, response: web.StreamResponse) -> str | None:
+    """What in a reply is not what its row says; streams and files are not looked into."""
+    status = response.status
+    if status == 500:
+        return None  # a bug, which no row announces
+    provider = row.elsewhere is not None and "x-swarm-provider" in response.headers
+    if provider and status < 400:
+        return None  # its body is the provider's own
+    if status not in row.statuses and not provider:
+        return f"status {status} is not in {row.statuses}"
+    if not isinstance(response, web.Response) or response.content_type != "application/json":
+        return None
+    wanted = row.reply if status < 400 else row.bodies.get(status, row.error)
+    faults: list[str] = []
+    for one in several(wanted):
+        try:
+            msgspec.json.decode(cast("bytes", response.body), type=one)
+        except msgspec.MsgspecError as error:
+            faults.append(str(error))
+        else:
+            return None
+    return "; ".join(faults) or None
+
+
 class Rim:
     """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
 
     def __init__(
-        self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = (), providers: Any = None
+        self,
+        folder: Path,
+        *,
+        world: World | None = None,
+        extra: Sequence[Route] = (),
+        age_s: float = 0.0,
+        providers: Any = None,
     ) -> None:
-        """`providers`: real ones in place of none that can be asked."""
+        """`age_s`: of encoded replies; 0, since fakes change without a fact. `providers`: real ones in place of none that
+        can be asked."""
+        self.age_s = age_s
         self.providers: Any = providers or FakeProviders()
         self.world = world or seeded_world(1)
         self.folder = folder
@@ -680,23 +770,29 @@ class Rim:
         self.tickets = OneTimePasses(world=self.world, life_s=TICKET_LIFE_S)
         loaded = Loaded(settings=Settings(), origins={}, path=folder / "config.toml")
         self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
+        self.ledger, self.tallies = FakeLedger(), Tallies()
+        self.outlook = Outlook(
+            models=self.models, peers=self.peers, census=FakeCensus(), machine=self.machine, policy=self.autopilot.policy,
+            clock=self.world.clock,
+        )  # fmt: skip
         self.feed = LiveFeed(
             world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
-            models=self.models, desk=self.desk, trust=FakeTrust(), census=FakeCensus(),
+            models=self.models, desk=self.desk, trust=FakeTrust(), census=FakeCensus(), ledger=self.ledger,
+            outlook=self.outlook,
         )  # fmt: skip
         self.pages = PageHandlers(
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
-        self.tallies = Tallies()
         self.metrics = Metrics(
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
         )  # fmt: skip
+        self.news = News(self.bus)
         self.rows = complete(self._table(), extra)
-        self.server = ApiServer(
+        self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
-            port=0,
+            port=0, news=self.news,
         )  # fmt: skip
         self.supervisor = Supervisor("test", world=self.world)
 
@@ -720,11 +816,13 @@ class Rim:
             pages=self.pages,
             node=NodeHandlers(
                 node=OWN, clock=self.world.clock, settings=self.settings, counters=self.pipeline, machine=self.machine,
-                models=self.models, peers=self.peers, stop=self.stop,
+                models=self.models, peers=self.peers, ledger=self.ledger, guesses=self.tallies, stop=self.stop,
+                figures=Fresh(news=self.news, clock=self.world.clock, age_s=self.age_s),
             ),
             models=ModelHandlers(
                 node=OWN, catalog=self.catalog, models=self.models, desk=self.desk, memory=self.memory,
                 generations=self.pipeline, encrypted=self.encrypted,
+                listing=Fresh(news=self.news, clock=self.world.clock, age_s=self.age_s),
             ),
             storage=StorageHandlers(
                 node=OWN, settings=self.settings.current, models=self.models, desk=self.desk, memory=self.memory,
@@ -735,6 +833,8 @@ class Rim:
             ),
             members=MemberHandlers(members=self.members),
             autopilot=AutopilotHandlers(autopilot=self.autopilot),
+            credits=CreditHandlers(ledger=self.ledger, clock=self.world.clock),
+            outlook=self.outlook,
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
             metrics=self.metrics,

@@ -167,3 +167,35 @@ def test_places_and_queue_keep_their_bounds_whatever_happens(deeds: list[tuple[s
         await asyncio.gather(*waiting.values(), return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.looptime
+async def test_weights_share_out_the_turns_and_a_late_comer_does_not_catch_up(world: World) -> None:
+    weights = {"gold": 4, "bronze": 1}
+    limits = Limits(queue=100)
+    gate = Admission(
+        places=lambda: limits.places, queue=lambda: limits.queue, patience_s=lambda: limits.patience_s, clock=world.clock,
+        weight=lambda client: weights[client],
+    )  # fmt: skip
+    served: list[str] = []
+
+    async def one(client: str) -> None:
+        assert await gate.enter(client) is None
+        served.append(client)
+
+    assert await gate.enter("gold") is None
+    waiting = [asyncio.create_task(one("bronze")) for _ in range(20)]
+    await settle()
+    for _ in range(10):  # alone, it has every turn
+        gate.leave()
+        await settle()
+    assert served == ["bronze"] * 10
+    waiting += [asyncio.create_task(one("gold")) for _ in range(20)]
+    await settle()
+    for _ in range(10):
+        gate.leave()
+        await settle()
+    assert served[10:].count("gold") == 8 and served[10:].count("bronze") == 2
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

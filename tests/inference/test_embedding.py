@@ -44,7 +44,7 @@ class Reader:
     def prefixes(self, known: Any, tokens: Any) -> tuple[bytes, ...]:
         return ()
 
-    def started(self, request: Any, plan: Any) -> None:
+    def started(self, request: Any, plan: Any, *, tokens: int) -> None:
         self.started_with.append(request)
 
     def ended(self, outcome: str) -> None:

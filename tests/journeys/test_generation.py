@@ -11,7 +11,15 @@ from pathlib import Path
 import openai
 import pytest
 
-from swarmd.domain.events import GenerationFinished, GenerationResumed, StageServed, WorkerDied
+from swarmd.domain.events import (
+    GenerationFinished,
+    GenerationResumed,
+    GenerationStarted,
+    ServeFailed,
+    StageServed,
+    StageUsed,
+    WorkerDied,
+)
 from swarmd.domain.generation import Finish, GenerationFailed, GenerationRequest, Sampling
 from swarmd.domain.ids import ModelId
 from swarmd.domain.refusals import BadTemplate, Busy, NoCoverage, NotFound, PromptTooLong
@@ -60,6 +68,10 @@ async def test_usage_timings_and_facts(three):
     assert usage.tokens_per_second > 0
     assert served.head == nodes[0].node
     assert served.tokens >= usage.prompt_tokens
+    used = {fact.node: fact.tokens for fact in head.of(StageUsed)}
+    assert used == {nodes[1].node: served.tokens, nodes[2].node: served.tokens}, "both sides count the same"
+    (started,) = head.of(GenerationStarted)
+    assert started.tokens == usage.prompt_tokens + 10
     await settled(nodes, model)
 
 
@@ -140,6 +152,10 @@ async def test_a_killed_worker_is_started_again_and_the_reply_goes_on_as_if_noth
         assert (await head.wait_for(GenerationResumed)).lost == nodes[1].node
         died = await spy.wait_for(WorkerDied)
         assert "want of memory" in died.how
+        failed = await spy.wait_for(ServeFailed)
+        assert (failed.head, failed.model) == (nodes[0].node, model)
+        used = [fact for fact in head.of(StageUsed) if fact.node == nodes[2].node]
+        assert len(used) == 2, "once for each of its stages, before and after the loss"
     await settled(nodes, model)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from swarmd.domain.events import CircuitRelayed
 from swarmd.domain.ids import NodeId
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, Purpose
 from swarmd.domain.refusals import NoAnswer, OtherNode
@@ -80,6 +81,20 @@ async def test_two_that_cannot_dial_each_other_are_linked_through_a_common_membe
     assert lines[c.id, Purpose.CONTROL].via == lines[c.id, Purpose.BULK].via == a.id
     assert lines[c.id, Purpose.CONTROL].remote is None
     assert a.links.relay.circuits == 2 and a.links.relay.relayed_bytes > 0
+
+
+async def test_it_is_told_how_long_a_circuit_stands_while_it_does_and_at_its_end(swarm: Swarm) -> None:
+    (a,), b, c = await apart(swarm)
+    with a.member.bus.spy() as spy:
+        await until(lambda: paths(b, c) == {a.id})
+        await asyncio.sleep(relay_module.TOLD_S + 10.0)
+        parts = spy.of(CircuitRelayed)
+        assert len(parts) == 2, "two connections"
+        assert {part.opener for part in parts} | {part.node for part in parts} == {b.id, c.id}
+        assert all(part.seconds == pytest.approx(relay_module.TOLD_S) and part.size_bytes > 0 for part in parts)
+        a.relaying.append(0.0)
+        await until(lambda: a.links.relay.circuits == 0)
+        assert sum(part.seconds for part in spy.of(CircuitRelayed)) > 2 * (relay_module.TOLD_S + 5.0)
 
 
 async def test_the_relay_sees_sizes_and_not_a_word(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:

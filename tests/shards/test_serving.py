@@ -11,9 +11,12 @@ import pytest
 from blake3 import blake3
 
 from swarmd.config.settings import NodeSettings, ResourcesSettings, Settings
+from swarmd.domain.events import ShardsSeeded
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import PeerIdentity, Purpose
+from swarmd.kit.bus import EventBus
 from swarmd.kit.world import real_world, seeded_world
+from swarmd.shards import serving as serving_module
 from swarmd.shards.serving import ASKS_PER_PEER, FIRST_PLACES, ShardServer, is_near, upload_limit
 from swarmd.transport.loopback import LoopbackHub
 from swarmd.transport.rpc import Reply
@@ -142,6 +145,31 @@ async def test_what_has_arrived_of_a_shard_is_served(tmp_path: Path, tiny: Path)
         await hold(store, cut.payloads[1], ref)
         reply = await link.call(AskChunkMap(model=MODEL, layout=layout, shard=1), ChunkMap, timeout_s=5)
         assert isinstance(reply, Reply) and unpack_chunks(reply.payload, count) == set(range(count))
+
+
+async def test_what_was_given_within_a_moment_is_one_fact_for_each_peer(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_module, "TOLD_S", 0.2)
+    store, bus = open_store(1, tmp_path), EventBus()
+    cut, known = await adopted(store, tiny)
+    await hold(store, cut.payloads[1], ShardRef(MODEL, 1))
+    layout, spec = known.manifest.layout, known.manifest.shards[1]
+    async with nodes("ab", hub=LoopbackHub()) as (server, client):
+        ShardServer(
+            catalog=store.catalog, storage=store.storage, disk=store.disk, world=real_world(), upload_limit=lambda: None,
+            observed_host=lambda peer: "10.0.0.1", bus=bus,
+        ).register(server.dispatcher)  # fmt: skip
+        link = await client.link_to(server)
+        with bus.spy() as spy:
+            for number in range(spec.chunk_count):
+                ask = AskChunk(model=MODEL, layout=layout, shard=1, chunk=number)
+                assert isinstance(await link.call(ask, ShardChunk, timeout_s=5), Reply)
+            ask = AskChunk(model=MODEL, layout=layout, shard=0, chunk=0)
+            assert isinstance(await link.call(ask, ShardChunk, timeout_s=5), Refused), "what is refused is not counted"
+            told = await spy.wait_for(ShardsSeeded)
+            assert told.size_bytes == spec.size_bytes
+            assert len(spy.of(ShardsSeeded)) == 1
 
 
 def served(store: Store, host: Callable[[PeerIdentity], str], rate: float | None = None) -> ShardServer:
