@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, shapes
+from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, provider_shapes, shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -225,6 +225,18 @@ class NodeClient:
 
     async def remove_adapter(self, id: str) -> adapter_shapes.AdapterGone:
         return await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
+
+    # -- providers
+
+    async def providers(self) -> provider_shapes.ProviderList:
+        return await self._ask("GET", "/api/admin/providers", provider_shapes.ProviderList)
+
+    async def provider_health(self) -> list[provider_shapes.HealthRow]:
+        return (await self._ask("GET", "/api/admin/provider-health", provider_shapes.HealthList)).providers
+
+    async def change_providers(self, change: provider_shapes.ProvidersRequest) -> provider_shapes.ProvidersChanged:
+        body = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not None}
+        return await self._ask("PUT", "/api/admin/providers", provider_shapes.ProvidersChanged, body=body)
 
     # -- the hub and downloads
 

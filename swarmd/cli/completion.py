@@ -38,6 +38,8 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "downloads move": (f"{NAMES}downloads",),
     "adapters add": (f"{NAMES}models", FILES),
     "adapters rm": (f"{NAMES}adapters",),
+    "providers set": (f"{NAMES}providers",),
+    "providers remove": (f"{NAMES}providers",),
     "revoke": (f"{NAMES}members",),
     "config get": (f"{WORDS}{' '.join(KEYS)}",),
     "config set": (f"{WORDS}{' '.join(KEYS)}",),

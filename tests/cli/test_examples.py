@@ -10,7 +10,7 @@ from swarmd.cli.program import program
 
 WITHOUT = {
     "model", "model list", "model remove", "adapters", "adapters list", "adapters rm", "unlock", "version", "config path",
-    "downloads pause", "downloads resume", "downloads cancel",
+    "downloads pause", "downloads resume", "downloads cancel", "providers remove",
 }  # fmt: skip
 """What needs none: their usage says everything."""
 

@@ -40,6 +40,10 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "adapters list": (("adapters", "list"),),
     "adapters add": (("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style"),),
     "adapters rm": (("adapters", "rm", "style"),),
+    "providers": (("providers",),),
+    "providers set": (("providers", "set", "groq"),),
+    "providers add": (("providers", "add", "gpu", "http://10.0.0.1/v1"),),
+    "providers remove": (("providers", "remove", "groq"),),
     "autopilot": (("autopilot",), ("autopilot", "off")),
     "lock": (("lock", "tiny-q8", "0"),),
     "unlock": (("unlock", "tiny-q8", "0"),),
@@ -57,7 +61,8 @@ ELSEWHERE = {"doctor", "version", "help"}
 
 
 def test_every_command_that_prints_has_json_and_a_shape() -> None:
-    leaves = [command for command in outline(program()).walk() if not command.children or command.name == "downloads"]
+    alone = ("downloads", "providers")  # with verbs, and something to say without one
+    leaves = [command for command in outline(program()).walk() if not command.children or command.name in alone]
     with_json = {command.name for command in leaves for one in command.options if "--json" in one.names}
     assert {command.name for command in leaves} - with_json == SPOKEN
     assert with_json == set(SHAPES) == set(RUNS) | ELSEWHERE
@@ -69,7 +74,7 @@ def test_it_prints_what_is_documented_and_nothing_else(cli: Cli, command: str) -
     if command == "adapters rm":
         cli("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style")
     for arguments in RUNS[command]:
-        result = cli(*arguments, "--json")
+        result = cli(*arguments, "--json", input="gsk-0123456789" if command == "providers set" else None)
         assert result.exit_code == 0, result.output
         found = [_read(result.stdout, shape) for shape in SHAPES[command]]
         assert sum(found) >= 1, (arguments, result.stdout)
