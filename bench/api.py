@@ -3,12 +3,13 @@
     python -m bench.api [--rounds 5] [--seconds 3]
 
 One process is the node (`bench.crowd`: a real one, but nobody answers behind its peers), bound to one core; wrk and the
-dashboards are on another. Each round asks in turns, for so many seconds each: `GET /api/admin/stats` and `/models` with one
-connection, which gives the time of an answer, and with eight, which gives how many come in a second; and a bare aiohttp
-server with bodies of the same sizes, which is as fast as anything on this library can be. Then, for three times as long,
-what the node's process takes without dashboards, and with a hundred of them that read all they are told. Then chats
-with the built-in model, node and worker on any core: from the moment in which the head of the generation has the first
-token to the moment in which the client has its bytes, both by the clock of the machine.
+dashboards are on another. Each round asks `GET /api/admin/stats` and `/models` in turns, for so many seconds each: with one
+connection, which gives the time of an answer, and with eight, which gives how many come in a second, and how many for each
+second of processor time that the node took. That is its rate with the core to itself, whoever else uses the machine.
+Beside it a bare aiohttp server with bodies of the same sizes, which is as fast as anything on this library can be. Then,
+for three times as long, what the node's process takes without dashboards, and with a hundred of them that read all they
+are told. Then chats with the built-in model, node and worker on any core: from the moment in which the head of the
+generation has the first token to the moment in which the client has its bytes, both by the clock of the machine.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -91,17 +93,28 @@ async def child(folder: Path, port: int, cores: set[int], *words: str) -> AsyncI
         await found.stop()
 
 
-def load(url: str, *, connections: int, seconds: float, core: int) -> tuple[float, float]:
-    """Answers a second, and the median of their times in ms."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    rate: float
+    """Answers a second."""
+    median_ms: float
+    per_core: float
+    """Answers for each second of processor time of the process that gives them: its rate with a core to itself."""
+
+
+def load(child: Child, path: str, *, connections: int, seconds: float, core: int) -> Loaded:
     command = [
-        "taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", url,
+        "taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", child.url + path,
     ]  # fmt: skip
+    before = child.cpu_s()
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = child.cpu_s() - before
     wrong = re.search(r"Non-2xx|Socket errors", text)
     rate, half = re.search(r"Requests/sec:\s*([\d.]+)", text), re.search(r"50%\s*([\d.]+)(us|ms|s)", text)
-    if wrong or rate is None or half is None:
+    count = re.search(r"(\d+) requests in", text)
+    if wrong or rate is None or half is None or count is None:
         raise RuntimeError(f"wrk says: {text}")
-    return float(rate[1]), float(half[1]) * UNITS_MS[half[2]]
+    return Loaded(float(rate[1]), float(half[1]) * UNITS_MS[half[2]], int(count[1]) / used)
 
 
 async def dashboards(session: aiohttp.ClientSession, node: Child, count: int, seconds: float) -> float:
@@ -166,22 +179,27 @@ async def measure(record: Record, *, rounds: int, seconds: float, cores: tuple[i
             found: list[Round] = []
             node.bind(one)
             for path in PATHS:
-                targets = {path: f"{node.url}/api/admin/{path}"}
-                async with child(folder / "bare", PORT + 50, one, "--bare", str(sizes[path])) as other:
-                    targets[f"bare, {path}"] = f"{other.url}/"
-                    for name, url in targets.items():
-                        _, median_ms = await asyncio.to_thread(load, url, connections=1, seconds=seconds, core=client_core)
-                        rate, _ = await asyncio.to_thread(load, url, connections=8, seconds=seconds, core=client_core)
-                        found.append(
-                            {"arm": name, "round": number, "bytes": sizes[path], "median_ms": median_ms, "rate": rate}
-                        )
+                async with child(folder / "bare", PORT + 50, one, "--bare", str(sizes[path])) as bare:
+                    for name, target, place in ((path, node, f"/api/admin/{path}"), (f"bare, {path}", bare, "/")):
+
+                        def ask(connections: int, target: Child = target, place: str = place) -> Loaded:
+                            return load(target, place, connections=connections, seconds=seconds, core=client_core)
+
+                        alone, many = await asyncio.to_thread(ask, 1), await asyncio.to_thread(ask, 8)
+                        found.append({
+                            "arm": name, "round": number, "bytes": sizes[path], "median_ms": alone.median_ms,
+                            "rate": many.rate, "per_core": many.per_core,
+                        })  # fmt: skip
             idle = await dashboards(session, node, 0, 3 * seconds)
             watched = await dashboards(session, node, DASHBOARDS, 3 * seconds)
             found.append({"arm": "dashboards", "round": number, "count": DASHBOARDS, "idle": idle, "core": watched - idle})
             node.bind(every)
             found.append({"arm": "first byte", "round": number, "ms": await first_bytes(session, node, key, model)})
             record.add(*found)
-            said = [f"{one['arm']} {one['rate']:.0f}/s {one['median_ms']:.2f} ms" for one in found if "rate" in one]
+            said = [
+                f"{one['arm']} {one['rate']:.0f}/s ({one['per_core']:.0f} on a core) {one['median_ms']:.2f} ms"
+                for one in found if "rate" in one
+            ]  # fmt: skip
             print(
                 f"round {number}: {', '.join(said)}, {DASHBOARDS} dashboards {watched - idle:.1%} of a core, first byte "
                 f"{statistics.median(found[-1]['ms']):.2f} ms", flush=True,

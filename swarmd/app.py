@@ -33,6 +33,7 @@ from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate as ApiGate
+from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
@@ -45,6 +46,9 @@ from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_sta
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
 from swarmd.api.providers import ProviderHandlers
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
@@ -405,7 +409,7 @@ class _Built:
             software=f"swarmd/{__version__}", region=self._region, free_ram=self._workers.available_bytes,
             total_ram_bytes=psutil.virtual_memory().total, layer_ms=stages.layer_ms, endpoints=self._listening,
             demand=self._demand.told, nameplates=self._short_codes.nameplates, peers=self._links.views,
-            sessions=lambda: stages.sessions,
+            sessions=lambda: stages.sessions, nickname=lambda: live.current().identity.nickname,
         )  # fmt: skip
 
         # floor 7: what the swarm needs
@@ -437,6 +441,7 @@ class _Built:
         )  # fmt: skip
 
         # floor 9: the rim
+        self._archive = ResponseArchive(db=database, clock=world.clock)
         self._server = self._rim(api_key, disk)
 
     def _rim(self, api_key: str, disk: Disk) -> ApiServer:
@@ -449,16 +454,20 @@ class _Built:
         self._feed = LiveFeed(
             world=world, bus=self._bus, counters=self._pipeline, machine=self._hardware, peers=self._links,
             models=self._registry, desk=self._desk, trust=self._reputation, census=self._census, ledger=self._ledger,
-            outlook=outlook,
-            probes=self._hub_desk.probing,
+            outlook=outlook, probes=self._hub_desk.probing, tokens=self._tokens_made,
         )  # fmt: skip
+        self._history = History(
+            world=world, tokens=self._tokens_made, machine=self._hardware, peers=self._links, counters=self._pipeline
+        )
         targets = Targets(
             models=self._registry, adapters=self._adapters, settings=live.current, providers=self._providers
         )
+        answers = Answers(self._pipeline, self._providers)
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=Answers(self._pipeline, self._providers), settings=live.current,
-            entropy=world.entropy, providers=self._providers,
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy,
+            providers=self._providers,
         )  # fmt: skip
+        self._responses = ResponseRuns(answers=answers, archive=self._archive, world=world)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
         )
@@ -497,11 +506,15 @@ class _Built:
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
+                responses=ResponseHandlers(
+                    targets=targets, runs=self._responses, archive=self._archive, entropy=world.entropy
+                ),
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
                 providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
                 pass_through=PassThrough(targets=targets, providers=self._providers),
+                history=self._history,
             )
         )  # fmt: skip
         settings = live.current()
@@ -530,13 +543,14 @@ class _Built:
             await self._steward.load()
             await self._ledger.load()
             await self._providers.load()
+            await self._archive.recover()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
         mapping = (self._mapping,) if network.upnp else ()
         for service in (
-            self._feed, self._ledger, self._metrics, self._hardware, self._reputation, self._doors, self._links,
-            self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand, self._herald,
-            self._trust, self._steward, self._providers, self._server,
+            self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
+            self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
+            self._herald, self._trust, self._steward, self._providers, self._responses, self._server,
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound
@@ -624,6 +638,10 @@ class _Built:
     def _swarm_ram(self) -> int:
         """Bytes that workers of all connected nodes may still take, as they say, with ours."""
         return self._free_ram() + sum(summary.ram_free_bytes for summary in self._summaries().values())
+
+    def _tokens_made(self) -> int:
+        """Of all replies of this head, since the start."""
+        return self._tallies.token_s.count
 
     def _download_limit(self) -> float | None:
         mbps = self._live.current().downloads.max_mbps

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from swarmd.config.settings import KEYS
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 BUILTIN: Final = ROOT / "swarmd" / "builtin" / "swarmd-builtin.gguf"
 CLIENT: Final = Path(sys.executable).with_name("schemathesis")
@@ -37,7 +39,7 @@ OPERATION_S: Final = 3600.0
 """For all examples of one operation."""
 PEER_PORT_OFFSET: Final = 10
 CLOSED: Final = "http://127.0.0.1:1"
-"""A hub that refuses at once: random names must not become requests to the real one."""
+"""A hub and providers that refuse at once: random names and keys must not become requests to the real ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,10 @@ def live_node(folder: Path, *, port: int | None = None) -> Iterator[LiveNode]:
         "SWARMD_DOWNLOADS_HUB_ENDPOINT": CLOSED,
         "SWARMD_AUTO_MANAGE_ENABLED": "false",  # nothing but the requests changes what is there
     }
+    elsewhere = [key for path, key in KEYS.items() if path.startswith("providers.") and path.endswith("_url")]
+    environ |= {key.environment: CLOSED for key in elsewhere}
+    if elsewhere:
+        environ["SWARMD_PROVIDERS_PRIVATE_ADDRESSES"] = "true"
     log = folder / "node.log"
     command = [sys.executable, "-m", "swarmd", "run", "--data-dir", str(folder / "data"), "--port", str(port)]
     with log.open("wb") as out:
@@ -186,7 +192,7 @@ def main() -> int:
 def verdict(code: int, text: str) -> str:
     if code == 0:
         return "nothing found"
-    found = re.search(r"(\d+) found (\d+) unique failures", text)
+    found = re.search(r"(\d+) found (\d+) unique failure", text)
     return f"{found.group(2)} findings" if found else "not run"
 
 

@@ -27,5 +27,6 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         return
     case.body["model"] = "auto"
     lengths = [name for name in LENGTHS if name in case.body]
-    for name in lengths or LENGTHS[:1]:
+    usual = "max_output_tokens" if case.path == "/v1/responses" else LENGTHS[0]
+    for name in lengths or [usual]:
         case.body[name] = TOKENS

@@ -20,11 +20,13 @@ class DownloadHandlers:
 
     async def search(self, call: Call) -> list[shapes.HubRepoRow] | Refusal:
         """`query` is the seed's name, `q` the one clients use (swarmllm.md 2.12); `query` wins."""
-        name = "query" if "query" in call.request.query else "q"
-        text = call.request.query.get(name, "").strip()
-        if len(text) > shapes.SEARCH_MAX or not text.isprintable():
-            what = f"a search is one line of at most {shapes.SEARCH_MAX} characters, not {text[:80]!r}"
-            return Invalid(what=what, param=name)
+        texts: dict[str, str] = {}
+        for name in ("query", "q"):
+            texts[name] = call.request.query.get(name, "").strip()
+            if len(texts[name]) > shapes.SEARCH_MAX or not texts[name].isprintable():
+                what = f"a search is one line of at most {shapes.SEARCH_MAX} characters, not {texts[name][:80]!r}"
+                return Invalid(what=what, param=name)
+        text = texts["query"] or texts["q"]
         if not text:
             return []
         found = await self._hub.search(text)

@@ -40,6 +40,14 @@ class NetworkTraffic(Struct, frozen=True, kw_only=True):
     bytes_out: int
     bytes_in_per_sec: int | None
     bytes_out_per_sec: int | None
+class LiveFlow(Struct, frozen=True, kw_only=True):
+    """One reply that this node is the head of and that is in the making."""
+
+    model: str
+    nodes: list[str]
+    """Short ids in the order of the layers; a node may be there twice."""
+    seconds: float
+    """Since it started."""
 
 
 class LiveStats(Struct, frozen=True, kw_only=True):
@@ -71,6 +79,10 @@ class LiveStats(Struct, frozen=True, kw_only=True):
     """When there are any; the first 100."""
     hub_probes: list[LiveProbe] | UnsetType = UNSET
     """Headers that are being read at the hub, when there are any. Ours; not in the contract."""
+    flows: list[LiveFlow] | UnsetType = UNSET
+    """The oldest FLOWS_SHOWN (`api.ws`) replies in the making, when there are any. Ours; not in the contract."""
+    tokens_now: float | UnsetType = UNSET
+    """Tokens per second of all replies of this head together, since the tick before. Ours; not in the contract."""
     shard_registry: Raw | UnsetType = UNSET
     """`dict[str, list[LiveShard]]`, encoded once for all sockets; only when it changed since the last tick on this one."""
 

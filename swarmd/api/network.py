@@ -25,7 +25,9 @@ class NetworkHandlers:
         ]
 
     async def links(self, _call: Call) -> list[shapes.LinkRow]:
-        return [views.link_row(line) for line in self._peers.lines()]
+        summaries = {view.record.node: view.summary for view in self._peers.views()}
+        names = {node: summary.nickname for node, summary in summaries.items() if summary is not None}
+        return [views.link_row(line, nickname=names.get(line.node) or None) for line in self._peers.lines()]
 
     async def network_map(self, _call: Call) -> shapes.NetworkMap:
         return views.network_map(self._census.regions())

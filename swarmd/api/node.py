@@ -12,6 +12,7 @@ from swarmd.api.fresh import Fresh
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.ports import Counters, Guesses, Ledger, Machine, Models, Peers
 from swarmd.api.replies import NotStored
+from swarmd.api.setting_rows import SettingList, setting_list
 from swarmd.config.contract import flat_view
 from swarmd.config.settings import KEYS
 from swarmd.domain.ids import NodeId
@@ -61,6 +62,9 @@ class NodeHandlers:
 
     async def config(self, _call: Call) -> dict[str, bool | int | str]:
         return flat_view(self._settings.current())
+
+    async def config_schema(self, _call: Call) -> SettingList:
+        return setting_list(self._settings)
 
     async def change_config(self, call: Call) -> shapes.Done | Refusal:
         body: dict[str, Any] = call.body

@@ -278,18 +278,18 @@ def swarm(usage: Usage) -> Swarm:
 
 
 def _logprobs(logprobs: Logprobs) -> ChoiceLogprobs | None:
-    if not logprobs:
-        return None
-    return ChoiceLogprobs(
-        content=[
-            TokenLogprob(
-                token=picked.text,
-                logprob=picked.logprob,
-                bytes=list(picked.text.encode()),
-                top_logprobs=[
-                    TopLogprob(token=one.text, logprob=one.logprob, bytes=list(one.text.encode())) for one in likeliest
-                ],
-            )
-            for picked, likeliest in logprobs
-        ]
-    )
+    return ChoiceLogprobs(content=token_logprobs(logprobs)) if logprobs else None
+
+
+def token_logprobs(logprobs: Logprobs) -> list[TokenLogprob]:
+    return [
+        TokenLogprob(
+            token=picked.text,
+            logprob=picked.logprob,
+            bytes=list(picked.text.encode()),
+            top_logprobs=[
+                TopLogprob(token=one.text, logprob=one.logprob, bytes=list(one.text.encode())) for one in likeliest
+            ],
+        )
+        for picked, likeliest in logprobs
+    ]

@@ -6,41 +6,38 @@ was asked for is worse than none.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from swarmd.api.choices import CHOICES_LIMIT
-from swarmd.api.openai_shapes import (
-    ChatRequest,
-    CompletionRequest,
-    ContentPart,
-    MessageIn,
-    ResponseFormat,
-    SamplingIn,
+from swarmd.api.inner_requests import (
+    CHAT_MAX_TOKENS,
+    CHAT_TEMPERATURE,
+    clamped,
+    first_given,
+    no_choice,
+    sampling,
+    schema_of,
+    size_of,
+    stop_texts,
+    too_long,
+    tool_use,
+    tools_of,
+    unsupported,
 )
-from swarmd.domain.generation import ChatMessage, GenerationRequest, Sampling
+from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ContentPart, MessageIn, SamplingIn
+from swarmd.domain.generation import ChatMessage, GenerationRequest
 from swarmd.domain.ids import ModelId, RequestId
 from swarmd.domain.refusals import Invalid
 from swarmd.domain.structure import Tool, ToolCall, ToolUse
 
-PROMPT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # contract: swarmllm.md 3.2
-MAX_TOKENS_LIMIT: Final = 32_768  # contract: swarmllm.md 3.2; more is clamped, not refused
-CHAT_MAX_TOKENS: Final = 2048  # contract: swarmllm.md 3.2
 COMPLETION_MAX_TOKENS: Final = 16  # the OpenAI contract's own default for /v1/completions
-CHAT_TEMPERATURE: Final = 0.7  # contract: swarmllm.md 3.2
 COMPLETION_TEMPERATURE: Final = 1.0  # the OpenAI contract's own default
 
-BIAS_ENTRIES: Final = 300  # the OpenAI contract's own limits
-BIAS_LIMIT: Final = 100
-TOKEN_DIGITS: Final = 9  # the largest vocabularies have some 260,000 tokens
 PROMPT_TOKENS: Final = 1024 * 1024  # as many as inference.context_tokens may be
-ANY_OBJECT: Final = '{"type": "object"}'
 
 
 def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh_seed: int) -> GenerationRequest | Invalid:
     """`fresh_seed`: used when the client gives none."""
-    refusal = _unsupported(body) or _unsupported_chat(body)
+    refusal = unsupported(body) or _unsupported_chat(body)
     if refusal is not None:
         return refusal
     messages: list[ChatMessage] = []
@@ -49,17 +46,19 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         if isinstance(message, Invalid):
             return message
         messages.append(message)
-    if (refusal := _too_long(sum(map(_size, messages)), "messages")) is not None:
+    if (refusal := too_long(sum(map(size_of, messages)), "messages")) is not None:
         return refusal
-    tools = _tools(body)
+    tools = tools_of([(one.type, one.function) for one in body.tools or ()], name_path=".function.name")
     if isinstance(tools, Invalid):
         return tools
-    if (refusal := _too_long(sum(len(tool.parameters) + len(tool.description.encode()) for tool in tools), "tools")):
-        return refusal
     use = _tool_use(body, tools)
     if isinstance(use, Invalid):
         return use
-    schema = _schema(body.response_format)
+    form = body.response_format
+    schema = None if form is None else schema_of(
+        form.type, form.json_schema.schema if form.json_schema is not None else None, field="response_format",
+        place="json_schema.schema",
+    )  # fmt: skip
     if isinstance(schema, Invalid):
         return schema
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
@@ -73,9 +72,9 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         tool_named=use[1],
         several_calls=body.parallel_tool_calls is not False,
         schema=schema,
-        max_tokens=_clamped(wanted, CHAT_MAX_TOKENS),
-        stop=_stop(body),
-        sampling=_sampling(body, temperature=CHAT_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=logprobs),
+        max_tokens=clamped(wanted, CHAT_MAX_TOKENS),
+        stop=stop_texts(body),
+        sampling=sampling(body, temperature=CHAT_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=logprobs),
     )
 
 
@@ -83,51 +82,28 @@ def completion_request(
     body: CompletionRequest, *, request: RequestId, model: ModelId, fresh_seed: int
 ) -> GenerationRequest | Invalid:
     """`fresh_seed`: used when the client gives none."""
-    refusal = _unsupported(body) or _unsupported_completion(body)
+    refusal = unsupported(body) or _unsupported_completion(body)
     if refusal is not None:
         return refusal
     prompt = _prompt(body.prompt)
     if isinstance(prompt, Invalid):
         return prompt
-    if isinstance(prompt, str) and (refusal := _too_long(len(prompt.encode()), "prompt")) is not None:
+    if isinstance(prompt, str) and (refusal := too_long(len(prompt.encode()), "prompt")) is not None:
         return refusal
     return GenerationRequest(
         request=request,
         model=model,
         prompt=prompt if isinstance(prompt, str) else None,
         prompt_tokens=None if isinstance(prompt, str) else prompt,
-        max_tokens=_clamped(body.max_tokens, COMPLETION_MAX_TOKENS),
-        stop=_stop(body),
-        sampling=_sampling(body, temperature=COMPLETION_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=body.logprobs),
+        max_tokens=clamped(body.max_tokens, COMPLETION_MAX_TOKENS),
+        stop=stop_texts(body),
+        sampling=sampling(body, temperature=COMPLETION_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=body.logprobs),
     )
 
 
 def choices(body: SamplingIn) -> int:
     """Replies that are wanted. The body has been accepted."""
     return body.n or 1
-
-
-def _unsupported(body: SamplingIn) -> Invalid | None:
-    if body.n is not None and not 1 <= body.n <= CHOICES_LIMIT:
-        return Invalid(what=f"n is {body.n}: 1 to {CHOICES_LIMIT} replies can be asked for", param="n")
-    for name in ("grammar", "guided_json", "guided_regex", "guided_choice", "guided_grammar"):
-        if getattr(body, name) is not None:
-            what = f"{name} is not supported: give a JSON schema as response_format"
-            return Invalid(what=what, param=name)
-    return _bias_fault(body.logit_bias or {})
-
-
-def _bias_fault(bias: dict[str, float]) -> Invalid | None:
-    if len(bias) > BIAS_ENTRIES:
-        what = f"logit_bias has {len(bias)} entries, at most {BIAS_ENTRIES} are taken"
-        return Invalid(what=what, param="logit_bias")
-    for token, value in bias.items():
-        if not (token.isascii() and token.isdigit() and len(token) <= TOKEN_DIGITS):
-            return Invalid(what=f"logit_bias names {token[:40]!r}: its keys are token ids", param="logit_bias")
-        if not -BIAS_LIMIT <= value <= BIAS_LIMIT:
-            what = f"logit_bias of token {token} is {value}: {-BIAS_LIMIT} to {BIAS_LIMIT} are allowed"
-            return Invalid(what=what, param="logit_bias")
-    return None
 
 
 def _unsupported_chat(body: ChatRequest) -> Invalid | None:
@@ -146,63 +122,16 @@ def _unsupported_chat(body: ChatRequest) -> Invalid | None:
         ("store", bool(body.store), "nothing is stored here"),
         ("web_search_options", body.web_search_options is not None, "this node does not search the web"),
     )
-    for name, given, why in refused:
-        if given:
-            return Invalid(what=f"{name} cannot be honoured, {why}: leave it out", param=name)
-    return None
+    return first_given(refused)
 
 
-def _schema(form: ResponseFormat | None) -> str | Invalid | None:
-    """JSON schema, as JSON text."""
-    if form is None or form.type == "text":
-        return None
-    if form.type == "json_object":
-        return ANY_OBJECT
-    if form.type != "json_schema":
-        what = f"response_format can be text, json_object or json_schema, not {form.type[:40]!r}"
-        return Invalid(what=what, param="response_format")
-    if form.json_schema is None or form.json_schema.schema is None:
-        return Invalid(what="response_format of type json_schema needs json_schema.schema", param="response_format")
-    return json.dumps(form.json_schema.schema)
-
-
-def _tools(body: ChatRequest) -> tuple[Tool, ...] | Invalid:
-    tools: list[Tool] = []
-    for number, one in enumerate(body.tools or ()):
-        function = one.function
-        if one.type != "function" or function is None:
-            what = f"a tool of type {one.type[:40]!r} cannot be called here: tools are of type function"
-            return Invalid(what=what, param=f"tools[{number}]")
-        if any(tool.name == function.name for tool in tools):
-            return Invalid(what=f"two tools are named {function.name}", param=f"tools[{number}].function.name")
-        tools.append(
-            Tool(
-                name=function.name,
-                description=function.description or "",
-                parameters=ANY_OBJECT if function.parameters is None else json.dumps(function.parameters),
-                strict=bool(function.strict),
-            )
-        )
-    return tuple(tools)
-
-
-def _tool_use(body: ChatRequest, tools: Sequence[Tool]) -> tuple[ToolUse, str | None] | Invalid:
-    """And the one tool that must be called."""
+def _tool_use(body: ChatRequest, tools: tuple[Tool, ...]) -> tuple[ToolUse, str | None] | Invalid:
     choice = body.tool_choice
-    if choice is None or choice in ("auto", "none"):
-        return (ToolUse.NONE if choice == "none" else ToolUse.AUTO), None
-    if choice == "required":
-        if not tools:
-            return Invalid(what="tool_choice is required and there are no tools", param="tool_choice")
-        return ToolUse.REQUIRED, None
-    if isinstance(choice, str) or choice.type != "function" or choice.function is None:
-        shown = choice if isinstance(choice, str) else choice.type
-        what = f"tool_choice can be none, auto, required or one function, not {shown[:40]!r}"
-        return Invalid(what=what, param="tool_choice")
-    name = choice.function.name
-    if all(tool.name != name for tool in tools):
-        return Invalid(what=f"tool_choice names {name[:64]!r}, which is none of the tools", param="tool_choice")
-    return ToolUse.REQUIRED, name
+    if choice is None or isinstance(choice, str):
+        return tool_use(choice, tools)
+    if choice.type != "function" or choice.function is None:
+        return no_choice(choice.type)
+    return tool_use(None, tools, named=choice.function.name)
 
 
 def _unsupported_completion(body: CompletionRequest) -> Invalid | None:
@@ -258,37 +187,3 @@ def _prompt(prompt: str | list[Any]) -> str | tuple[int, ...] | Invalid:
     return Invalid(what="prompt must be one text or the token ids of one: ask several times for several", param="prompt")
 
 
-def _size(message: ChatMessage) -> int:
-    return len(message.content.encode()) + sum(len(call.arguments.encode()) for call in message.calls)
-
-
-def _too_long(size_bytes: int, param: str) -> Invalid | None:
-    if size_bytes <= PROMPT_LIMIT_BYTES:
-        return None
-    return Invalid(what=f"the prompt has {size_bytes} bytes, at most {PROMPT_LIMIT_BYTES} are taken", param=param)
-
-
-def _clamped(wanted: int | None, default: int) -> int:
-    return default if wanted is None else min(max(wanted, 1), MAX_TOKENS_LIMIT)
-
-
-def _stop(body: SamplingIn) -> tuple[str, ...]:
-    if body.stop is None:
-        return ()
-    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-
-
-def _sampling(body: SamplingIn, *, temperature: float, fresh_seed: int, top_logprobs: int | None) -> Sampling:
-    off = Sampling()
-    return Sampling(
-        temperature=temperature if body.temperature is None else body.temperature,
-        top_p=off.top_p if body.top_p is None else body.top_p,
-        top_k=off.top_k if body.top_k is None else body.top_k,
-        min_p=off.min_p if body.min_p is None else body.min_p,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        repeat_penalty=off.repeat_penalty if body.repeat_penalty is None else body.repeat_penalty,
-        seed=fresh_seed if body.seed is None else body.seed,
-        top_logprobs=top_logprobs,
-        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ class StaticFile:
     data: bytes
     media: str
     etag: str
+    squeezed: bytes | None = None
+    """The same as gzip; None where that saves nothing."""
 
 
 def read_static_now(disk: Disk, folder: Path = STATIC) -> dict[str, StaticFile]:
@@ -48,9 +51,11 @@ def read_static_now(disk: Disk, folder: Path = STATIC) -> dict[str, StaticFile]:
             if media is not None and (media.startswith("text/") or media.endswith(("json", "xml"))):
                 media += "; charset=utf-8"
             etag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+            squeezed = gzip.compress(data, compresslevel=9, mtime=0)
             files[path.relative_to(folder).as_posix()] = StaticFile(
-                data=data, media=media or "application/octet-stream", etag=etag
-            )
+                data=data, media=media or "application/octet-stream", etag=etag,
+                squeezed=squeezed if len(squeezed) < len(data) else None,
+            )  # fmt: skip
     return files
 
 
@@ -90,11 +95,14 @@ class PageHandlers:
         if file is None:
             return NoPath(what=f"there is no file {name[:200]!r}")
         # Asked for again each time, answered with 304: after an update no browser runs half of the old page.
-        headers = {"etag": file.etag, "cache-control": "no-cache"}
+        headers = {"etag": file.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
         known = [one.strip().removeprefix("W/") for one in call.request.headers.get("if-none-match", "").split(",")]
         if file.etag in known or "*" in known:
             return web.Response(status=304, headers=headers)
-        return web.Response(body=file.data, headers={"content-type": file.media, **headers})
+        body = file.data
+        if file.squeezed is not None and _takes_gzip(call.request.headers.get("accept-encoding", "")):
+            body, headers["content-encoding"] = file.squeezed, "gzip"
+        return web.Response(body=body, headers={"content-type": file.media, **headers})
 
     async def openapi(self, _call: Call) -> web.Response:
         return web.Response(body=self._described()[0], headers={"content-type": "application/json"})
@@ -123,3 +131,12 @@ class PageHandlers:
 
     async def api_key(self, _call: Call) -> Reply:
         return Reply(body=shapes.ApiKey(api_key=self._key), headers={"cache-control": "no-store"})
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Of an Accept-Encoding header. `q=0` says no, and is all that its weights matter for here."""
+    for one in accepted.lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

@@ -111,6 +111,17 @@ def _unloaded(fact: events.WorkerReady, gone: frozenset[int]) -> Said:
     )  # fmt: skip
 
 
+def _loaded(fact: events.WorkerReady, new: frozenset[int]) -> Said:
+    """Of a model that had others in memory."""
+    one = next(iter(new)) if len(new) == 1 else None
+    numbers = " and ".join(str(index + 1) for index in sorted(new))
+    which = f"shards {numbers} of {fact.model} are" if one is None else f"{_shard(ShardRef(fact.model, one))} is"
+    return Said(
+        message=f"{which} loaded, too: {_counted(len(fact.shards))} now", kind="shard_loaded_memory", model=fact.model,
+        shard=None if one is None else ShardRef(fact.model, one),
+    )  # fmt: skip
+
+
 def _finished(fact: events.GenerationFinished) -> Said:
     failed = fact.outcome == "failed"
     made = "embeddings" if fact.outcome == "embedded" else f"{fact.completion_tokens} tokens"
@@ -356,6 +367,8 @@ def activity(
         said = _download_ended(replace(fact, hub=from_hub))
     elif isinstance(fact, events.WorkerReady) and (gone := loaded_before.difference(fact.shards)):
         said = _unloaded(fact, gone)
+    elif isinstance(fact, events.WorkerReady) and loaded_before and (new := frozenset(fact.shards) - loaded_before):
+        said = _loaded(fact, new)
     else:
         said = row.say(fact)
     model = said.shard.model if said.shard else said.model

@@ -78,6 +78,34 @@ class UnknownAdapter(NotFound):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownResponse(NotFound):
+    """A response that is not stored here."""
+
+    param: str = "response_id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoPrevious(Refusal):
+    """The conversation that a request continues is not stored here, or not any more."""
+
+    what: str
+    param: str = "previous_response_id"
+
+    @property
+    def sentence(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStopped(Refusal):
+    """What became of a response whose node ended under it."""
+
+    @property
+    def sentence(self) -> str:
+        return "the node that answered stopped before the reply was complete: ask again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoPath(NotFound):
     """No row of the table has this path."""
 
@@ -181,6 +209,9 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     NoJson: Row(415, REQUEST, "no_json"),
     UnknownModel: Row(404, REQUEST, "model_not_found"),
     UnknownAdapter: Row(404, REQUEST, "adapter_not_found"),
+    UnknownResponse: Row(404, REQUEST, "response_not_found"),
+    NoPrevious: Row(400, REQUEST, "previous_response_not_found"),
+    NodeStopped: Row(503, "unavailable_error", "node_stopped"),
     NoPath: Row(404, "not_found_error", "unknown_path"),
     WrongMethod: Row(405, REQUEST, "wrong_method"),
     BadHttp: Row(400, REQUEST, "bad_request"),

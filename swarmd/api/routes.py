@@ -18,6 +18,7 @@ from swarmd.api.downloads import DownloadHandlers
 from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRequest
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
+from swarmd.api.history import History, HistoryView
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
@@ -39,7 +40,10 @@ from swarmd.api.pass_through import PassThrough
 from swarmd.api.provider_routes import provider_rows
 from swarmd.api.providers import ProviderHandlers
 from swarmd.api.replies import ErrorReply
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
+from swarmd.api.setting_rows import SettingList
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.contract import flat_schema
@@ -56,6 +60,7 @@ def table(
     autopilot: AutopilotHandlers,
     encrypted: EncryptedHandlers,
     openai: OpenAiHandlers,
+    responses: ResponseHandlers,
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
@@ -65,8 +70,9 @@ def table(
     downloads: DownloadHandlers | None = None,
     providers: ProviderHandlers | None = None,
     pass_through: PassThrough | None = None,
+    history: History | None = None,
 ) -> tuple[Route, ...]:
-    """The node's own rows. `downloads`: None on a node that has no hub; `adapters`: on one that keeps none."""
+    """The node's own rows. `downloads`: None on a node that has no hub; `adapters`, `history`: on one that keeps none."""
     return (
         *_page_rows(pages),
         *_node_rows(node),
@@ -81,7 +87,9 @@ def table(
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
         *(provider_rows(providers) if providers is not None else ()),
+        *(_history_rows(history) if history is not None else ()),
         *_openai_rows(openai, pass_through),
+        *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
             doc="Figures for Prometheus: docs/monitoring.md names them.",
@@ -150,7 +158,11 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
         Route(
             method="PUT", path="/api/admin/config", guard=WRITE, handler=node.change_config, request=dict[str, Any],
             request_schema=flat_schema(), reply=shapes.Done, status=(200, 400, 503),
-            doc="Change settings: any subset of the writable keys.",
+            doc="Change settings: any subset of the writable keys, and of all settings by section.name.",
+        ),
+        Route(
+            method="GET", path="/api/admin/config/schema", guard=READ, handler=node.config_schema, reply=SettingList,
+            doc="Every setting: value, range, default, where it comes from, whether a change is live, what it is.",
         ),
         Route(
             method="POST", path="/api/admin/config/reload", guard=WRITE, handler=node.reload_config, reply=shapes.Reloaded,
@@ -447,6 +459,15 @@ def _adapter_rows(adapters: AdapterHandlers) -> tuple[Route, ...]:
         Route(
             method="DELETE", path="/api/admin/adapters/{id}", guard=WRITE, handler=adapters.remove,
             reply=adapters_api.AdapterGone, status=(200, 400), doc="Unregister a LoRA adapter; its file stays.",
+        ),
+    )  # fmt: skip
+
+
+def _history_rows(history: History) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="GET", path="/api/admin/history", guard=READ, handler=history.show, reply=HistoryView,
+            doc="Speed, round trips, memory and peers of the last hour, every 5 s, in columns.",
         ),
     )  # fmt: skip
 

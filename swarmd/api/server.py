@@ -20,6 +20,7 @@ from aiohttp import web
 
 from swarmd import __version__
 from swarmd.api.calls import Call, Caller, Handler
+from swarmd.api.connection import Connection
 from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
@@ -89,26 +90,35 @@ class ApiServer:
         )
         async with Supervisor("api", world=self._world) as self._supervisor:
             await runner.setup()
-            site = web.TCPSite(runner, self._address, self._port, reuse_address=True)
+            listening: asyncio.Server | None = None
             try:
                 try:
-                    await site.start()
+                    listening = await self._listen(runner)
                 except OSError as error:
                     reason = error.strerror or str(error)
                     raise Fatal(BIND_FAILED, f"cannot listen on {self._address} port {self._port}: {reason}") from error
-                host, port = runner.addresses[0][:2]
+                host, port = listening.sockets[0].getsockname()[:2]
                 self._bound = (str(host), int(port))
                 logger.info("the API and the dashboard are at http://%s:%d/", host, port)
                 ready()
                 await asyncio.Event().wait()
             finally:
                 self._bound = None
-                await self._stop(runner, site)
+                await self._stop(runner, listening)
 
-    async def _stop(self, runner: web.AppRunner, site: web.TCPSite) -> None:
+    async def _listen(self, runner: web.AppRunner) -> asyncio.Server:
+        """As aiohttp's own TCPSite, but with our connections."""
+        loop = asyncio.get_running_loop()
+        handlers = runner.server
+        assert handlers is not None, "the runner has been set up"
+        return await loop.create_server(
+            lambda: Connection(handlers, loop=loop, access_log=None), self._address, self._port, reuse_address=True
+        )
+
+    async def _stop(self, runner: web.AppRunner, listening: asyncio.Server | None) -> None:
         """No new connections; sockets are told; replies in flight may finish within DRAIN_S, then they are cancelled."""
-        if site in runner.sites:
-            await site.stop()
+        if listening is not None:
+            listening.close()
         self._feed.close_all()
         current = asyncio.current_task()
         flying = {task for task in self._flying if task is not current}

@@ -21,6 +21,11 @@ STALLED_S: Final = 600.0
 its place among those that are served."""
 
 
+def frame(name: str, event: Any) -> bytes:
+    """One JSON value as one event with a name."""
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
+
+
 class EventStream:
     """A begun reply. Writing to a client that went away cancels the handler (see `server`); writing to one that reads
     nothing for `STALLED_S` closes its connection and raises ConnectionResetError."""
@@ -50,6 +55,14 @@ class EventStream:
     async def fail(self, error: Any) -> None:
         """The stream ends with an error instead: there is no status to change any more."""
         await self.send(error)
+        await self.response.write_eof()
+
+    async def send_frame(self, frame: bytes) -> None:
+        """An event as `frame` makes it."""
+        await self._write(frame)
+
+    async def end(self) -> None:
+        """Where the contract marks no end: the last event says what became of it."""
         await self.response.write_eof()
 
     async def _write(self, data: bytes) -> None:

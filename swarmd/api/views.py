@@ -156,6 +156,8 @@ def live_stats(
     wishlist: outlook_shapes.Wishlist,
     traffic: live_shapes.NetworkTraffic | None,
     probes: Sequence[ProbeProgress] = (),
+    flows: Sequence[live_shapes.LiveFlow] = (),
+    tokens_now: float | None = None,
 ) -> live_shapes.LiveStats:
     connected = [peer for peer in peers if peer.connected]
     regions: dict[str, int] = {}
@@ -186,6 +188,8 @@ def live_stats(
             live_shapes.LiveProbe(repo_id=one.repo_id, filename=one.filename, read_bytes=one.read_bytes) for one in probes
         ]
         or UNSET,
+        flows=[*flows] or UNSET,
+        tokens_now=UNSET if tokens_now is None else round(tokens_now, 1),
     )
 
 
@@ -235,7 +239,7 @@ def peer_row(peer: PeerView, *, trust: float, now: float, whole: bool) -> shapes
     seen = max((at for at in (peer.record.last_seen, peer.heard_at) if at is not None), default=None)
     return shapes.PeerRow(
         node_id=short(peer.record.node),
-        nickname=None,
+        nickname=(summary.nickname or None) if summary else None,
         latency_ms=None if peer.rtt_ms is None else round(peer.rtt_ms),
         trust_score=round(trust, 3),
         healthy=peer.present or (seen is not None and now - seen <= HEALTHY_S),
@@ -260,10 +264,10 @@ def peer_row(peer: PeerView, *, trust: float, now: float, whole: bool) -> shapes
     )
 
 
-def link_row(line: LinkView) -> shapes.LinkRow:
+def link_row(line: LinkView, *, nickname: str | None = None) -> shapes.LinkRow:
     return shapes.LinkRow(
         node_id=short(line.node),
-        nickname=None,
+        nickname=nickname,
         purpose=line.purpose.value,
         path="direct" if line.via is None else "relay",
         via=None if line.via is None else short(line.via),

@@ -14,6 +14,7 @@ programs send the key in a header.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,15 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from swarmd.api import download_views, live_shapes, relay, views
 from swarmd.api.calls import Call
+from swarmd.api.history import Pace
 from swarmd.api.outlook import Outlooks
 from swarmd.api.ports import Census, Counters, Desk, Ledger, Machine, Models, Traffic, Trust
 from swarmd.domain.events import (
     DownloadEnded,
     Fact,
+    GenerationFinished,
+    GenerationResumed,
+    GenerationStarted,
     SummaryForgotten,
     SummaryReceived,
     WorkerDied,
@@ -36,7 +41,7 @@ from swarmd.domain.events import (
     WorkerStopped,
 )
 from swarmd.domain.hub import ProbeProgress
-from swarmd.domain.ids import ModelId
+from swarmd.domain.ids import ModelId, NodeId, RequestId, short
 from swarmd.domain.peers import Purpose
 from swarmd.domain.refusals import Busy
 from swarmd.kit.bus import EventBus
@@ -50,6 +55,8 @@ RECENT: Final = 256  # activities told again to a fresh socket; contract: swarml
 QUEUE: Final = RECENT + 64  # the replay fits, and then two minutes of a quiet node or a burst of 64 events
 PING_S: Final = 30.0  # contract: swarmllm.md 2.10
 SILENT_S: Final = 35.0  # contract: swarmllm.md 2.10; since the last pong, looked at with each tick
+FLOWS_SHOWN: Final = 16  # replies in the making that a picture can tell apart
+FLOWS_KEPT: Final = 256  # as many generations may run at a time (inference.max_concurrent_requests)
 HEARD_LIMIT_BYTES: Final = 4096  # of a message from a client: there is nothing to say
 CLOSE_S: Final = 1.0  # for the other side's half of the closing handshake
 
@@ -110,9 +117,13 @@ class LiveFeed:
         ledger: Ledger,
         outlook: Outlooks,
         probes: Callable[[], Sequence[ProbeProgress]] = tuple,
+        tokens: Callable[[], int] | None = None,
     ) -> None:
-        """`probes`: headers that are being read at the hub."""
+        """`probes`: headers that are being read at the hub. `tokens`: that this head's replies have, since the start."""
         self._probes = probes
+        self._pace = None if tokens is None else Pace(tokens, world.clock)
+        self._flows: dict[RequestId, tuple[ModelId, tuple[NodeId, ...], float]] = {}
+        """Replies in the making, at most FLOWS_KEPT: model, nodes and the monotonic time of the start."""
         self._world, self._bus, self._trust, self._census = world, bus, trust, census
         self._ledger, self._outlook = ledger, outlook
         self._counters, self._machine, self._peers, self._models, self._desk = counters, machine, peers, models, desk
@@ -181,10 +192,11 @@ class LiveFeed:
         self._send_stats([socket])
         pump = self._supervisor.spawn(_pump(response, socket), name="live socket")
         try:
-            async for message in response:
-                socket.heard_at = self._world.clock.monotonic()
-                if message.type is WSMsgType.PING:
-                    await response.pong(message.data)
+            with contextlib.suppress(ConnectionError):  # it went away while its ping was answered
+                async for message in response:
+                    socket.heard_at = self._world.clock.monotonic()
+                    if message.type is WSMsgType.PING:
+                        await response.pong(message.data)
         finally:
             self._sockets.discard(socket)
             pump.cancel()
@@ -192,6 +204,7 @@ class LiveFeed:
     def _hear(self, fact: Fact, *, more: bool) -> None:
         """`more`: further facts wait, so a burst of them ends in one `models_changed`."""
         row = relay.row_of(fact)
+        self._follow(fact)
         activity = self._activity(fact)
         if activity is not None:
             text = _text(live_shapes.Envelope(type="activity_event", data=activity))
@@ -209,6 +222,25 @@ class LiveFeed:
         if self._models_changed and not more:
             self._models_changed = False
             self._tell(_text(live_shapes.Envelope(type="models_changed")))
+
+    def _follow(self, fact: Fact) -> None:
+        """Which replies are in the making, and where."""
+        match fact:
+            case GenerationStarted() | GenerationResumed():
+                started = self._flows.get(fact.request, (fact.model, (), self._world.clock.monotonic()))[2]
+                if fact.request in self._flows or len(self._flows) < FLOWS_KEPT:
+                    self._flows[fact.request] = (fact.model, fact.nodes, started)
+            case GenerationFinished():
+                self._flows.pop(fact.request, None)
+            case _:
+                pass
+
+    def _flow_rows(self) -> list[live_shapes.LiveFlow]:
+        now = self._world.clock.monotonic()
+        return [
+            live_shapes.LiveFlow(model=model, nodes=[short(node) for node in nodes], seconds=round(now - started, 1))
+            for model, nodes, started in list(self._flows.values())[:FLOWS_SHOWN]
+        ]
 
     def _activity(self, fact: Fact) -> live_shapes.Activity | None:
         from_hub, before = None, frozenset[int]()
@@ -232,6 +264,8 @@ class LiveFeed:
         return None if view is None or view.manifest is None else view.name
 
     def _tick(self) -> None:
+        if self._pace is not None:
+            self._pace.look()
         if not self._sockets:
             self._traffic = None
             return
@@ -276,6 +310,8 @@ class LiveFeed:
             wishlist=self._outlook.wishes(found),
             traffic=self._traffic_now(),
             probes=self._probes(),
+            flows=self._flow_rows(),
+            tokens_now=None if self._pace is None else self._pace.rate,
         )
         short: str | None = None
         whole: str | None = None

@@ -14,7 +14,15 @@ from msgspec import UNSET, Struct, UnsetType
 
 from swarmd import __version__
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, openai_shapes, provider_shapes, shapes
+from swarmd.api import (
+    autopilot_shapes,
+    credit_shapes,
+    download_shapes,
+    invite_shapes,
+    openai_shapes,
+    provider_shapes,
+    shapes,
+)
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -59,14 +67,34 @@ class _Choice(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
 
 
+class _Details(Struct, frozen=True, kw_only=True):
+    cached_tokens: int = 0
+
+
+class _Usage(Struct, frozen=True, kw_only=True):
+    """As providers say it, too: each leaves out something else."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    def whole(self) -> openai_shapes.UsageOut:
+        details = self.prompt_tokens_details or _Details()
+        return openai_shapes.UsageOut(
+            prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens,
+            total_tokens=self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=openai_shapes.PromptDetails(cached_tokens=details.cached_tokens),
+        )  # fmt: skip
+
+
 class _Event(Struct, frozen=True, kw_only=True):
     """One server-sent event: a chunk, or the error that ends the stream."""
 
     choices: list[_Choice] = msgspec.field(default_factory=list[_Choice])
     swarm: openai_shapes.Swarm | UnsetType = UNSET
-    usage: openai_shapes.UsageOut | None = None
+    usage: _Usage | None = None
     model: str = ""
-    error: ErrorBody | UnsetType = UNSET
+    error: ErrorBody | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +199,15 @@ class NodeClient:
 
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
+
+    async def credits(self) -> credit_shapes.CreditView:
+        return await self._ask("GET", "/api/admin/credits", credit_shapes.CreditView)
+
+    async def credit_entries(self, limit: int) -> credit_shapes.CreditRows:
+        return await self._ask("GET", f"/api/admin/credits/transactions?limit={limit}", credit_shapes.CreditRows)
+
+    async def credit_peers(self) -> list[credit_shapes.PeerCreditRow]:
+        return await self._ask("GET", "/api/admin/credits/peers", list[credit_shapes.PeerCreditRow])
 
     # -- models
 
@@ -313,12 +350,13 @@ class NodeClient:
 
     def _piece(self, data: bytes) -> Piece:
         event = msgspec.json.decode(data, type=_Event)
-        if not isinstance(event.error, UnsetType):
+        if isinstance(event.error, ErrorBody):
             raise Failure(event.error.message)
         text = "".join(choice.delta.content or "" for choice in event.choices if choice.delta)
         reasons = [choice.finish_reason for choice in event.choices if choice.finish_reason]
         return Piece(
-            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm, usage=event.usage,
+            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm,
+            usage=None if event.usage is None else event.usage.whole(),
             finish_reason=reasons[0] if reasons else None, model=event.model,
         )  # fmt: skip
 

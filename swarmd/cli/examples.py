@@ -82,6 +82,11 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "peers": (("swarmd peers --watch", "the other nodes"), ("swarmd peers --links", "every connection and its path")),
     "members": (("swarmd members", "who belongs to the swarm, and who let it in"),),
     "revoke": (("swarmd revoke 3f0c9a1b", "asks first; the first eight digits of the id do"),),
+    "credits": (
+        ("swarmd credits", "the account"),
+        ("swarmd credits --entries -n 20", "what it is made of"),
+        ("swarmd credits --peers", "with whom"),
+    ),
     "run": (
         ("swarmd run", "with the data folder of the platform"),
         ("swarmd run --data-dir /srv/swarmd --port 8900 --listen 0.0.0.0", "a second node, open to other machines"),

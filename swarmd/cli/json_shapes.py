@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, download_shapes, invite_shapes, provider_shapes, shapes
+from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, provider_shapes, shapes
 from swarmd.cli.ask import Answer
 from swarmd.cli.bench import Measured
 from swarmd.cli.doctor import Line
@@ -58,6 +58,7 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "peers": (list[shapes.PeerRow], list[shapes.LinkRow]),
     "members": (list[shapes.MemberRow],),
     "revoke": (shapes.MemberRow,),
+    "credits": (credit_shapes.CreditView, credit_shapes.CreditRows, list[credit_shapes.PeerCreditRow]),
     "config list": (list[SettingLine],),
     "config get": (SettingLine,),
     "config set": (SettingChanged,),

@@ -17,7 +17,7 @@ from swarmd.cli.place import Config, DataFolder, flags_of, settings_of
 from swarmd.cli.terminal import complain
 
 UNIT: Final = "swarmd.service"
-FILE_NAME: Final = "swarmd.log"  # in the data folder
+FILE_NAME: Final = "log/swarmd.log"  # in the data folder, as `swarmd up` has it
 ASK_S: Final = 5.0  # systemd answers at once or not at all
 POLL_S: Final = 0.3  # between two looks at a file that grows
 PIECE: Final = 64 * 1024  # bytes read at a time
@@ -35,10 +35,10 @@ def logs(
     try:
         folder = Path(settings_of(flags_of(data_dir), config=config).settings.node.data_dir)
         file = folder / FILE_NAME
-        if file.exists():
+        scope, active = _unit() if data_dir is None else (None, False)
+        if file.exists() and not active:  # a file of earlier days is not what a service that runs writes
             show_file(file, lines=lines, follow=follow)
             return
-        scope = _scope() if data_dir is None else None
         if scope is None:
             raise Failure(
                 f"there is no log: no service {UNIT} is known to systemd here, and {file} is not there. A node that "
@@ -58,19 +58,20 @@ def journal_command(scope: str, *, lines: int, follow: bool) -> list[str]:
     return ["journalctl", *(["--user"] if scope == "--user" else []), "-u", UNIT, "-n", str(lines), "-o", "cat", *wanted]
 
 
-def _scope() -> str | None:
-    """Where systemd knows the unit; None: nowhere, or there is no systemd."""
+def _unit() -> tuple[str | None, bool]:
+    """Where systemd knows the unit, and whether it runs. None: nowhere, or there is no systemd."""
     if not shutil.which("systemctl") or not shutil.which("journalctl"):
-        return None
+        return None, False
     for scope in ("--user", "--system"):
-        command = ["systemctl", scope, "show", "-p", "LoadState", "--value", UNIT]
+        command = ["systemctl", scope, "show", "-p", "LoadState", "-p", "ActiveState", "--value", UNIT]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ASK_S)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        if done.stdout.strip() == "loaded":
-            return scope
-    return None
+        found = done.stdout.split()
+        if "loaded" in found:
+            return scope, "active" in found
+    return None, False
 
 
 def show_file(path: Path, *, lines: int, follow: bool) -> None:

@@ -23,6 +23,7 @@ from swarmd.cli import (
     bench,
     chat,
     completion,
+    credits,
     doctor,
     downloads,
     help_topics,
@@ -166,6 +167,7 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Entry(SWARM, "peers", network.peers),
     Entry(SWARM, "members", members.members),
     Entry(SWARM, "revoke", members.revoke),
+    Entry(SWARM, "credits", credits.credits),
     Entry(NODE, "run", running.run),
     Entry(NODE, "logs", logs.logs),
     Verbs(

@@ -1,6 +1,7 @@
-"""The flat settings of `GET` and `PUT /api/admin/config`: names and ranges are the contract's, not ours.
+"""What `GET` and `PUT /api/admin/config` take: the flat names, whose ranges are the contract's, and any setting by its path.
 
-The contract clamps numbers that are out of range, and refuses a wrong enum or shard size.
+The contract clamps numbers that are out of range, and refuses a wrong enum or shard size. A setting that is named by its
+dotted path (`inference.context_tokens`) is never clamped: a value out of range is refused.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ FLAT_KEYS: Final[tuple[FlatKey, ...]] = (
     FlatKey(name="batch_timeout_ms", path="inference.batch_timeout_ms", clamp=(1, 60_000)),
 )
 
+FILE_ONLY: Final[Mapping[str, str]] = {
+    "node.data_dir": "the folder that this file is in is chosen at the start",
+    "api.api_key": "a key is no value to send around",
+    "inference.adapter_folder": "which folders may be read is said on the machine itself",
+}
+"""Settings that nobody changes over HTTP, not even with the key, and why."""
+
 _BY_NAME: Final = {key.name: key for key in FLAT_KEYS}
 
 
@@ -58,7 +66,8 @@ def flat_view(settings: Settings) -> dict[str, Value]:
 def flat_schema() -> dict[str, object]:
     """JSON Schema (2020-12) of the body of `PUT /api/admin/config`; numbers that are clamped have no range in it."""
     properties: dict[str, object] = {}
-    for key in FLAT_KEYS:
+    for key in (*FLAT_KEYS, *map(_by_path, KEYS)):
+        assert key is not None
         setting = KEYS[key.path]
         declared = setting.declared
         match setting.default:
@@ -69,7 +78,7 @@ def flat_schema() -> dict[str, object]:
             case int():
                 schema = {"type": "integer"}
             case str():
-                schema = {"type": "string", "enum": list(declared.choices)}
+                schema = {"type": "string", **({"enum": list(declared.choices)} if declared.choices else {})}
         also = f" From {key.clamp[0]} to {key.clamp[1]}: what is outside is moved to the nearer end." if key.clamp else ""
         also += "" if key.writable else " Only what it is already: it changes in the settings file."
         properties[key.name] = {**schema, "description": declared.doc + also}
@@ -77,21 +86,23 @@ def flat_schema() -> dict[str, object]:
 
 
 def apply_flat(settings: Settings, changes: Mapping[str, object]) -> FlatChange | Invalid:
-    """Any subset of the writable keys.
+    """Any subset of the writable keys, and of the settings by their paths.
 
     A value equal to the present one changes nothing, whatever its range: what `GET` showed can be sent back, so that a
     0 (automatic) does not become 1 because the contract's clamp starts there.
     """
     accepted: dict[str, Value] = {}
     for name, value in changes.items():
-        key = _BY_NAME.get(name)
+        key = _BY_NAME.get(name) or _by_path(name)
         if key is None:
-            return Invalid(what=f"there is no key {name!r}: the known ones are {', '.join(_BY_NAME)}", param=name)
+            known = ", ".join(_BY_NAME)
+            return Invalid(what=f"there is no key {name!r}: the known ones are {known}, and every section.name", param=name)
         present = value_of(settings, key.path)
         if type(value) is type(present) and value == present:
             continue
         if not key.writable:
-            return Invalid(what=f"{name} can only be set in the settings file ({key.path})", param=name)
+            why = f": {FILE_ONLY[key.path]}" if key.path in FILE_ONLY else ""
+            return Invalid(what=f"{name} can only be set in the settings file ({key.path}){why}", param=name)
         if key.clamp is not None and type(value) is int:
             value = min(max(value, key.clamp[0]), key.clamp[1])
         if (problem := KEYS[key.path].problem(value)) is not None:
@@ -99,3 +110,7 @@ def apply_flat(settings: Settings, changes: Mapping[str, object]) -> FlatChange 
         if value != present:
             accepted[key.path] = cast("Value", value)
     return FlatChange(settings=with_values(settings, accepted), changes=accepted)
+
+
+def _by_path(name: str) -> FlatKey | None:
+    return FlatKey(name=name, path=name, writable=name not in FILE_ONLY) if name in KEYS else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
 from swarmd.domain.ids import parse_model_id
-from swarmd.domain.peers import parse_endpoint
+from swarmd.domain.peers import is_nickname, parse_endpoint
 from swarmd.domain.regions import UNKNOWN, as_region
 
 Value = bool | int | str
@@ -97,6 +97,11 @@ def _key(text: str) -> None:
         raise ValueError("no key")
 
 
+def _nickname(text: str) -> None:
+    if text and not is_nickname(text):
+        raise ValueError("no name")
+
+
 def _region(text: str) -> None:
     if text and as_region(text) == UNKNOWN:
         raise ValueError("no region")
@@ -108,6 +113,7 @@ FOLDER = Form(words="empty, or an absolute path", check=_folder)
 URL = Form(words="empty, or an address that begins with http:// or https://", check=_url)
 PROGRAM = Form(words="the name of a program, or an absolute path", check=_program)
 MODEL = Form(words="empty, or a model id", check=_model)
+NICKNAME = Form(words="empty, or up to 32 letters, digits, blanks, dots, - and _", check=_nickname)
 REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
 API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
 
@@ -134,6 +140,10 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
+    nickname: str = setting(
+        "", "What members of the network call this node, instead of the first digits of its id; empty: just those.",
+        live=True, form=NICKNAME,
+    )
     region: str = setting(
         "", "Where this node stands, as a two-letter country code; empty: by this machine's time zone, else its locale.",
         live=False, form=REGION,

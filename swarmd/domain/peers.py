@@ -21,6 +21,7 @@ MAX_SESSIONS: Final = 4096  # far above what a node serves at once
 MAX_NAMEPLATES: Final = 4
 """Of short codes a node tells its neighbours. Today one lives at a time."""
 
+_NICKNAME = re.compile(r"\w(?:[\w .-]{0,30}[\w.])?")  # letters of any script; what a column of a table has room for
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]{0,252}[A-Za-z0-9])?")  # an IPv4 address or a DNS name
 
 
@@ -55,6 +56,11 @@ def parse_endpoint(text: str) -> Endpoint:
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"a port is a number from 1 to 65535: not {port[:80]!r}")
     return Endpoint(host, int(port))
+
+
+def is_nickname(text: str) -> bool:
+    """Whether a node may be called so: 1 to 32 letters, digits, blanks, dots, - and _, none of the blanks outside."""
+    return _NICKNAME.fullmatch(text) is not None
 
 
 class Purpose(Enum):
@@ -139,6 +145,8 @@ class NodeSummary:
     """To connected nodes that hold shards of a model of which it holds some too: the MAX_NEAR nearest, sorted by node."""
     sessions: int = 0
     """Stages of generations that run on it."""
+    nickname: str = ""
+    """As its owner calls it (`is_nickname`); nothing keeps two nodes from having one. Empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,7 +169,7 @@ class Ledger:
         self._rank()
 
     def _rank(self) -> None:
-        self._tiers = peer_tiers({row.node: row.given - row.taken for row in self._books.peers()})
+        self._tiers = peer_tiers({row.node: row.balance for row in self.peers()})
 
 
 def _moves(fact: Fact) -> bool:

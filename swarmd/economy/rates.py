@@ -20,7 +20,7 @@ UNITS_PER_CREDIT: Final = {
 }
 """Of what is worth less than a credit a piece. What does not make a whole one is kept for the next."""
 MICRO: Final = 1_000_000
-"""Books on peers are in millionths, since a peer's first megabytes should count at once."""
+"""Books on peers are in millionths, so that a shard that comes in small parts counts as much as one that comes whole."""
 SEEDED_MICRO_BYTES: Final = UNITS_PER_CREDIT[CreditKind.SEEDED] // MICRO
 
 PLATINUM_SHARE, GOLD_SHARE = 0.90, 0.70  # of the nodes compared with: as many are not above it

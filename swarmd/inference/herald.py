@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from swarmd.domain.events import (
     ModelRemoved,
+    SettingsChanged,
     ShardDownloadStarted,
     ShardDropped,
     ShardStored,
@@ -92,14 +93,15 @@ class Herald:
         nameplates: Callable[[], tuple[int, ...]],
         peers: Callable[[], Sequence[PeerView]],
         sessions: Callable[[], int],
+        nickname: Callable[[], str] = str,
     ) -> None:
         """`announce`: of the links. `free_ram`: bytes workers may still take. `layer_ms`: measured on this node. `peers`:
-        with their round trips; `sessions`: stages that run here."""
+        with their round trips; `sessions`: stages that run here; `nickname`: as the settings have it now."""
         self._node, self._holdings, self._announce = node, holdings, announce
         self._world, self._bus, self._software, self._region = world, bus, software, region
         self._free_ram, self._total_ram_bytes = free_ram, total_ram_bytes
         self._layer_ms, self._endpoints, self._demand = layer_ms, endpoints, demand
-        self._nameplates, self._peers, self._sessions = nameplates, peers, sessions
+        self._nameplates, self._peers, self._sessions, self._nickname = nameplates, peers, sessions, nickname
         self._started_at = world.clock.now()
         self._told: NodeSummary | None = None
         self._pace = TokenBucket(TELLS_PER_S, TELLS_BURST, clock=world.clock)
@@ -108,7 +110,8 @@ class Herald:
     async def run(self, ready: Ready) -> None:
         codes = (ShortCodeMade, ShortCodeEnded)
         shards = (ShardDownloadStarted, ShardStored, ShardDropped, ModelRemoved)
-        with self._bus.subscribe(*shards, WorkerReady, WorkerStopped, WorkerDied, *codes) as inbox:
+        workers = (WorkerReady, WorkerStopped, WorkerDied)
+        with self._bus.subscribe(*shards, *workers, *codes, SettingsChanged) as inbox:
             self.tell()
             ready()
             clock = self._world.clock
@@ -163,6 +166,7 @@ class Herald:
             ),
             near=nearest(holdings, self._peers()),
             sessions=min(MAX_SESSIONS, self._sessions()),
+            nickname=self._nickname(),
         )
 
     def _heartbeat_s(self) -> float:

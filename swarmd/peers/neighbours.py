@@ -29,6 +29,7 @@ from swarmd.domain.peers import (
     Endpoint,
     ModelDemand,
     NodeSummary,
+    is_nickname,
 )
 from swarmd.identity import revocations
 from swarmd.identity.revocations import Revocation
@@ -226,6 +227,8 @@ def unsound(summary: NodeSummary) -> str | None:
     texts = (summary.software, summary.region, summary.gpu or "")
     if any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
         return "an endless or unprintable text"
+    if summary.nickname and not is_nickname(summary.nickname):
+        return "a name that is none"
     if len(summary.endpoints) > MAX_ENDPOINTS or len(summary.holdings) > MAX_HOLDINGS:
         return "too many things"
     if not (isfinite(summary.started_at) and 0 <= summary.ram_free_bytes <= summary.ram_total_bytes):

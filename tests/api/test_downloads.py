@@ -257,6 +257,13 @@ async def test_a_taken_id_that_was_made_of_the_file_name_is_a_bad_filename(rim: 
     assert await fault(rim, "POST", FETCH, json=BODY) == (400, "filename")
 
 
+async def test_a_search_that_is_too_long_is_refused_whichever_name_wins(rim: Rim) -> None:
+    assert await fault(rim, "GET", f"/api/admin/hf/search?query=&q={'x' * 257}") == (400, "q")
+    assert await fault(rim, "GET", f"/api/admin/hf/search?q=tiny&query={'x' * 257}") == (400, "query")
+    assert (await fetch(rim, "GET", "/api/admin/hf/search?query=&q=tiny"))[0] == 200
+    assert asked(rim) == [("search", "tiny")]
+
+
 async def test_source(rim: Rim) -> None:
     path = f"/api/admin/hf/source/{TINY}"
     assert (await fetch(rim, "GET", path))[0] == 404

@@ -55,3 +55,23 @@ async def test_the_environment_still_wins_after_a_reload(tmp_path: Path) -> None
     (tmp_path / "config.toml").write_text("[inference]\nmax_batch_size = 4\n")
     assert isinstance(await settings.reload(), Applied)
     assert settings.current().inference.max_batch_size == 5
+
+
+async def test_a_stored_setting_that_needs_a_restart_is_not_in_force_before_it(tmp_path: Path) -> None:
+    bus = EventBus()
+    settings = start(tmp_path, bus)
+    assert await settings.change({"inference.context_tokens": 1024}) is None
+    assert settings.current().inference.context_tokens == 8192
+    assert settings.waiting == {"inference.context_tokens": 1024}
+    assert bus.recent() == [], "nothing has changed yet"
+    assert start(tmp_path, bus).current().inference.context_tokens == 1024
+    assert await settings.change({"inference.context_tokens": 8192}) is None, "and it can be taken back"
+    assert settings.waiting == {}
+    assert start(tmp_path, bus).current().inference.context_tokens == 8192
+
+
+async def test_a_value_that_the_environment_sets_is_not_stored_under_it(tmp_path: Path) -> None:
+    settings = start(tmp_path, EventBus(), SWARMD_INFERENCE_MAX_BATCH_SIZE="5")
+    refusal = await settings.change({"inference.max_batch_size": 6})
+    assert isinstance(refusal, Invalid) and "SWARMD_INFERENCE_MAX_BATCH_SIZE" in refusal.what
+    assert not (tmp_path / "config.toml").exists()

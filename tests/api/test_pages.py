@@ -136,3 +136,19 @@ async def test_shutdown_is_asked_for_and_answered(rim: Rim) -> None:
         assert await reply.json() == {"status": "shutting_down"}
     await until(rim.stop.is_set)
     assert isinstance(rim.stop, asyncio.Event)
+
+
+async def test_files_come_squeezed_to_who_takes_that(rim: Rim) -> None:
+    rim.pages._files = read_static_now(Disk())
+    plain = (STATIC / "main.js").read_bytes()
+    async with rim.client() as client:
+        for accepted, encoding in (("gzip, deflate", "gzip"), ("identity", None), ("gzip;q=0", None), ("br", None)):
+            async with client.get("/static/main.js", headers={"accept-encoding": accepted}) as reply:
+                assert reply.headers.get("content-encoding") == encoding, accepted
+                assert reply.headers["vary"] == "accept-encoding"
+                assert await reply.read() == plain
+
+
+def test_all_of_the_dashboard_is_less_than_300_kb_on_the_wire() -> None:
+    files = read_static_now(Disk())
+    assert sum(len(file.squeezed or file.data) for file in files.values()) < 300_000

@@ -195,6 +195,17 @@ async def test_models_are_listed_under_a_name_that_gets_them(house: House) -> No
         assert "small" not in listed and TINY in listed
 
 
+@pytest.mark.parametrize("model", ["openai:gpt-4o", "claude-sonnet-4-6"])
+async def test_other_dialects_take_the_inner_road(house: House, model: str) -> None:
+    async with house.rim.client(**keyed()) as client:
+        answered = await client.post("/v1/responses", json={"model": model, "input": "hi", "store": False})
+        body = await answered.json()
+        assert answered.status == 200, body
+        assert body["output"][0]["content"][0]["text"] == "Hello"
+        refused = await client.post("/v1/responses", json={"model": "openai:limited", "input": "hi", "store": False})
+        assert refused.status == 429
+
+
 async def test_bodies_that_cannot_be_read_are_the_row_s_to_refuse(house: House) -> None:
     async with house.rim.client(**keyed()) as client:
         for body in (b"{", b"[]", b'{"model": 5}', b'{"messages": []}', b"\xff", b"[" * 100_000):

@@ -204,3 +204,12 @@ def test_silence_is_silent() -> None:
         events.ShortCodeMade, events.SummaryReceived, events.SummaryRejected, events.SummaryForgotten,
         events.StageUsed, events.ShardsSeeded, events.CircuitRelayed,
     ]  # fmt: skip
+
+
+def test_shards_that_join_others_in_memory_are_no_model_that_is_loaded() -> None:
+    one = said(events.WorkerReady(model=MODEL, shards=(0, 2)), loaded_before=frozenset({0}))
+    assert (one.kind, one.shard_index) == ("shard_loaded_memory", 2) and "shard 3 of tiny-q8 is loaded" in one.message
+    two = said(events.WorkerReady(model=MODEL, shards=(0, 1, 2)), loaded_before=frozenset({0}))
+    assert (two.kind, two.shard_index) == ("shard_loaded_memory", UNSET) and "shards 2 and 3" in two.message
+    same = said(events.WorkerReady(model=MODEL, shards=(0,)), loaded_before=frozenset({0}))
+    assert same.kind == "model_loaded"

@@ -14,6 +14,9 @@ import pytest
 from swarmd.api import ws as ws_module
 from swarmd.domain.events import (
     DownloadEnded,
+    GenerationFinished,
+    GenerationResumed,
+    GenerationStarted,
     ModelRemoved,
     PeerConnected,
     PeerDisconnected,
@@ -23,9 +26,9 @@ from swarmd.domain.events import (
     WorkerReady,
     WorkerStopped,
 )
-from swarmd.domain.ids import ModelId, ShardRef
+from swarmd.domain.ids import ModelId, RequestId, ShardRef
 from swarmd.domain.peers import PeerView
-from tests.fakes.rim import LAN_CLIENT, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
+from tests.fakes.rim import LAN_CLIENT, OWN, PEER, SPREAD, TINY, Rim, acquisition, keyed, running, until
 
 PATH = "/api/admin/ws"
 
@@ -355,5 +358,29 @@ async def test_the_feed_knows_where_a_download_came_from_and_what_was_loaded_bef
         rim.bus.publish(fact)
     await until(lambda: len(rim.feed._recent) == 6)
     assert [json.loads(text)["data"]["kind"] for text in rim.feed._recent] == [
-        "model_download_complete", "model_loaded", "model_loaded", "shard_unloaded_memory", "model_unloaded", "model_loaded",
+        "model_download_complete", "model_loaded", "shard_loaded_memory", "shard_unloaded_memory", "model_unloaded",
+        "model_loaded",
     ]  # fmt: skip
+
+
+async def test_replies_in_the_making_are_told_until_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ws_module, "TICK_S", 0.05)
+    async with running(Rim(tmp_path)) as rim, rim.client() as client, client.ws_connect(PATH) as socket:
+        assert "flows" not in (await hear_until(socket, "stats_update"))["data"]
+        rim.bus.publish(GenerationStarted(request=RequestId("1"), model=SPREAD, nodes=(OWN, PEER)))
+        rim.tallies.token_s.add(0.001, 10)
+        paces: list[float] = []
+        told: dict[str, Any] = {}
+        while "flows" not in told or not any(paces):  # a fact may be told a tick later than the tokens
+            told = (await hear_until(socket, "stats_update"))["data"]
+            paces.append(told["tokens_now"])
+        (flow,) = told["flows"]
+        assert (flow["model"], flow["nodes"]) == (SPREAD, [OWN[:16], PEER[:16]])
+        rim.bus.publish(GenerationResumed(request=RequestId("1"), model=SPREAD, nodes=(OWN,), lost=PEER))
+        while told["flows"][0]["nodes"] != [OWN[:16]]:
+            told = (await hear_until(socket, "stats_update"))["data"]
+        about = {"completion_tokens": 3, "duration_ms": 4.0, "outcome": "stop"}
+        rim.bus.publish(GenerationFinished(request=RequestId("1"), model=SPREAD, **about))
+        while "flows" in told:
+            told = (await hear_until(socket, "stats_update"))["data"]
+        assert told["tokens_now"] == 0

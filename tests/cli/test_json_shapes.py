@@ -52,6 +52,7 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "peers": (("peers",), ("peers", "--links")),
     "members": (("members",),),
     "revoke": (("revoke", PEER, "--yes"),),
+    "credits": (("credits",), ("credits", "--entries"), ("credits", "--peers")),
     "config list": (("config", "list"),),
     "config get": (("config", "get", "node.contribution"),),
     "config set": (("config", "set", "node.contribution", "minimal"),),

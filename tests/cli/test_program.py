@@ -14,8 +14,8 @@ from swarmd.cli.program import installed, program
 
 COMMANDS = (
     "run", "chat", "ask", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
-    "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config", "adapters", "doctor",
-    "version", "completion", "help",
+    "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config", "adapters", "credits",
+    "doctor", "version", "completion", "help",
 )  # fmt: skip
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from swarmd.api.provider_shapes import ProvidersRequest
+from swarmd.cli.client import NodeClient
+from swarmd.cli.place import Place
 from swarmd.cli.providers import ProviderLine
 from swarmd.domain.providers import CustomProvider, Provider, ProviderChange, ProviderHealth, ProviderView, Wire
 from swarmd.domain.refusals import Invalid
@@ -82,3 +85,9 @@ def test_every_field_of_the_twelve_can_be_set(cli: Cli) -> None:
     for name in names:
         assert cli("providers", "set", name, input=KEY).exit_code == 0
     assert [change.keys for change in cli.rim.providers.changes] == [((name, KEY),) for name in names]
+
+
+def test_a_reply_of_a_provider_is_read_though_its_usage_has_other_fields() -> None:
+    client = NodeClient(Place(url="http://127.0.0.1:1", key=None, key_path=Path("key")))
+    piece = client._piece(b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, "error": null}')
+    assert piece.usage is not None and piece.usage.total_tokens == 5

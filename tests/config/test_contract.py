@@ -5,8 +5,8 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
-from swarmd.config.contract import FLAT_KEYS, FlatChange, apply_flat, flat_schema, flat_view
-from swarmd.config.settings import Settings, with_values
+from swarmd.config.contract import FILE_ONLY, FLAT_KEYS, FlatChange, apply_flat, flat_schema, flat_view
+from swarmd.config.settings import KEYS, Settings, with_values
 from swarmd.domain.refusals import Invalid
 
 
@@ -79,10 +79,24 @@ def test_clamps_lie_inside_the_settings_own_ranges() -> None:
             assert isinstance(apply_flat(Settings(), {key.name: bound}), FlatChange)
 
 
+def test_any_setting_is_taken_by_its_path_and_never_clamped() -> None:
+    outcome = apply_flat(Settings(), {"inference.context_tokens": 1024})
+    assert isinstance(outcome, FlatChange) and outcome.changes == {"inference.context_tokens": 1024}
+    refusal = apply_flat(Settings(), {"inference.context_tokens": 1})
+    assert isinstance(refusal, Invalid) and refusal.param == "inference.context_tokens" and "256 to" in refusal.what
+
+
+@pytest.mark.parametrize("path", FILE_ONLY)
+def test_some_settings_stay_on_the_machine(path: str) -> None:
+    refusal = apply_flat(Settings(), {path: "/somewhere/else-0123456789"})
+    assert isinstance(refusal, Invalid) and "only be set in the settings file" in refusal.what
+
+
 def test_the_schema_says_of_every_key_what_is_taken() -> None:
     schema = flat_schema()
     properties = schema["properties"]
-    assert list(properties) == [key.name for key in FLAT_KEYS] and schema["additionalProperties"] is False
+    assert list(properties) == [*(key.name for key in FLAT_KEYS), *KEYS] and schema["additionalProperties"] is False
+    assert (properties["inference.context_tokens"]["minimum"], properties["network.relay"]["type"]) == (256, "boolean")
     assert properties["shard_size_mb"]["minimum"] == 64 and properties["shard_size_mb"]["maximum"] == 2048
     assert properties["contribution"]["enum"] == ["minimal", "moderate", "maximum"]
     assert properties["auto_manage_shards"]["type"] == "boolean"

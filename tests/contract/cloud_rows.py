@@ -72,7 +72,8 @@ PROVIDERS = (
 
 RESPONSES = (
     Row(
-        method="GET", path="/api/admin/responses", access=READ, live=True,
+        # Not READ: opening the reads must not show passers-by who asks what.
+        method="GET", path="/api/admin/responses", access=LOCAL_READ, live=True,
         reply={"object": "=list", "data": [RESPONSE], "total": "int"},
         more=[("a limit and a filter", lambda _rim: None, "/api/admin/responses?limit=500&status=completed,failed")],
         refused=[

@@ -82,6 +82,25 @@ PAGES = (
     ),
 )  # fmt: skip
 
+SETTING = {
+    "key": "str", "section": "str", "name": "str", "type": "=switch|=number|=text", "range": "str", "low": "int|null",
+    "high": "int|null", "choices": ["str"], "default": "bool|int|str", "value": "bool|int|str|null",
+    "waiting": "bool|int|str|null", "source": "=default|=file|=environment|=flag", "live": "bool", "writable": "bool",
+    "why_not": "str|null", "secret": "bool", "doc": "str", "environment": "str",
+}  # fmt: skip
+HISTORY = {
+    "interval_seconds": "num", "at": ["num"], "tokens_per_second": ["num"], "rtt_ms": ["num|null"],
+    "slowest_rtt_ms": ["num|null"], "used_ram_mb": ["num"], "process_rss_mb": ["num"], "peers": ["int"],
+    "active_requests": ["int"],
+}  # fmt: skip
+
+NODE = (
+    Row(
+        method="GET", path="/api/admin/config/schema", access=READ, reply={"settings": [SETTING], "file": "str"}, live=True
+    ),
+    Row(method="GET", path="/api/admin/history", access=READ, reply=HISTORY, live=True),
+)
+
 NETWORK = (
     Row(method="GET", path="/api/admin/links", access=READ, reply=[LINK], live=True),
     Row(method="GET", path="/api/admin/members", access=READ, reply=[MEMBER], live=True),
@@ -298,4 +317,4 @@ CREDITS = (
     ),
 )  # fmt: skip
 
-ROWS = PAGES + NETWORK + MODELS + OPENAI + CREDITS
+ROWS = PAGES + NODE + NETWORK + MODELS + OPENAI + CREDITS

@@ -50,6 +50,7 @@ STATS = {
     "network_traffic?": ("null", {"*": "any"}),
     # ours
     "tokens_per_second": "num|null", "region": "str",
+    "flows?": [{"model": "str", "nodes": ["node"], "seconds": "num"}], "tokens_now?": "num",
     "hub_probes?": [{"repo_id": "str", "filename": "str", "read_bytes": "int"}],
 }  # fmt: skip
 ACTIVITY = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from tests.dashboard.fake_services import FakeServices
 from tests.dashboard.fake_stock import FakeStock, refused
 
 STATIC = Path(__file__).resolve().parents[2] / "swarmd" / "api" / "static"
@@ -134,6 +135,7 @@ class FakeNode:
     def __init__(self) -> None:
         me = SELF[:16]
         self.stock = FakeStock()
+        self.services = FakeServices(flat=self.stock.change_config)
         self.answers: dict[str, web.Response] = {}
         """To writes, by their paths below `/api/admin/`; else they are answered with "ok"."""
         self.nonce = NONCE
@@ -258,6 +260,7 @@ class FakeNode:
                 web.post("/api/admin/join-network", self._join),
                 web.get("/api/admin/ws", self._socket),
                 web.post("/v1/chat/completions", self._chat),
+                *self.services.routes(),
                 *self.stock.routes(),
                 web.route("*", "/api/admin/{tail:.*}", self._write),
                 web.static("/static", STATIC),

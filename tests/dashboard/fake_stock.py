@@ -160,7 +160,6 @@ class FakeStock:
             web.get("/api/admin/models/{model}/auto-manage", self._policy),
             web.put("/api/admin/models/{model}/auto-manage", self._policy),
             web.put("/api/admin/models/{model}/shards/{index}/lock", self._lock),
-            web.put("/api/admin/config", self._config),
         ]
 
     async def _hub(self) -> web.Response | None:
@@ -227,7 +226,7 @@ class FakeStock:
         await self._said(request)
         return web.json_response({"status": "ok"})
 
-    async def _config(self, request: web.Request) -> web.Response:
+    async def change_config(self, request: web.Request) -> web.Response:
         body = await self._said(request)
         if self.plan is not None:
             self.plan["enabled"] = body["auto_manage_shards"]

@@ -402,7 +402,8 @@ async def test_directions_do_not_depend_on_round_trips(page: Page, url: str, nod
 
 async def test_from_page_to_page(page: Page, url: str, node: FakeNode) -> None:
     await load(page, url)
-    assert await page.all_text("nav .nav-page") == ["Overview", "Models", "Downloads", "Search", "Network"]
+    pages = ["Overview", "Chat", "Network", "Activity", "Models", "Downloads", "Search", "Adapters", "Providers"]
+    assert await page.all_text("nav .nav-page") == [*pages, "Responses", "Credits", "Settings"]
     assert await page.text("nav [aria-current=page]") == "Network"
     await page.ask("document.querySelector('nav a[href=\"#/\"]').click()")
     await page.until("document.querySelector('.ring-picture')")

@@ -119,6 +119,7 @@ async def test_a_hundred_shards_on_twenty_nodes_stay_legible(page: Page, url: st
     node.peers += [peer(name, None, 7, []) for name in names]
     rows = [shard(index, (index, index + 1), [names[index // 5]]) for index in range(100)]
     node.models, node.stock.plan = [model("Big", rows, status="ready")], plan()
+    await page.window(1440, 900)
     await load(page, url, "models", "[data-card=big] .shard-cell")
     assert await page.ask("document.querySelectorAll('[data-card=big] [data-col]').length") == 2100
     box = f"{cell('big', 0, 99)}.getBoundingClientRect()"

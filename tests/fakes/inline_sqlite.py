@@ -7,6 +7,7 @@ another one.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import asynccontextmanager
@@ -34,14 +35,24 @@ class _Result:
         self._cursor.close()
 
 
+@functools.cache
+def _migrated() -> bytes:
+    """An empty database of the newest version: ten times as fast to copy as to make."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for path in sorted(MIGRATIONS.glob("*.sql")):
+        connection.executescript(path.read_text())
+    image = connection.serialize()
+    connection.close()
+    return image
+
+
 class _InlineConnection:
     """As much of `aiosqlite.Connection` as `Database` uses."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
         self._connection.row_factory = sqlite3.Row
-        for path in sorted(MIGRATIONS.glob("*.sql")):
-            self._connection.executescript(path.read_text())
+        self._connection.deserialize(_migrated())
         self._connection.execute("PRAGMA foreign_keys = ON")
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> _Result:
@@ -60,7 +71,12 @@ class _InlineConnection:
         self._connection.close()
 
 
+def inline_database_now() -> Database:
+    """To be closed by the caller."""
+    return Database(cast("aiosqlite.Connection", _InlineConnection()))
+
+
 @asynccontextmanager
 async def inline_database() -> AsyncIterator[Database]:
-    async with Database(cast("aiosqlite.Connection", _InlineConnection())) as db:
+    async with inline_database_now() as db:
         yield db

@@ -24,6 +24,7 @@ from swarmd.api.embeddings import EmbeddingHandlers
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate
+from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
 from swarmd.api.members import MemberHandlers
 from swarmd.api.metrics import Metrics
@@ -37,14 +38,17 @@ from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFi
 from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
 from swarmd.api.providers import ProviderHandlers
+from swarmd.api.responses import ResponseHandlers
+from swarmd.api.responses_archive import ResponseArchive
+from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.ws import LiveFeed
-from swarmd.config.loading import Loaded
-from swarmd.config.settings import Settings, with_values
+from swarmd.config.loading import Loaded, Origin
+from swarmd.config.settings import KEYS, Settings, with_values
 from swarmd.domain.adapters import Adapter, AdapterRef, NewAdapter
 from swarmd.domain.autopilot import (
     AutopilotPlan,
@@ -94,6 +98,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
+from tests.fakes.inline_sqlite import inline_database_now
 from tests.fakes.provider_desk import FakeProviders
 
 KEY = "0123456789abcdef" * 4
@@ -768,7 +773,7 @@ class Rim:
         self.address: str | None = None
         self.nonces = OneTimePasses(world=self.world, life_s=NONCE_LIFE_S)
         self.tickets = OneTimePasses(world=self.world, life_s=TICKET_LIFE_S)
-        loaded = Loaded(settings=Settings(), origins={}, path=folder / "config.toml")
+        loaded = Loaded(settings=Settings(), origins=dict.fromkeys(KEYS, Origin.DEFAULT), path=folder / "config.toml")
         self.settings = LiveSettings(loaded, environ={"HOME": str(folder)}, flags={}, bus=self.bus, disk=Disk())
         self.ledger, self.tallies = FakeLedger(), Tallies()
         self.outlook = Outlook(
@@ -778,7 +783,7 @@ class Rim:
         self.feed = LiveFeed(
             world=self.world, bus=self.bus, counters=self.pipeline, machine=self.machine, peers=self.peers,
             models=self.models, desk=self.desk, trust=FakeTrust(), census=FakeCensus(), ledger=self.ledger,
-            outlook=self.outlook,
+            outlook=self.outlook, tokens=lambda: self.tallies.token_s.count,
         )  # fmt: skip
         self.pages = PageHandlers(
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
@@ -788,7 +793,12 @@ class Rim:
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
         )  # fmt: skip
+        self.database = inline_database_now()
         self.news = News(self.bus)
+        self.history = History(
+            world=self.world, tokens=lambda: self.tallies.token_s.count, machine=self.machine, peers=self.peers,
+            counters=self.pipeline,
+        )  # fmt: skip
         self.rows = complete(self._table(), extra)
         self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
@@ -808,10 +818,13 @@ class Rim:
         targets = Targets(
             models=self.models, adapters=self.adapters, settings=self.settings.current, providers=self.providers
         )
+        answers = Answers(self.pipeline, self.providers)
         openai = OpenAiHandlers(
-            models=self.models, targets=targets, answers=Answers(self.pipeline, self.providers),
-            settings=self.settings.current, entropy=self.world.entropy, providers=self.providers,
+            models=self.models, targets=targets, answers=answers, settings=self.settings.current,
+            entropy=self.world.entropy, providers=self.providers,
         )  # fmt: skip
+        self.archive = ResponseArchive(db=self.database, clock=self.world.clock)
+        self.responses = ResponseRuns(answers=answers, archive=self.archive, world=self.world)
         return table(
             pages=self.pages,
             node=NodeHandlers(
@@ -837,6 +850,9 @@ class Rim:
             outlook=self.outlook,
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            responses=ResponseHandlers(
+                targets=targets, runs=self.responses, archive=self.archive, entropy=self.world.entropy
+            ),
             metrics=self.metrics,
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
@@ -844,6 +860,7 @@ class Rim:
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
             providers=ProviderHandlers(desk=self.providers, settings=self.settings.current, clock=self.world.clock),
             pass_through=PassThrough(targets=targets, providers=self.providers),
+            history=self.history,
         )  # fmt: skip
 
     def set(self, path: str, value: bool | int | str) -> None:
@@ -864,9 +881,10 @@ class Rim:
 
 @asynccontextmanager
 async def running(rim: Rim) -> AsyncIterator[Rim]:
-    async with rim.supervisor:
+    async with rim.database, rim.supervisor:
         await rim.supervisor.start(rim.feed)
         await rim.supervisor.start(rim.metrics)
+        await rim.supervisor.start(rim.responses)
         await rim.supervisor.start(rim.server)
         yield rim
 

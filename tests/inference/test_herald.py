@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from swarmd.domain.events import ShardDropped, ShardStored, ShortCodeEnded, ShortCodeMade, WorkerReady
+from swarmd.domain.events import SettingsChanged, ShardDropped, ShardStored, ShortCodeEnded, ShortCodeMade, WorkerReady
 from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.peers import MAX_NEAR, MAX_RTT_TENTHS, Holding, ModelDemand, NodeSummary, PeerRecord, PeerView, RoundTrip
 from swarmd.inference.herald import (
@@ -46,6 +46,7 @@ class Scene:
     nameplates: tuple[int, ...] = ()
     peers: tuple[PeerView, ...] = ()
     sessions: int = 0
+    nickname: str = ""
 
     def holdings(self) -> tuple[Holding, ...]:
         return (Holding(model=MODEL, layout="0" * 32, shards=self.shards),) if self.shards else ()
@@ -57,6 +58,7 @@ class Scene:
             region="DE",
             free_ram=lambda: self.free, total_ram_bytes=1000 * RAM_STEP, layer_ms=lambda model: self.speed,
             endpoints=tuple, demand=lambda: self.demand, peers=lambda: self.peers, sessions=lambda: self.sessions,
+            nickname=lambda: self.nickname,
         )  # fmt: skip
 
 
@@ -182,6 +184,17 @@ def test_what_is_worth_telling_everybody(world: World) -> None:
     assert not drifted(asked(50), base) and drifted(asked(51), base)
     assert not drifted(asked(3), asked(1)) and drifted(asked(4), asked(1))
     assert drifted(replace(base, demand=()), base)
+
+
+@pytest.mark.looptime
+async def test_another_nickname_is_told_at_once(world: World) -> None:
+    scene = Scene(world)
+    async with Supervisor("test", world=world) as supervisor:
+        await supervisor.start(scene.herald())
+        scene.nickname = "anna"
+        scene.bus.publish(SettingsChanged(keys=("identity.nickname",)))
+        await asyncio.sleep(2)
+        assert [one.nickname for one in scene.told] == ["", "anna"]
 
 
 @pytest.mark.looptime

@@ -259,6 +259,10 @@ def test_a_sound_summary_is_sound() -> None:
         {"nameplates": (7, 7)},
         {"nameplates": (0,)},
         {"nameplates": (MAX_NAMEPLATE + 1,)},
+        {"nickname": " anna"},
+        {"nickname": "a\u202eb"},
+        {"nickname": "x" * 33},
+        {"nickname": "<b>"},
     ],
     ids=str,
 )

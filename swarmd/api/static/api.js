@@ -9,10 +9,11 @@ let readsRefused = false; // the person said "not now": reads do not ask again b
 
 /** A request that did not succeed, with a sentence for people. `status` 0: the node did not answer. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null } = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.param = param; // the field that it is about
   }
 }
 
@@ -100,7 +101,7 @@ async function describe(reply) {
     // not JSON: a proxy's page; the status has to do
   }
   const said = sentence(typeof error === "string" ? error : error?.message);
-  return new ApiError(said || `The node answered with status ${reply.status}.`, { status: reply.status, code: error?.code ?? null });
+  return new ApiError(said || `The node answered with status ${reply.status}.`, { status: reply.status, code: error?.code ?? null, param: error?.param ?? null });
 }
 
 export async function request(path, options) {

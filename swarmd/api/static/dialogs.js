@@ -16,13 +16,13 @@ function open(dialog) {
 }
 
 /** True when the person agreed. `danger` names what the button does, such as "Remove". */
-export async function confirmDanger({ title, text, danger }) {
+export async function confirmDanger({ title, text, danger, keep = "Keep it" }) {
   const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title" },
     h("form", { method: "dialog" },
       h("h2", { id: "dialog-title" }, title),
       h("p", {}, text),
       h("div", { class: "dialog-buttons" },
-        h("button", { value: "no", class: "quiet", autofocus: true }, "Keep it"),
+        h("button", { value: "no", class: "quiet", autofocus: true }, keep),
         h("button", { value: "yes", class: "danger" }, danger))));
   return (await open(dialog)) === "yes";
 }

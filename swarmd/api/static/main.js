@@ -5,11 +5,13 @@ import { h, setText } from "./dom.js";
 import { moment } from "./format.js";
 import { mountHatches, peersUp, shortId } from "./nodes.js";
 import { showPage } from "./pages.js";
+import { decideWizard } from "./panels/wizard.js";
 import { Socket } from "./socket.js";
+import { keepSample } from "./samples.js";
 import { get, set, watch } from "./store.js";
 import { toast } from "./toasts.js";
 
-const ACTIVITY_KEPT = 200;
+const ACTIVITY_KEPT = 500; // the node tells its last 256 again
 const REFRESH_MS = 15000; // latencies and the hardware figures have no event of their own
 const MODELS_QUIET_MS = 300; // shards arrive in bursts; one read after a burst is enough
 
@@ -87,8 +89,10 @@ const handlers = {
     if (holdings() !== before) modelsSoon();
   },
   stats_update(data) {
-    const { acquisitions, shard_registry: registry, hub_probes: probes, ...stats } = data;
+    const { acquisitions, shard_registry: registry, hub_probes: probes, flows, ...stats } = data;
     keepStats(stats);
+    keepSample(data);
+    if (flows?.length || get("flows").length) set("flows", flows ?? []);
     set("probes", probes ?? []);
     set("acquisitions", acquisitions ?? []);
     if (registry) keepRegistry(registry);
@@ -99,11 +103,14 @@ const handlers = {
     const list = [data, ...get("activity")].sort((a, b) => (moment(b.timestamp) ?? 0) - (moment(a.timestamp) ?? 0));
     set("activity", list.slice(0, ACTIVITY_KEPT));
     const more = data.category === "download" && location.hash !== "#/downloads" ? { href: "#/downloads", text: "Downloads" } : null;
-    if (!replay && data.toast_level) toast(data.message, data.toast_level, more);
+    if (!replay && data.toast_level) toast(data.message, data.toast_level, more, data.toast_duration_ms ?? null);
   },
   models_changed: modelsSoon,
   update_available(data) {
-    if (data.latest_version) toast(`Version ${data.latest_version} is available; this node runs ${data.current_version}.`, "info");
+    if (!data.latest_version) return;
+    const news = get("update")?.latest_version !== data.latest_version;
+    set("update", { ...get("update"), ...data, update_available: true });
+    if (news) toast(`Version ${data.latest_version} is available; this node runs ${data.current_version}.`, "info", { href: "#/settings", text: "Update" });
   },
 };
 
@@ -162,6 +169,24 @@ function themeButton() {
   draw();
 }
 
+/** On a phone the pages are behind a button. */
+function menuButton(nav) {
+  const button = document.getElementById("menu");
+  const root = document.documentElement;
+  const open = (on) => {
+    root.dataset.menu = on ? "open" : "closed";
+    button.setAttribute("aria-expanded", String(on));
+  };
+  button.addEventListener("click", () => open(root.dataset.menu !== "open"));
+  addEventListener("hashchange", () => open(false));
+  nav.addEventListener("click", (event) => event.target.closest("a") && open(false));
+  addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || root.dataset.menu !== "open") return;
+    open(false);
+    button.focus();
+  });
+}
+
 /** Section links move the focus as well as the view, so that the keyboard goes on from there. */
 function followSections(nav) {
   nav.addEventListener("click", (event) => {
@@ -180,6 +205,7 @@ async function start() {
   mountHatches(document.body);
   themeButton();
   followSections(nav);
+  menuButton(nav);
   showPage(main, nav);
   addEventListener("hashchange", () => {
     if (!location.hash.startsWith("#/")) return;
@@ -193,7 +219,7 @@ async function start() {
     ticket: socketTicket,
     onPhase: (change) => {
       set("connection", { ...get("connection"), ...change });
-      if (change.phase === "open") readAll();
+      if (change.phase === "open") readAll().then(decideWizard);
     },
   });
   frame(socket);

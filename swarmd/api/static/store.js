@@ -1,4 +1,4 @@
-// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js, network.js, autopilot.js, actions.js and the chat write.
+// What the page knows, by name, and who wants to hear of it. Panels read and watch; only main.js, the modules beside it, the chat and the wizard write.
 
 const state = {
   connection: { phase: "connecting", retryAt: null, refused: false }, // phase: connecting, open, lost
@@ -22,6 +22,11 @@ const state = {
   pruned: null, //      events of GET /api/admin/prune-history
   schedule: null, //    GET /api/admin/schedule
   policies: new Map(), // model id -> GET /api/admin/models/{id}/auto-manage, of those that were in view
+  flows: [], //         replies in the making on this node, of stats_update: { model, nodes, seconds }
+  samples: null, //     columns of readings for the charts, see samples.js
+  settings: null, //    rows of GET /api/admin/config/schema
+  update: null, //      GET /api/admin/version, and what update_available says
+  wizard: null, //      the first-run questions: { open, step }
   generation: null, //  the chat reply in the making: { model, rate, tokens }
   run: null, //         the last reply's `swarm` object, with its model
   rates: [], //         tokens per second over the session, oldest first

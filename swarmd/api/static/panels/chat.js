@@ -1,30 +1,34 @@
-// Chat: a model, a conversation, and under every reply how it was made.
+// Chat: a model, a conversation, and under every reply how it was made. Conversations stay in this browser.
 
-import { ApiError, modelPath, request, streamChat } from "../api.js";
+import { modelPath, request, streamChat } from "../api.js";
+import { conversations, forgetConversation, keepConversation, newConversation, titleOf } from "../conversations.js";
 import { announce, h, setText } from "../dom.js";
 import * as format from "../format.js";
 import { get, set, watch } from "../store.js";
-import { hopLine } from "./hops.js";
+import { explain, footer, keptFacts, Meter, question, replyMessage } from "./reply.js";
 
 const EXAMPLES = ["What is a shard?", "How does a node join a swarm?", "What happens when a node goes away?"];
-const WINDOW_MS = 3000; // the live figure is over the last seconds: a mean since the start hides a node that became slow
 const REMEMBERED = "swarmd-model";
+const OPENED = "swarmd-chat-opened";
 const NEAR_END = 40; // pixels from the bottom that still count as "reading along"
 
 export function chatPanel() {
-  const history = []; // { role, content } as the API takes them
+  let conversation = newConversation();
+  const history = []; // { role, content } as the API takes them; with `facts` of a reply
   let stop = null; // AbortController of the reply in the making
   let asked = "";
 
   const picker = h("select", { id: "chat-model" });
-  const fresh = h("button", { type: "button", class: "quiet small", title: "Forget this conversation" }, "New chat");
+  const fresh = h("button", { type: "button", class: "quiet small" }, "New chat");
+  const earlier = h("select", { "aria-label": "Conversations kept in this browser", class: "chat-earlier" });
+  const forget = h("button", { type: "button", class: "quiet small", "aria-label": "Forget this conversation" }, "Forget");
   const log = h("div", { class: "chat-log", role: "log", "aria-live": "polite", "aria-label": "Conversation", tabindex: "0" });
   const field = h("textarea", { id: "chat-field", rows: 1, placeholder: "Ask the swarm…", "aria-label": "Message", "aria-describedby": "chat-keys" });
   const send = h("button", { type: "submit", class: "primary" }, "Send");
   const form = h("form", { class: "composer" }, field, send);
   const live = h("span", { class: "chat-live" });
   const panel = h("div", { class: "chat" },
-    h("div", { class: "chat-head" }, h("label", { for: "chat-model" }, "Model"), picker, fresh),
+    h("div", { class: "chat-head" }, h("label", { for: "chat-model" }, "Model"), picker, fresh, earlier, forget),
     log, form,
     h("div", { class: "chat-foot" }, h("span", { id: "chat-keys", class: "hint" }, "Enter sends, Shift+Enter is a new line, Escape stops"), live));
 
@@ -66,12 +70,13 @@ export function chatPanel() {
 
   // --- one question ---
   async function ask(text) {
-    const question = text.trim();
-    if (!question || stop || !picker.value) return;
-    asked = question;
+    const wish = text.trim();
+    if (!wish || stop || !picker.value) return;
+    asked = wish;
     log.querySelector(".chat-empty")?.remove();
-    history.push({ role: "user", content: question });
-    log.append(message("user", question));
+    history.push({ role: "user", content: wish });
+    keep();
+    log.append(question(text.trim()));
     const reply = replyMessage();
     log.append(reply.element);
     toEnd(true);
@@ -89,15 +94,28 @@ export function chatPanel() {
     const meter = new Meter();
     set("generation", { model, rate: null, tokens: 0 });
     let swarm = null;
+    const mine = conversation.id; // another conversation may be opened meanwhile
+    const here = () => conversation.id === mine;
+    const takeBack = () => {
+      if (!here()) return;
+      history.pop();
+      if (history.length) keep();
+      else forgetConversation(mine);
+    };
     const before = get("run");
     request(modelPath(model, "/pipeline-plan")).then(({ stages }) => {
       if (!swarm && get("generation")) set("run", { model, stages, planned: true });
     }).catch(() => {}); // a picture only; the reply itself says what is wrong
     let content = "";
-    const keep = () => content && history.push({ role: "assistant", content });
+    const note = () => {
+      if (!content || !here()) return;
+      const facts = { rate: swarm?.tokens_per_second ?? meter.rate(), nodes: swarm?.stages?.map((stage) => stage.node) ?? [] };
+      history.push({ role: "assistant", content, facts });
+      keep();
+    };
     try {
       const { finish, usage } = await streamChat({
-        model, messages: [...history], signal,
+        model, messages: history.map(({ role, content: said }) => ({ role, content: said })), signal,
         onText: (piece) => {
           content += piece;
           reply.add(piece);
@@ -111,17 +129,17 @@ export function chatPanel() {
           set("run", swarm);
         },
       });
-      keep();
+      note();
       reply.finish(footer({ swarm, usage, meter, finish }));
       announce(`Reply finished${swarm?.tokens_per_second ? `, ${format.fixed(swarm.tokens_per_second)} tokens per second` : ""}.`);
     } catch (error) {
       if (signal.aborted) {
-        keep();
-        if (!content) history.pop();
+        note();
+        if (!content) takeBack();
         reply.finish([h("p", { class: "hint" }, content ? "Stopped here." : "Stopped before the first word.")]);
         announce("Stopped.");
       } else {
-        history.pop(); // the question can be asked again as it was
+        takeBack(); // the question can be asked again as it was
         reply.fail(explain(error), () => retry(reply));
       }
     } finally {
@@ -162,13 +180,54 @@ export function chatPanel() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && stop && !document.querySelector("dialog[open]")) stop.abort();
   });
-  fresh.addEventListener("click", () => {
+  // --- conversations ---
+  const keep = () => {
+    conversation = { ...conversation, at: Date.now(), model: picker.value, messages: [...history] };
+    keepConversation(conversation);
+    drawEarlier();
+  };
+  function drawEarlier() {
+    const all = conversations();
+    const known = all.some(({ id }) => id === conversation.id);
+    earlier.replaceChildren(...(known ? [] : [h("option", { value: "" }, "New chat")]), ...all.map((one) => h("option", { value: one.id }, titleOf(one))));
+    earlier.value = known ? conversation.id : "";
+    earlier.hidden = !all.length;
+    forget.hidden = !known;
+  }
+  function open(next) {
     stop?.abort();
+    conversation = next;
     history.length = 0;
-    log.replaceChildren();
+    history.push(...next.messages);
+    log.replaceChildren(...next.messages.map(({ role, content, facts }) => {
+      if (role === "user") return question(content);
+      const reply = replyMessage(content);
+      reply.finish(facts ? keptFacts(facts) : []);
+      return reply.element;
+    }));
+    if ([...picker.options].some(({ value, disabled }) => value === next.model && !disabled)) picker.value = next.model;
     drawEmpty();
+    drawEarlier();
+    toEnd(true);
+  }
+  fresh.addEventListener("click", () => {
+    open(newConversation());
     field.focus();
   });
+  earlier.addEventListener("change", () => {
+    const next = conversations().find(({ id }) => id === earlier.value);
+    if (next) open(next);
+  });
+  forget.addEventListener("click", () => {
+    forgetConversation(conversation.id);
+    open(newConversation());
+    announce("Forgotten.");
+  });
+  const last = conversations()[0];
+  if (last?.messages.length && sessionStorage.getItem(OPENED)) open(last); // the same tab, loaded again
+  else drawEarlier();
+  sessionStorage.setItem(OPENED, "yes");
+  queueMicrotask(() => panel.closest("section")?.addEventListener("shown", () => toEnd(true)));
   return panel;
 }
 
@@ -181,80 +240,4 @@ function emptySentence() {
   return get("models").length
     ? "No model is complete: some layers have no connected holder. Fetch one under Models, or connect a node that holds the rest."
     : "This node knows no model yet. Join a swarm that has one, or add a GGUF file under Models.";
-}
-
-/** Counts pieces; one piece is one token nearly always (a character in several tokens is one piece). */
-class Meter {
-  pieces = 0;
-  #began = performance.now();
-  #first = null;
-  #recent = [];
-
-  count() {
-    const now = performance.now();
-    this.#first ??= now;
-    this.pieces += 1;
-    this.#recent.push(now);
-    while (this.#recent[0] < now - WINDOW_MS) this.#recent.shift();
-  }
-
-  /** Tokens per second lately; null before the second token. */
-  rate() {
-    const span = this.#recent.at(-1) - this.#recent[0];
-    return this.#recent.length > 1 && span > 0 ? ((this.#recent.length - 1) * 1000) / span : null;
-  }
-
-  get firstMs() {
-    return this.#first === null ? null : this.#first - this.#began;
-  }
-}
-
-const message = (role, text) =>
-  h("article", { class: `message message-${role}` }, h("p", { class: "who" }, role === "user" ? "You" : "Swarm"), h("div", { class: "said-text" }, text));
-
-function replyMessage() {
-  const element = message("assistant", "");
-  const text = element.querySelector(".said-text");
-  const node = document.createTextNode("");
-  const caret = h("span", { class: "caret", "aria-hidden": "true" });
-  text.append(node, caret);
-  const settle = () => caret.remove();
-  return {
-    element,
-    add: (piece) => node.appendData(piece),
-    finish(children) {
-      settle();
-      element.append(h("div", { class: "reply-facts" }, children));
-    },
-    fail({ title, text: sentence, again }, retry) {
-      settle();
-      element.classList.add("message-failed");
-      element.append(h("div", { class: "reply-trouble", role: "alert" }, h("strong", {}, title), h("p", {}, sentence),
-        again && h("button", { type: "button", class: "small", on: { click: retry } }, "Ask again")));
-    },
-  };
-}
-
-function footer({ swarm, usage, meter, finish }) {
-  const rate = swarm?.tokens_per_second || meter.rate();
-  const facts = [
-    rate ? `${format.fixed(rate)} tokens/s` : null,
-    usage?.completion_tokens ? format.plural(usage.completion_tokens, "token") : null,
-    swarm?.prefill_ms ? `prompt read in ${format.ms(swarm.prefill_ms)}` : meter.firstMs ? `first token after ${format.ms(meter.firstMs)}` : null,
-    finish === "length" ? "cut at the token limit" : null,
-  ].filter(Boolean);
-  return [h("p", { class: "reply-rate" }, facts.join(" · ")), swarm?.stages?.length ? hopLine(swarm) : null].filter(Boolean);
-}
-
-/** What went wrong and what to do, from the node's own sentence where it has one. */
-function explain(error) {
-  if (!(error instanceof ApiError)) return { title: "The reply could not be read", text: `${error.message}. Ask again; if it happens twice, the node's log says more.`, again: true };
-  switch (error.status) {
-    case 0: return { title: "The node did not answer", text: error.message, again: true };
-    case 401: case 403: return { title: "The node refused", text: error.message, again: true };
-    case 404: return { title: "The model is not here any more", text: `${error.message} Pick another model above.`, again: false };
-    case 429: return { title: "Too many requests", text: `${error.message} Wait a minute, then ask again.`, again: true };
-    case 503: return { title: "The swarm cannot run this now", text: error.message, again: true };
-    default: return { title: "No reply", text: error.message, again: true };
-  }
 }

@@ -8,10 +8,12 @@ export function joinPanel() {
   return h("div", { class: "join" }, inviteHalf(), joinHalf());
 }
 
-function joinHalf() {
-  const field = h("input", { id: "join-code", type: "text", placeholder: "swarm://… or 7-crossover-clockwork", autocomplete: "off", autocapitalize: "off", spellcheck: "false", maxlength: 4096, "aria-describedby": "join-said" });
+/** `id`: of the field; there may be two on a page. */
+export function joinHalf(id = "join-code") {
+  const place = id === "join-code" ? "join-said" : `${id}-said`;
+  const field = h("input", { id, type: "text", placeholder: "swarm://… or 7-crossover-clockwork", autocomplete: "off", autocapitalize: "off", spellcheck: "false", maxlength: 4096, "aria-describedby": place });
   const button = h("button", { type: "submit" }, "Join");
-  const said = h("p", { id: "join-said", class: "said", role: "status" });
+  const said = h("p", { id: place, class: "said", role: "status" });
   const say = (text, kind) => {
     said.className = `said ${kind}`;
     setText(said, text);
@@ -39,5 +41,5 @@ function joinHalf() {
     }
   } } }, field, button);
   return h("div", { class: "half" }, h("h3", {}, "Join"),
-    h("label", { for: "join-code", class: "hint" }, "Somebody gave you a code? Join with it here."), form, said);
+    h("label", { for: id, class: "hint" }, "Somebody gave you a code? Join with it here."), form, said);
 }

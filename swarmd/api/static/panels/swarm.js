@@ -1,15 +1,19 @@
 // The swarm as a picture: nodes on a ring, links to this node, the way of the last reply; under it the strata of every
 // model; and the same facts as a table for who does not see pictures.
 
-import { h, s } from "../dom.js";
+import { h, s, setText } from "../dom.js";
 import * as format from "../format.js";
 import { fillOf, isUp, look, nodeName, peersUp, shortId } from "../nodes.js";
+import { readLinks } from "../network.js";
 import { get, watch } from "../store.js";
 import { hopLine, stageMs, timeBar } from "./hops.js";
 import { gapsOf, holdersOf, modelStrip } from "./strip.js";
 
 const MOST_PEERS = 15; // with this node 16 round the ring; the table has them all
 const CROWDED = 8;
+const LINKS_MS = 3000; // bytes of the links have no event of their own
+const QUIET_BYTES = 4000; // a second: less is signs of life and gossip
+const FLOWS_DRAWN = 6; // more ways at once nobody can tell apart
 
 export function swarmPanel() {
   const ring = h("div", { class: "ring" });
@@ -19,13 +23,16 @@ export function swarmPanel() {
   const table = h("details", { class: "as-table" }, h("summary", {}, "The same as a table"),
     h("div", { class: "scroll-x", tabindex: "0", role: "region", "aria-label": "Nodes of the swarm" },
       h("table", {}, h("thead", {}, h("tr", {}, ["Node", "Name", "Latency", "Trust", "Models", "State"].map((title) => h("th", { scope: "col" }, title)))), rows)));
-  const panel = h("div", { class: "swarm" }, ring, path, strips, table);
+  const flowing = h("p", { class: "flow-line", role: "status" });
+  const panel = h("div", { class: "swarm" }, ring, flowing, path, strips, table);
 
   let width = 0;
   const drawRing = () => width && ring.replaceChildren(picture(width));
   const drawPath = () => width && path.replaceChildren(...lastReply(width));
   const drawStrips = () => width && strips.replaceChildren(...modelStrips(width));
-  watch(["peers", "self", "run", "generation", "models"], drawRing);
+  watch(["peers", "self", "run", "generation", "models", "flows", "linkRates"], drawRing);
+  watch(["flows", "stats", "generation"], () => setText(flowing, flowSentence()));
+  setInterval(() => panel.isConnected && !document.hidden && get("connection").phase === "open" && readLinks(), LINKS_MS);
   watch(["run", "peers", "self", "models"], drawPath);
   watch(["models", "modelsError", "peers", "self", "run"], drawStrips);
   watch(["peers", "self"], () => rows.replaceChildren(...tableRows()));
@@ -96,7 +103,8 @@ function picture(width) {
     s("path", { d: `M${nodes[0].x} ${nodes[0].y}L${node.x} ${node.y}`, class: `link${isUp(node) ? "" : " link-weak"}` }));
   const run = get("run");
   const root = s("svg", { class: `ring-picture${get("generation") ? " busy" : ""}`, width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": ringSentence(all, run) },
-    s("g", {}, links), s("g", { class: `way${run?.planned ? " way-planned" : ""}` }, run ? way(run, nodes, centre, radius) : null),
+    s("g", {}, links), s("g", { class: "traffic" }, traffic(nodes, radius)), s("g", { class: "flows" }, run?.planned || get("generation") ? null : flowWays(nodes, centre, radius)),
+    s("g", { class: `way${run?.planned ? " way-planned" : ""}` }, run ? way(run, nodes, centre, radius) : null),
     nodes.map((node) => glyph(node, radius, run, { wide, crowded })));
   const middle = nodes.length === 1 ? 44 : centre.y;
   if (run && !run.planned) {
@@ -108,6 +116,39 @@ function picture(width) {
   }
   if (all.length > peers.length) root.append(s("text", { x: width - 4, y: height - 6, class: "ring-note end" }, `and ${all.length - peers.length} more`));
   return root;
+}
+
+/** Replies in the making that others asked for, on their way through the nodes. */
+function flowWays(nodes, centre, radius) {
+  const ways = new Map((get("flows") ?? []).map((flow) => [flow.nodes.join(), flow]));
+  const rate = get("stats")?.tokens_now ?? 0;
+  const pace = rate > 40 ? " flow-quick" : rate < 8 ? " flow-slow" : "";
+  return [...ways.values()].slice(0, FLOWS_DRAWN).flatMap((flow) => {
+    const steps = [way({ stages: flow.nodes.map((node) => ({ node })) }, nodes, centre, radius)].flat();
+    for (const step of steps) step.setAttribute("class", `flow${pace}`);
+    return steps;
+  });
+}
+
+/** Bytes that links carry right now, as the node counts them: where replies of other heads run through this one, too. */
+function traffic(nodes, radius) {
+  const rates = get("linkRates");
+  if (!rates || get("linksError")) return [];
+  return nodes.slice(1).flatMap((node) => {
+    const { in: from = 0, out: to = 0 } = rates.get(node.id) ?? {};
+    if (!isUp(node) || from + to < QUIET_BYTES) return [];
+    const [start, end] = from > to ? [node, nodes[0]] : [nodes[0], node];
+    const [a, b] = [towards(start, end, radius + 4), towards(end, start, radius + 4)];
+    return [s("path", { d: `M${a.x.toFixed(1)} ${a.y.toFixed(1)}L${b.x.toFixed(1)} ${b.y.toFixed(1)}`, class: `carried${from + to > 1e6 ? " flow-quick" : ""}` },
+      s("title", {}, `${nodeName(node.id)}: ${format.bytes(Math.round(from))}/s in, ${format.bytes(Math.round(to))}/s out`))];
+  });
+}
+
+function flowSentence() {
+  const flows = get("flows") ?? [];
+  const rate = get("stats")?.tokens_now;
+  if (!flows.length) return "";
+  return `${format.plural(flows.length, "reply", "replies")} in the making${rate ? `, ${format.fixed(rate)} tokens/s together` : ""}.`;
 }
 
 function glyph(node, radius, run, { wide, crowded }) {
