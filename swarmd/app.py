@@ -43,7 +43,9 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
+from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_archive import ResponseArchive
 from swarmd.api.responses_runs import ResponseRuns
@@ -108,6 +110,9 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
+from swarmd.providers.desk import Providers
+from swarmd.providers.environment import read_file_now as read_variables_now
+from swarmd.providers.sealing import USE as SEALING
 from swarmd.shards.adapter_exchange import AdapterExchange
 from swarmd.shards.adapter_parts import AdapterParts
 from swarmd.shards.adapters import Adapters
@@ -193,6 +198,7 @@ async def open_node(
         )
         if redactor is not None:
             redactor.hide(api_key)
+        variables = await asyncio.to_thread(read_variables_now, folder, disk=disk)
         hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
         if redactor is not None and hub_token is not None:
             _hide_hub_token(redactor, hub_token)
@@ -208,6 +214,7 @@ async def open_node(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
                     above=above or Notifier(),
+                    variables=variables, redactor=redactor,
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -263,6 +270,8 @@ class _Built:
         environ: Mapping[str, str],
         hub_token: str | None,
         above: Notifier,
+        variables: Mapping[str, str],
+        redactor: Redactor | None,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
@@ -446,6 +455,11 @@ class _Built:
             own=key.node, db=database, bus=bus, clock=world.clock,
             hosted_bytes=lambda: self._storage.local_bytes() if self._links.connected() else 0,
         )  # fmt: skip
+        self._providers = Providers(
+            db=database, sealing_key=key.sealing_key(SEALING), environ=environ, variables=variables,
+            folder=folder / "claude", settings=live.current, disk=disk, bus=bus, world=world,
+            user_agent=f"swarmd/{__version__}", redactor=redactor,
+        )  # fmt: skip
 
         # floor 9: the rim
         self._archive = ResponseArchive(db=database, clock=world.clock)
@@ -466,11 +480,14 @@ class _Built:
         self._history = History(
             world=world, tokens=self._tokens_made, machine=self._hardware, peers=self._links, counters=self._pipeline
         )
-        targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
-        answers = Answers(self._pipeline)
-        openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
+        targets = Targets(
+            models=self._registry, adapters=self._adapters, settings=live.current, providers=self._providers
         )
+        answers = Answers(self._pipeline, self._providers)
+        openai = OpenAiHandlers(
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy,
+            providers=self._providers,
+        )  # fmt: skip
         self._responses = ResponseRuns(answers=answers, archive=self._archive, world=world)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
@@ -517,6 +534,8 @@ class _Built:
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
                 updates=UpdateHandlers(updates=self._updater),
+                providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
+                pass_through=PassThrough(targets=targets, providers=self._providers),
                 history=self._history,
             )
         )  # fmt: skip
@@ -546,6 +565,7 @@ class _Built:
             await self._steward.load()
             await self._updater.load()
             await self._ledger.load()
+            await self._providers.load()
             await self._archive.recover()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
@@ -553,7 +573,7 @@ class _Built:
         for service in (
             self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
             self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
-            self._herald, self._trust, self._steward, self._responses, self._updater, self._server,
+            self._herald, self._trust, self._steward, self._providers, self._responses, self._updater, self._server,
             SignsOfLife(above=self._above, stop=self._stop),
         ):  # fmt: skip
             await self._supervisor.start(service)

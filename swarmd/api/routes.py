@@ -37,6 +37,9 @@ from swarmd.api.openai_shapes import (
 )
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import PageHandlers
+from swarmd.api.pass_through import PassThrough
+from swarmd.api.provider_routes import provider_rows
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.replies import ErrorReply
 from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_rows import responses_rows
@@ -68,6 +71,8 @@ def table(
     outlook: Outlook,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
+    providers: ProviderHandlers | None = None,
+    pass_through: PassThrough | None = None,
     history: History | None = None,
 ) -> tuple[Route, ...]:
     """The node's own rows. `downloads`: None on a node that has no hub; `adapters`, `history`: on one that keeps none."""
@@ -85,8 +90,9 @@ def table(
         *_outlook_rows(outlook),
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
+        *(provider_rows(providers) if providers is not None else ()),
         *(_history_rows(history) if history is not None else ()),
-        *_openai_rows(openai),
+        *_openai_rows(openai, pass_through),
         *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
@@ -94,7 +100,8 @@ def table(
         ),
         Route(
             method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
-            reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=EmbeddingList, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
+            elsewhere=pass_through.embed if pass_through is not None else None,
             doc="Texts, or their tokens, as vectors of length 1.",
         ),
         Route(
@@ -485,16 +492,18 @@ def _history_rows(history: History) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
-def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
+def _openai_rows(openai: OpenAiHandlers, pass_through: PassThrough | None) -> tuple[Route, ...]:
     return (
         Route(
             method="POST", path="/v1/chat/completions", guard=WRITE, handler=openai.chat, request=ChatRequest,
-            reply=ChatCompletion, streams=(ChatChunk, ErrorReply), status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=ChatCompletion, streams=(ChatChunk, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.chat if pass_through is not None else None,
             doc="A chat reply, whole or as server-sent events.",
         ),
         Route(
             method="POST", path="/v1/completions", guard=WRITE, handler=openai.complete, request=CompletionRequest,
-            reply=Completion, streams=(Completion, ErrorReply), status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=Completion, streams=(Completion, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.complete if pass_through is not None else None,
             doc="A text continued, whole or as server-sent events.",
         ),
         Route(
@@ -503,7 +512,7 @@ def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
             doc="Models this node can answer with now.",
         ),
         Route(
-            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
+            method="GET", path="/v1/models/{id:.+}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
             doc="One of them.",
         ),
     )  # fmt: skip

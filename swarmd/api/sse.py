@@ -43,6 +43,10 @@ class EventStream:
         """One JSON value as one event. Returns when the socket's buffer has room again."""
         await self._write(b"data: " + msgspec.json.encode(event) + b"\n\n")
 
+    async def write(self, data: bytes) -> None:
+        """Events of somebody else, as they are. Returns as `send` does."""
+        await self._write(data)
+
     async def done(self) -> None:
         """The end as the OpenAI contract marks it."""
         await self._write(b"data: [DONE]\n\n")

@@ -20,6 +20,7 @@ from swarmd.api import (
     download_shapes,
     invite_shapes,
     openai_shapes,
+    provider_shapes,
     responses_shapes,
     shapes,
 )
@@ -69,14 +70,34 @@ class _Choice(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
 
 
+class _Details(Struct, frozen=True, kw_only=True):
+    cached_tokens: int = 0
+
+
+class _Usage(Struct, frozen=True, kw_only=True):
+    """As providers say it, too: each leaves out something else."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    def whole(self) -> openai_shapes.UsageOut:
+        details = self.prompt_tokens_details or _Details()
+        return openai_shapes.UsageOut(
+            prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens,
+            total_tokens=self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=openai_shapes.PromptDetails(cached_tokens=details.cached_tokens),
+        )  # fmt: skip
+
+
 class _Event(Struct, frozen=True, kw_only=True):
     """One server-sent event: a chunk, or the error that ends the stream."""
 
     choices: list[_Choice] = msgspec.field(default_factory=list[_Choice])
     swarm: openai_shapes.Swarm | UnsetType = UNSET
-    usage: openai_shapes.UsageOut | None = None
+    usage: _Usage | None = None
     model: str = ""
-    error: ErrorBody | UnsetType = UNSET
+    error: ErrorBody | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +301,18 @@ class NodeClient:
     async def remove_adapter(self, id: str) -> adapter_shapes.AdapterGone:
         return await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
 
+    # -- providers
+
+    async def providers(self) -> provider_shapes.ProviderList:
+        return await self._ask("GET", "/api/admin/providers", provider_shapes.ProviderList)
+
+    async def provider_health(self) -> list[provider_shapes.HealthRow]:
+        return (await self._ask("GET", "/api/admin/provider-health", provider_shapes.HealthList)).providers
+
+    async def change_providers(self, change: provider_shapes.ProvidersRequest) -> provider_shapes.ProvidersChanged:
+        body = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not None}
+        return await self._ask("PUT", "/api/admin/providers", provider_shapes.ProvidersChanged, body=body)
+
     # -- the hub and downloads
 
     async def search_hub(self, query: str) -> list[download_shapes.HubRepoRow]:
@@ -355,12 +388,13 @@ class NodeClient:
 
     def _piece(self, data: bytes) -> Piece:
         event = msgspec.json.decode(data, type=_Event)
-        if not isinstance(event.error, UnsetType):
+        if isinstance(event.error, ErrorBody):
             raise Failure(event.error.message)
         text = "".join(choice.delta.content or "" for choice in event.choices if choice.delta)
         reasons = [choice.finish_reason for choice in event.choices if choice.finish_reason]
         return Piece(
-            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm, usage=event.usage,
+            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm,
+            usage=None if event.usage is None else event.usage.whole(),
             finish_reason=reasons[0] if reasons else None, model=event.model,
         )  # fmt: skip
 

@@ -57,6 +57,17 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "adapters add": (
         ("swarmd adapters add MODEL adapter_model.safetensors --id polite", "from then on MODEL:polite answers"),
     ),
+    "providers": (
+        ("swarmd providers", "who can be asked, and how they answer"),
+        ("swarmd providers --quick", "without asking them"),
+    ),
+    "providers set": (
+        ("swarmd providers set openai", "asks for the key"),
+        ("swarmd providers set groq < key.txt", "reads it"),
+    ),
+    "providers add": (
+        ("swarmd providers add gpu http://192.168.1.20:8000/v1", "vLLM, SGLang or llama-server; ask for gpu:MODEL"),
+    ),
     "autopilot": (
         ("swarmd autopilot --all", "what it would do, and why not the rest"),
         ("swarmd autopilot on", "switch it on"),

@@ -33,6 +33,7 @@ from swarmd.cli import (
     memory,
     models,
     network,
+    providers,
     responses,
     running,
     search,
@@ -161,6 +162,10 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Verbs(
         section=MODELS, name="adapters", help="LoRA adapters of this node.",
         verbs=(("list", adapters.list_adapters), ("add", adapters.add), ("rm", adapters.remove)),
+    ),
+    Verbs(
+        section=MODELS, name="providers", help="Servers of others that answer in place of the swarm.", alone=providers.show,
+        verbs=(("set", providers.set_key), ("add", providers.add), ("remove", providers.remove)),
     ),
     Entry(MODELS, "autopilot", autopilot.autopilot),
     Entry(MODELS, "lock", autopilot.lock),

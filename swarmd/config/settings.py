@@ -82,6 +82,11 @@ def _folder(text: str) -> None:
         raise ValueError("not absolute")
 
 
+def _program(text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}|/[^\0]{1,4095}", text) or not text.isprintable():
+        raise ValueError("no program")
+
+
 def _model(text: str) -> None:
     if text:
         parse_model_id(text)
@@ -111,6 +116,7 @@ ADDRESS = Form(words="an IP address or localhost", check=_address)
 ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
 FOLDER = Form(words="empty, or an absolute path", check=_folder)
 URL = Form(words="empty, or an address that begins with http:// or https://", check=_url)
+PROGRAM = Form(words="the name of a program, or an absolute path", check=_program)
 MODEL = Form(words="empty, or a model id", check=_model)
 NICKNAME = Form(words="empty, or up to 32 letters, digits, blanks, dots, - and _", check=_nickname)
 REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
@@ -337,6 +343,74 @@ class DownloadsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidersSettings:
+    private_addresses: bool = setting(
+        False, "Whether providers may be on this machine or in a private network; needed for a custom one there.",
+        live=True,
+    )
+    route_by_name: bool = setting(
+        True, "Whether a plain name may mean a provider's model where the swarm has none of it; else only `provider:model`.",
+        live=True,
+    )
+    list_models: bool = setting(
+        True, "Whether /v1/models lists the models of providers, too.",
+        live=True,
+    )
+    claude_subscription: bool = setting(
+        False, "Whether `claude-*` may be sent through the `claude` program of this machine; it is switched on apart.",
+        live=True,
+    )
+    claude_program: str = setting(
+        "claude", "The `claude` program: a name looked for in PATH, or an absolute path.",
+        live=True, form=PROGRAM,
+    )
+    claude_max_concurrent: int = setting(
+        3, "Replies that the `claude` program makes at the same time; further requests are refused with 503.",
+        live=True, low=1, high=64,
+    )
+    claude_timeout_seconds: int = setting(
+        300, "Seconds after which a reply of the `claude` program is given up.",
+        live=True, low=10, high=3600,
+    )
+    anthropic_url: str = setting(
+        "", "Another address for anthropic, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    openai_url: str = setting(
+        "", "Another address for openai, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    deepseek_url: str = setting(
+        "", "Another address for deepseek, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    mistral_url: str = setting(
+        "", "Another address for mistral, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    groq_url: str = setting(
+        "", "Another address for groq, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    nvidia_nim_url: str = setting(
+        "", "Another address for nvidia_nim, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    cerebras_url: str = setting(
+        "", "Another address for cerebras, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    sambanova_url: str = setting(
+        "", "Another address for sambanova, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    fireworks_url: str = setting(
+        "", "Another address for fireworks, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    together_url: str = setting(
+        "", "Another address for together, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    deepinfra_url: str = setting(
+        "", "Another address for deepinfra, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    moonshot_url: str = setting(
+        "", "Another address for moonshot, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     rate_limit_rpm: int = setting(
         60, "Requests a minute from one address to /v1; 0: no limit.",
@@ -416,6 +490,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     auto_manage: AutoManageSettings = field(default_factory=AutoManageSettings)
     downloads: DownloadsSettings = field(default_factory=DownloadsSettings)
+    providers: ProvidersSettings = field(default_factory=ProvidersSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     ui: UiSettings = field(default_factory=UiSettings)

@@ -20,7 +20,7 @@ SPOKEN = {
     "service status",
 }  # fmt: skip
 """What has no --json: a node's own output, a talk, a log, a script, a path; what is done to this machine, told meanwhile."""
-WITH_VERBS = {"downloads", "responses", "update"}
+WITH_VERBS = {"downloads", "providers", "responses", "update"}
 """Say something themselves, too."""
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -46,6 +46,10 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "adapters list": (("adapters", "list"),),
     "adapters add": (("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style"),),
     "adapters rm": (("adapters", "rm", "style"),),
+    "providers": (("providers",),),
+    "providers set": (("providers", "set", "groq"),),
+    "providers add": (("providers", "add", "gpu", "http://10.0.0.1/v1"),),
+    "providers remove": (("providers", "remove", "groq"),),
     "autopilot": (("autopilot",), ("autopilot", "off")),
     "lock": (("lock", "tiny-q8", "0"),),
     "unlock": (("unlock", "tiny-q8", "0"),),
@@ -79,7 +83,7 @@ def test_it_prints_what_is_documented_and_nothing_else(cli: Cli, command: str) -
     if command == "adapters rm":
         cli("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style")
     for arguments in RUNS[command]:
-        result = cli(*arguments, "--json")
+        result = cli(*arguments, "--json", input="gsk-0123456789" if command == "providers set" else None)
         assert result.exit_code == 0, result.output
         found = [_read(result.stdout, shape) for shape in SHAPES[command]]
         assert sum(found) >= 1, (arguments, result.stdout)

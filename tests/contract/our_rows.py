@@ -33,7 +33,7 @@ SWARM = {
     "tokens_per_second": "num", "prefill_ms": "num", "proposed_tokens": "int", "accepted_tokens": "int", "resumes": "int",
 }  # fmt: skip
 CARD = {
-    "id": "str", "object": "=model", "created": "int", "owned_by": "str", "max_model_len": "int", "context_length": "int"
+    "id": "str", "object": "=model", "created": "int", "owned_by": "str", "max_model_len?": "int", "context_length?": "int"
 }  # fmt: skip
 CHAT = {"model": TINY, "messages": [{"role": "user", "content": "Hello"}]}
 LIVE_CHAT = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -250,6 +250,10 @@ OPENAI = (
             Refused(status=400, when="no input", body={"model": TINY}, param="input"),
             Refused(status=404, when="nobody knows the model", body={"model": "unknown", "input": "x"}),
         ],
+    ),
+    Row(
+        method="GET", path="/v1/providers", access=KEY, reply=[{"name": "str", "models": ["str"]}], live=True,
+        more=[("one with a key", lambda rim: rim.providers.keys.add("openai"), None)],
     ),
     Row(method="GET", path="/v1/models", access=KEY, reply={"object": "=list", "data": [CARD]}, live=True),
     Row(
