@@ -47,7 +47,9 @@ from swarmd.api.node import NodeHandlers
 from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, read_static_now
+from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_archive import ResponseArchive
 from swarmd.api.responses_runs import ResponseRuns
@@ -57,6 +59,7 @@ from swarmd.api.server import ApiServer
 from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
@@ -68,6 +71,7 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.updates import parse_version
 from swarmd.downloads.access import hub_endpoint, hub_token_now
 from swarmd.downloads.engine import Engine
 from swarmd.downloads.files import Files
@@ -94,6 +98,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.logs import MIN_SECRET, Redactor
+from swarmd.kit.notify import READY, STOPPING, Notifier, status_line
 from swarmd.kit.service import Fatal, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
@@ -110,6 +115,9 @@ from swarmd.peers.renewal import Renewal
 from swarmd.peers.reputation import Reputation
 from swarmd.peers.short_codes import ShortCodes
 from swarmd.peers.surroundings import Surroundings
+from swarmd.providers.desk import Providers
+from swarmd.providers.environment import read_file_now as read_variables_now
+from swarmd.providers.sealing import USE as SEALING
 from swarmd.shards.adapter_exchange import AdapterExchange
 from swarmd.shards.adapter_parts import AdapterParts
 from swarmd.shards.adapters import Adapters
@@ -125,6 +133,12 @@ from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors
 from swarmd.transport.greeting import Greeting
 from swarmd.transport.rpc import Dispatcher
+from swarmd.updates.launcher import EXIT_AGAIN
+from swarmd.updates.releases import Releases
+from swarmd.updates.signs_of_life import SignsOfLife
+from swarmd.updates.staging import Staging
+from swarmd.updates.updater import Updater
+from swarmd.updates.versions import Versions
 
 EXIT_OK: Final = 0
 EXIT_ERROR: Final = 1
@@ -159,6 +173,7 @@ class Node:
     encrypted: EncryptedPipelines
     embeddings: Embeddings
     adapters: Adapters
+    updater: Updater
 
 
 @asynccontextmanager
@@ -169,10 +184,12 @@ async def open_node(
     environ: Mapping[str, str],
     flags: Mapping[str, Value | None],
     redactor: Redactor | None = None,
+    above: Notifier | None = None,
 ) -> AsyncGenerator[Node]:
     """Builds floors 2 to 9, starts every service, yields the node, and stops everything in reverse.
 
-    Raises Fatal with an exit code and a sentence when the node cannot start or go on.
+    `above`: who started this process and wants to hear that it lives. Raises Fatal with an exit code and a sentence when the
+    node cannot start or go on.
     """
     disk, bus, gauges = Disk(), EventBus(), Gauges()
     folder = Path(loaded.settings.node.data_dir)
@@ -186,6 +203,7 @@ async def open_node(
         )
         if redactor is not None:
             redactor.hide(api_key)
+        variables = await asyncio.to_thread(read_variables_now, folder, disk=disk)
         hub_token = await asyncio.to_thread(hub_token_now, environ, disk)
         if redactor is not None and hub_token is not None:
             _hide_hub_token(redactor, hub_token)
@@ -200,6 +218,8 @@ async def open_node(
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
+                    above=above or Notifier(),
+                    variables=variables, redactor=redactor,
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -254,11 +274,14 @@ class _Built:
         region: str,
         environ: Mapping[str, str],
         hub_token: str | None,
+        above: Notifier,
+        variables: Mapping[str, str],
+        redactor: Redactor | None,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
         self._key, self._folder, self._region, self._disk = key, folder, region, disk
-        self._stop = asyncio.Event()
+        self._stop, self._above = asyncio.Event(), above
         self._ready = False
         dispatcher = Dispatcher()
 
@@ -426,9 +449,21 @@ class _Built:
             settings=live.current, db=database, bus=bus, world=world,
         )  # fmt: skip
 
+        versions = Versions(folder)
+        releases = Releases(proxy=proxy, user_agent=agent, disk=disk)
+        self._updater = Updater(
+            current=parse_version(__version__), settings=live.current, versions=versions, releases=releases,
+            staging=Staging(versions=versions, releases=releases, disk=disk, environ=environ), running=self._running,
+            close_doors=self._close_doors, stop=self._stop, spawn=spawn, disk=disk, world=world, bus=bus,
+        )  # fmt: skip
         self._ledger = Ledger(
             own=key.node, db=database, bus=bus, clock=world.clock,
             hosted_bytes=lambda: self._storage.local_bytes() if self._links.connected() else 0,
+        )  # fmt: skip
+        self._providers = Providers(
+            db=database, sealing_key=key.sealing_key(SEALING), environ=environ, variables=variables,
+            folder=folder / "claude", settings=live.current, disk=disk, bus=bus, world=world,
+            user_agent=f"swarmd/{__version__}", redactor=redactor,
         )  # fmt: skip
 
         # floor 9: the rim
@@ -450,12 +485,15 @@ class _Built:
         self._history = History(
             world=world, tokens=self._tokens_made, machine=self._hardware, peers=self._links, counters=self._pipeline
         )
-        targets = Targets(models=self._registry, adapters=self._adapters, settings=live.current)
-        answers = Answers(self._pipeline)
+        targets = Targets(
+            models=self._registry, adapters=self._adapters, settings=live.current, providers=self._providers
+        )
+        answers = Answers(self._pipeline, self._providers)
         sessions = Sessions(world)
         openai = OpenAiHandlers(
-            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy
-        )
+            models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy,
+            providers=self._providers,
+        )  # fmt: skip
         status = StatusHandlers(
             node=node, clock=world.clock, cards=openai.cards, running=self._pipeline, counters=self._pipeline,
             peers=self._links,
@@ -512,6 +550,9 @@ class _Built:
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
+                updates=UpdateHandlers(updates=self._updater),
+                providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
+                pass_through=PassThrough(targets=targets, providers=self._providers),
                 history=self._history,
             )
         )  # fmt: skip
@@ -540,7 +581,9 @@ class _Built:
             await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
+            await self._updater.load()
             await self._ledger.load()
+            await self._providers.load()
             await self._archive.recover()
         network = self._live.current().network
         lan = (self._lan,) if network.enable_mdns else ()
@@ -548,7 +591,8 @@ class _Built:
         for service in (
             self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
             self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
-            self._herald, self._trust, self._steward, self._responses, self._server,
+            self._herald, self._trust, self._steward, self._providers, self._responses, self._updater, self._server,
+            SignsOfLife(above=self._above, stop=self._stop),
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound
@@ -565,6 +609,7 @@ class _Built:
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
             encrypted=self._encrypted, embeddings=self._embeddings, adapters=self._adapters,
+            updater=self._updater,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:
@@ -623,6 +668,14 @@ class _Built:
     def _is_pinned(self, model: ModelId) -> bool:
         known = self._catalog.get(model)
         return known is not None and known.pinned
+
+    def _running(self) -> int:
+        """What an update waits for: replies of this head and of those that wait, and stages for others."""
+        pipeline = self._pipeline
+        return max(pipeline.active + pipeline.waiting, pipeline.stage_sessions)
+
+    def _close_doors(self) -> None:
+        self._pipeline.close_doors("this node restarts as a new version: try again in a minute")
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""
@@ -686,23 +739,35 @@ async def run_node(
     flags: Mapping[str, Value | None],
     on_ready: Callable[[Node], None],
     redactor: Redactor | None = None,
+    above: Notifier | None = None,
 ) -> int:
-    """One node until SIGTERM, SIGINT or a shutdown request. Returns the exit code; raises Fatal."""
+    """One node until SIGTERM, SIGINT, a shutdown request, or an update. Returns the exit code; raises Fatal."""
+    above = above or Notifier()
+    again = False
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     try:
-        async with open_node(loaded, world=world, environ=environ, flags=flags, redactor=redactor) as node:
+        async with open_node(loaded, world=world, environ=environ, flags=flags, redactor=redactor, above=above) as node:
             on_ready(node)
-            loop.add_signal_handler(signal.SIGTERM, node.stop.set)
-            loop.add_signal_handler(signal.SIGINT, node.stop.set)
+            above.tell(READY, status_line(f"node {short(node.node)} at {node.url}"))
+
+            def end() -> None:
+                asked.set()
+                node.stop.set()
+
+            loop.add_signal_handler(signal.SIGTERM, end)
+            loop.add_signal_handler(signal.SIGINT, end)
             if not asked.is_set():
                 await node.stop.wait()
-            logger.info("stopping")
+            again = node.updater.restarting and not asked.is_set()
+            if not again:  # for systemd that would be the end of the service
+                above.tell(STOPPING)
+            logger.info("stopping%s", ", to start again as another version" if again else "")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-    return EXIT_OK
+    return EXIT_AGAIN if again else EXIT_OK
 
 

@@ -76,3 +76,6 @@ class Encoded:
 
 Handler = Callable[[Call], Awaitable[Any]]
 """Answers a struct (or a list of them), that `Encoded`, a `Reply`, a `Refusal`, an `EventStream` or an aiohttp response."""
+
+Elsewhere = Callable[[Call, bytes], Handler | None]
+"""Of a call and its body as it came: who answers in place of the row's handler; None: the handler does."""

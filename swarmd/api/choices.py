@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from swarmd.api.ports import Generation, Generations
+from swarmd.api.ports import Generation, Opener
 from swarmd.domain.generation import GenerationFailed, GenerationRequest, TokenChunk
 from swarmd.domain.ids import RequestId
 from swarmd.domain.plans import PipelinePlan
@@ -58,7 +58,7 @@ class Choices:
 
 
 @asynccontextmanager
-async def opened(generations: Generations, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Choices | Refusal]:
+async def opened(generations: Opener, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Choices | Refusal]:
     """Runs within the block; leaving it, cancelled or not, ends every choice. A refusal of the first one is the answer."""
     first = await generations.open(requests[0])
     if isinstance(first, Refusal):
@@ -96,7 +96,7 @@ async def _numbered(generation: Generation) -> AsyncGenerator[tuple[int, TokenCh
 
 
 class _Several:
-    def __init__(self, generations: Generations) -> None:
+    def __init__(self, generations: Opener) -> None:
         self._generations = generations
         self._queue: asyncio.Queue[tuple[int, TokenChunk | Refusal]] = asyncio.Queue(CHUNKS_WAITING)
         self._turn = asyncio.Lock()

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from swarmd.api.calls import Reply
 from swarmd.api.mcp_shapes import CallId, Incoming, RpcError, RpcFault
-from swarmd.api.replies import TABLE, Envelope, reply_to
+from swarmd.api.replies import Envelope, reply_to
 from swarmd.domain.ids import RequestId
 from swarmd.domain.refusals import Refusal
 
@@ -96,9 +96,10 @@ def other_version(wanted: str | None, id: CallId | None) -> RpcError | None:
 
 
 def fault_of(refusal: Refusal) -> Fault:
-    row = TABLE[type(refusal)]
-    data = {"code": row.code, "param": getattr(refusal, "param", None)}
-    return Fault(code=_code(row.status), message=refusal.sentence, data=data)
+    usual = reply_to(refusal)
+    error = usual.body.error
+    data = {"code": error.code, "param": error.param}
+    return Fault(code=_code(usual.status), message=refusal.sentence, data=data)
 
 
 def _code(status: int) -> int:

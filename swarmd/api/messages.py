@@ -42,7 +42,8 @@ class MessagesHandlers:
             if isinstance(several, Refusal):
                 return several
             nodes = ",".join(short(stage.node) for stage in several.plan.stages)
-            headers = {"x-swarm-nodes": nodes, "request-id": call.request_id}
+            source = {"x-swarm-nodes": nodes} if target.provider is None else {"x-swarm-provider": target.provider.name}
+            headers = {**source, "request-id": call.request_id}
             if body.stream:
                 return await _streamed(call, several, printer, headers)
             return await _whole(several, printer, headers)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from swarmd.api.calls import Reply
 from swarmd.api.messages_shapes import Problem, ProblemBody
-from swarmd.api.replies import TABLE, Envelope, ErrorReply, reply_to
+from swarmd.api.replies import Envelope, ErrorReply, reply_to
 from swarmd.domain import refusals
 from swarmd.domain.ids import RequestId
 from swarmd.domain.refusals import Refusal
@@ -34,7 +34,7 @@ _TYPES: Final = {
 def status_of(refusal: Refusal) -> int:
     if isinstance(refusal, refusals.Busy | refusals.NoCapacity):
         return OVERLOADED
-    return TABLE[type(refusal)].status
+    return reply_to(refusal).status
 
 
 def problem(refusal: Refusal, request: RequestId) -> Problem:

@@ -210,8 +210,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True, tag="model"):
     created_at: str
     """RFC 3339."""
     lifecycle: Literal["active"]
-    max_input_tokens: int
-    max_tokens: int
+    max_input_tokens: int | None
+    """Null, with the next, where a provider does not say."""
+    max_tokens: int | None
     swarm: CardSwarm | UnsetType = UNSET
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-from msgspec import Meta
+from msgspec import Meta, UnsetType
 
 from swarmd.api import views
 from swarmd.api.bounds import MAX_TOKENS_LIMIT
@@ -60,13 +60,14 @@ def _served(view: ModelView) -> CardSwarm:
 
 def info(card: ModelCard) -> ModelInfo:
     """The same as the Anthropic contract has it."""
+    context = None if isinstance(card.context_length, UnsetType) else card.context_length
     return ModelInfo(
         id=card.id,
         display_name=card.id,
         created_at=datetime.fromtimestamp(min(max(card.created, 0), LAST_SECOND), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lifecycle="active",
-        max_input_tokens=card.context_length,
-        max_tokens=min(card.context_length, MAX_TOKENS_LIMIT),
+        max_input_tokens=context,
+        max_tokens=None if context is None else min(context, MAX_TOKENS_LIMIT),
         swarm=card.swarm,
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from msgspec import UNSET
+
 from swarmd.api import views
 from swarmd.api.answers import Answers
 from swarmd.api.calls import Call, Reply
@@ -15,12 +17,13 @@ from swarmd.api.model_cards import card_of, info, page_of
 from swarmd.api.openai_prints import ChatPrinter, CompletionPrinter, Gathered
 from swarmd.api.openai_requests import chat_request, choices, completion_request
 from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingIn
-from swarmd.api.ports import Models
+from swarmd.api.ports import Models, ProviderRoads
 from swarmd.api.replies import UnknownAdapter, error_of
 from swarmd.api.targets import Target, Targets, unknown
 from swarmd.config.settings import Settings
 from swarmd.domain.generation import GenerationFailed, GenerationRequest, Usage
 from swarmd.domain.ids import short
+from swarmd.domain.providers import ProviderModel
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.kit.world import Entropy
 
@@ -40,8 +43,9 @@ class OpenAiHandlers:
         answers: Answers,
         settings: Callable[[], Settings],
         entropy: Entropy,
+        providers: ProviderRoads | None = None,
     ) -> None:
-        self._models, self._targets, self._answers = models, targets, answers
+        self._models, self._targets, self._answers, self._providers = models, targets, answers, providers
         self._settings, self._entropy = settings, entropy
 
     async def chat(self, call: Call) -> Any:
@@ -71,6 +75,8 @@ class OpenAiHandlers:
     async def models(self, call: Call) -> ModelList | Reply | Refusal:
         """Of either dialect: see `speaks_anthropic`. The OpenAI contract has no pages, and a wrong one is refused anyway."""
         cards = self.cards()
+        if self._providers is not None and self._settings().providers.list_models:
+            cards += [self._provider_card(model) for model in await self._providers.models()]
         page = page_of([info(card) for card in cards], call.request.query)
         if isinstance(page, Refusal):
             return page
@@ -82,14 +88,18 @@ class OpenAiHandlers:
         target = self._targets.find(call.path["id"])
         if isinstance(target, UnknownAdapter):
             return target
+        if isinstance(target, Target) and target.provider is not None and self._providers is not None:
+            for model in await self._providers.models():
+                if (model.provider, model.id) == (target.provider.name, target.model):
+                    return _in_dialect(call, self._provider_card(model))
+            return unknown(call.path["id"])
         view = None if isinstance(target, Refusal) else self._models.view(target.model)
         if isinstance(target, Refusal) or view is None or view.manifest is None:
             return unknown(call.path["id"])
-        card = self._card(target)
-        return Reply(body=info(card), headers=_varying(call)) if speaks_anthropic(call.request) else card
+        return _in_dialect(call, self._card(target))
 
     def cards(self) -> list[ModelCard]:
-        """Of what can answer now."""
+        """Of what the swarm can answer with now."""
         return [self._card(target) for target in self._targets.all()]
 
     async def _answer(
@@ -103,6 +113,8 @@ class OpenAiHandlers:
             if isinstance(several, Refusal):
                 return several
             headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in several.plan.stages)}
+            if target.provider is not None:
+                headers = {"x-swarm-provider": target.provider.name}
             if body.stream:
                 return await _streamed(call, several, count, printer, headers)
             return await _whole(several, count, printer, headers)
@@ -112,8 +124,22 @@ class OpenAiHandlers:
         assert view is not None and view.manifest is not None, "only models with a manifest are shown"
         return card_of(target.name, view, view.manifest, context_tokens=self._settings().inference.context_tokens)
 
+    def _provider_card(self, model: ProviderModel) -> ModelCard:
+        """Under its plain name where that name means this provider, else behind the provider's."""
+        found = self._targets.find(model.id)
+        plain = isinstance(found, Target) and found.provider is not None and found.provider.name == model.provider
+        context = UNSET if model.context_length is None else model.context_length
+        return ModelCard(
+            id=model.id if plain else f"{model.provider}:{model.id}", object="model", created=model.created,
+            owned_by=model.provider, max_model_len=context, context_length=context,
+        )  # fmt: skip
+
     def _fresh_seed(self) -> int:
         return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+def _in_dialect(call: Call, card: ModelCard) -> ModelCard | Reply:
+    return Reply(body=info(card), headers=_varying(call)) if speaks_anthropic(call.request) else card
 
 
 def _varying(call: Call) -> dict[str, str]:

@@ -313,9 +313,12 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     object: str
     created: int
     owned_by: str
-    max_model_len: int
-    context_length: int
+    """`local`, `hybrid` or `network`; of a provider's model the provider."""
+    max_model_len: int | UnsetType = UNSET
+    """Left out with the next where a provider does not say."""
+    context_length: int | UnsetType = UNSET
     swarm: CardSwarm | UnsetType = UNSET
+    """Of the swarm's own models."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

@@ -108,12 +108,20 @@ def _operation(row: Route, shown: _Shapes) -> dict[str, Any]:
         "description": GUARDS[row.guard],
         "parameters": parameters,
         "security": security,
-        "responses": {str(status): _response(row, status, shown) for status in row.statuses},
+        "responses": _responses(row, shown),
     }
     if row.request is not None:
         schema = row.request_schema or shown.of(row.request)
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     return operation
+
+
+def _responses(row: Route, shown: _Shapes) -> dict[str, Any]:
+    responses = {str(status): _response(row, status, shown) for status in row.statuses}
+    if row.elsewhere is not None:
+        content = {JSON: {"schema": shown.of(row.errors.shapes)}}
+        responses["default"] = {"description": "What a provider refused with, its own status kept", "content": content}
+    return responses
 
 
 def _response(row: Route, status: int, shown: _Shapes) -> dict[str, Any]:

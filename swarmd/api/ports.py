@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -16,9 +17,21 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef
 from swarmd.domain.membership import InviteView, MemberView, NetworkCode, NewInvite, RoleName
 from swarmd.domain.peers import Endpoint, LinkView, PeerView, Purpose
 from swarmd.domain.plans import EncryptedPipeline, PipelinePlan
+from swarmd.domain.providers import (
+    KeySource,
+    Provider,
+    ProviderChange,
+    ProviderHealth,
+    ProviderModel,
+    ProviderModelStatus,
+    ProviderView,
+    Service,
+    Subscription,
+)
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, ModelView, Rescan
+from swarmd.domain.updates import UpdateApplied, UpdateState
 from swarmd.kit.tallies import Histogram
 
 
@@ -131,12 +144,61 @@ class Embeddings(Protocol):
     def embed(self, request: EmbeddingRequest) -> Awaitable[Embedded | Refusal]: ...
 
 
-class Generations(Protocol):
-    """`inference.pipeline.Pipeline`, as a source of replies."""
+class Opener(Protocol):
+    """A source of replies."""
 
     def open(self, request: GenerationRequest) -> Awaitable[Generation | Refusal]: ...
+
+
+class Generations(Opener, Protocol):
+    """`inference.pipeline.Pipeline`, as a source of replies."""
+
     def count_tokens(self, request: GenerationRequest) -> Awaitable[int | Refusal]: ...
     def plan(self, model: ModelId) -> PipelinePlan | Refusal: ...
+
+
+class PassedOn(Protocol):
+    """`providers.desk.PassedOn`: a provider's good answer to a client's own body."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def media(self) -> str: ...
+    @property
+    def is_stream(self) -> bool: ...
+    def pieces(self) -> AsyncGenerator[bytes]:
+        """Raises GenerationFailed when the provider fails before the end."""
+        ...
+
+    def whole(self) -> Awaitable[bytes | Refusal]: ...
+
+
+class ProviderRoads(Protocol):
+    """`providers.desk.Providers`, as a source of replies."""
+
+    def find(self, name: str) -> tuple[Provider, str] | None: ...
+    def serves(self, provider: Provider, service: Service) -> bool: ...
+    def open(self, provider: str, request: GenerationRequest) -> Awaitable[Generation | Refusal]: ...
+    def passed_on(
+        self, provider: str, service: Service, body: bytes, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[PassedOn | Refusal]: ...
+    def models(self) -> Awaitable[tuple[ProviderModel, ...]]: ...
+    def ready(self) -> tuple[Provider, ...]: ...
+
+
+class ProviderDesk(Protocol):
+    """`providers.desk.Providers`, for its owner."""
+
+    @property
+    def key_source(self) -> KeySource: ...
+    @property
+    def subscription_chosen(self) -> bool: ...
+    def views(self) -> tuple[ProviderView, ...]: ...
+    def change(self, change: ProviderChange) -> Awaitable[Refusal | None]: ...
+    def models(self) -> Awaitable[tuple[ProviderModel, ...]]: ...
+    def health(self) -> Awaitable[tuple[ProviderHealth, ...]]: ...
+    def model_status(self, names: Sequence[str]) -> Awaitable[tuple[ProviderModelStatus, ...] | Refusal]: ...
+    def subscription(self) -> Awaitable[Subscription]: ...
 
 
 class Counters(Protocol):
@@ -153,6 +215,14 @@ class Counters(Protocol):
     @property
     def last_tokens_per_second(self) -> float | None: ...
     def latencies_ms(self) -> Sequence[float]: ...
+
+
+class Updates(Protocol):
+    """`updates.updater.Updater`."""
+
+    def state(self) -> UpdateState: ...
+    async def check(self) -> UpdateState | Refusal: ...
+    async def apply(self, *, retry: bool = False) -> UpdateApplied | Refusal: ...
 
 
 class Running(Protocol):

@@ -329,6 +329,16 @@ ROWS: Final[Mapping[type[Fact], Row]] = {
         kind="config_updated", category="system",
         say=lambda fact: Said(message=f"settings changed: {', '.join(fact.keys)}", toast=INFO),
     ),
+    events.ProvidersChanged: Row(
+        kind="providers_updated", category="provider", models_changed=True,
+        say=lambda fact: Said(message=f"providers changed: {', '.join(fact.providers) or 'which keys count'}", toast=INFO),
+    ),
+    events.SubscriptionSwitched: Row(
+        kind="claude_subscription", category="provider", models_changed=True,
+        say=lambda fact: Said(
+            message=f"claude models {'go' if fact.enabled else 'no longer go'} through the local claude program", toast=INFO
+        ),
+    ),
 }  # fmt: skip
 
 

@@ -202,6 +202,9 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.OtherNetwork: Row(409, REQUEST, "other_network"),
     refusals.StageFailed: Row(503, "unavailable_error", "stage_failed"),
     refusals.WorkerFailed: Row(503, "unavailable_error", "worker_failed"),
+    refusals.UpdatesOff: Row(503, "unavailable_error", "updates_off"),
+    refusals.UpdateFailed: Row(502, "unavailable_error", "update_failed"),
+    refusals.ProviderFailed: Row(502, "provider_error", "provider_failed"),  # status and code are the refusal's own
     NoKey: Row(401, "authentication_error", "invalid_api_key"),
     TooManyRequests: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     BodyTooLarge: Row(413, REQUEST, "body_too_large"),
@@ -232,14 +235,25 @@ def about(refusal: Refusal, param: str) -> Refusal:
 
 
 def error_of(refusal: Refusal) -> ErrorReply:
-    row = TABLE[type(refusal)]
+    row = _row_of(refusal)
     param = getattr(refusal, "param", None)
     return ErrorReply(error=ErrorBody(message=refusal.sentence, type=row.type, param=param, code=row.code))
+
+
+def _row_of(refusal: Refusal) -> Row:
+    row = TABLE[type(refusal)]
+    if isinstance(refusal, refusals.ProviderFailed):
+        return replace(row, status=refusal.status, code=refusal.code)
+    return row
 
 
 def reply_to(refusal: Refusal) -> Reply:
     headers: dict[str, str] = {}
     match refusal:
+        case refusals.ProviderFailed(provider=provider, retry_after=wait):
+            headers["x-swarm-provider"] = provider
+            if wait is not None:
+                headers["retry-after"] = wait
         case TooManyRequests(retry_after_s=wait):
             headers["retry-after"] = str(max(1, math.ceil(wait)))
         case refusals.HubFailed(retry_after_s=wait) if wait > 0:
@@ -252,7 +266,7 @@ def reply_to(refusal: Refusal) -> Reply:
             headers["allow"] = ", ".join(allowed)
         case _:
             pass
-    return Reply(body=error_of(refusal), status=TABLE[type(refusal)].status, headers=headers)
+    return Reply(body=error_of(refusal), status=_row_of(refusal).status, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from swarmd.api.calls import Handler
+from swarmd.api.calls import Elsewhere, Handler
 from swarmd.api.guard import Guard
 from swarmd.api.replies import OUR_ENVELOPE, Envelope
 from swarmd.domain.ids import MODEL_ID_MAX
@@ -92,6 +92,8 @@ class Route:
     """Types of path parameters other than `{model}` and `{index}`; not given: a text."""
     hang_up_cancels: bool = False
     """A client that goes away cancels the handler. Else a handler that changes something runs to its end unheard."""
+    elsewhere: Elsewhere | None = None
+    """Asked before the body is decoded: a provider's requests are passed on as they came."""
     owner: str = OWNER
     errors: Envelope = OUR_ENVELOPE
     """What a refusal looks like; also on paths below this one that no row has."""

@@ -19,6 +19,7 @@ from swarmd.api import (
     shapes,
 )
 from swarmd.api import encrypted as encrypted_api
+from swarmd.api import updates as updates_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.credits import CreditHandlers, EntryId, PageSize
@@ -59,6 +60,9 @@ from swarmd.api.openai_shapes import (
 )
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import PageHandlers
+from swarmd.api.pass_through import PassThrough
+from swarmd.api.provider_routes import provider_rows
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.replies import ErrorReply
 from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_rows import responses_rows
@@ -66,6 +70,7 @@ from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdT
 from swarmd.api.setting_rows import SettingList
 from swarmd.api.status import Status, StatusHandlers
 from swarmd.api.storage import StorageHandlers
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.contract import flat_schema
 
@@ -88,16 +93,20 @@ def table(
     messages: MessagesHandlers,
     status: StatusHandlers,
     mcp: McpHandlers,
+    updates: UpdateHandlers,
     credits: CreditHandlers,
     outlook: Outlook,
     adapters: AdapterHandlers | None = None,
     downloads: DownloadHandlers | None = None,
+    providers: ProviderHandlers | None = None,
+    pass_through: PassThrough | None = None,
     history: History | None = None,
 ) -> tuple[Route, ...]:
     """The node's own rows. `downloads`: None on a node that has no hub; `adapters`, `history`: on one that keeps none."""
     return (
         *_page_rows(pages),
         *_node_rows(node),
+        *_update_rows(updates),
         *_model_rows(models),
         *_storage_rows(storage),
         *(_download_rows(downloads) if downloads is not None else ()),
@@ -108,9 +117,10 @@ def table(
         *_outlook_rows(outlook),
         *_encrypted_rows(encrypted),
         *(_adapter_rows(adapters) if adapters is not None else ()),
+        *(provider_rows(providers) if providers is not None else ()),
         *(_history_rows(history) if history is not None else ()),
-        *_openai_rows(openai),
-        *_messages_rows(messages),
+        *_openai_rows(openai, pass_through),
+        *_messages_rows(messages, pass_through),
         *_mcp_rows(mcp),
         Route(
             method="GET", path="/v1/status", guard=WRITE, handler=status.status, reply=Status,
@@ -123,7 +133,8 @@ def table(
         ),
         Route(
             method="POST", path="/v1/embeddings", guard=WRITE, handler=embeddings.embed, request=EmbeddingsRequest,
-            reply=EmbeddingList, status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=EmbeddingList, status=(200, 400, 404, 429, 502, 503, 504), hang_up_cancels=True,
+            elsewhere=pass_through.embed if pass_through is not None else None,
             doc="Texts, or their tokens, as vectors of length 1.",
         ),
         Route(
@@ -198,9 +209,25 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
             method="POST", path="/api/admin/shutdown", guard=LOCAL_WRITE, handler=node.shutdown, reply=shapes.Done,
             doc="Shut the node down in order.",
         ),
+    )  # fmt: skip
+
+
+def _update_rows(updates: UpdateHandlers) -> tuple[Route, ...]:
+    return (
         Route(
-            method="GET", path="/api/admin/version", guard=READ, handler=node.version, reply=shapes.Version,
-            doc="The running version.",
+            method="GET", path="/api/admin/version", guard=READ, handler=updates.version, reply=updates_api.Version,
+            doc="The running version, and whether there is a newer one.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/check", guard=LOCAL_WRITE, handler=updates.check,
+            reply=(updates_api.UpToDate, updates_api.UpdateFound), status=(200, 502, 503),
+            doc="Look into the release feed now.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/apply", guard=LOCAL_WRITE, handler=updates.apply,
+            reply=updates_api.Applied, status=(200, 400, 502, 503, 507),
+            query=(Query(name="retry", type=bool, doc="Also to a version that was tried here and taken back."),),
+            doc="Switch to the newest version once running replies have ended; one that does not become ready goes back.",
         ),
     )  # fmt: skip
 
@@ -498,16 +525,18 @@ def _history_rows(history: History) -> tuple[Route, ...]:
     )  # fmt: skip
 
 
-def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
+def _openai_rows(openai: OpenAiHandlers, pass_through: PassThrough | None) -> tuple[Route, ...]:
     return (
         Route(
             method="POST", path="/v1/chat/completions", guard=WRITE, handler=openai.chat, request=ChatRequest,
-            reply=ChatCompletion, streams=(ChatChunk, ErrorReply), status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=ChatCompletion, streams=(ChatChunk, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.chat if pass_through is not None else None,
             doc="A chat reply, whole or as server-sent events.",
         ),
         Route(
             method="POST", path="/v1/completions", guard=WRITE, handler=openai.complete, request=CompletionRequest,
-            reply=Completion, streams=(Completion, ErrorReply), status=(200, 400, 404, 503), hang_up_cancels=True,
+            reply=Completion, streams=(Completion, ErrorReply), status=(200, 400, 404, 429, 502, 503, 504),
+            hang_up_cancels=True, elsewhere=pass_through.complete if pass_through is not None else None,
             doc="A text continued, whole or as server-sent events.",
         ),
         Route(
@@ -517,22 +546,24 @@ def _openai_rows(openai: OpenAiHandlers) -> tuple[Route, ...]:
             doc="Models this node can answer with now, and who can serve them; in pages for who sends `anthropic-version`.",
         ),
         Route(
-            method="GET", path="/v1/models/{id}", guard=WRITE, handler=openai.model, reply=(ModelCard, ModelInfo),
+            method="GET", path="/v1/models/{id:.+}", guard=WRITE, handler=openai.model, reply=(ModelCard, ModelInfo),
             status=(200, 404), errors=BY_VERSION, doc="One of them.",
         ),
     )  # fmt: skip
 
 
-def _messages_rows(messages: MessagesHandlers) -> tuple[Route, ...]:
+def _messages_rows(messages: MessagesHandlers, pass_through: PassThrough | None) -> tuple[Route, ...]:
     return (
         Route(
             method="POST", path="/v1/messages", guard=WRITE, handler=messages.create, request=MessagesRequest, reply=Message,
-            streams=(Event, Problem), status=(200, 400, 404, 503, 529), hang_up_cancels=True, errors=ANTHROPIC,
+            streams=(Event, Problem), status=(200, 400, 404, 429, 502, 503, 504, 529), hang_up_cancels=True,
+            elsewhere=pass_through.messages if pass_through is not None else None, errors=ANTHROPIC,
             doc="A reply in the Anthropic dialect, whole or as server-sent events.",
         ),
         Route(
             method="POST", path="/v1/messages/count_tokens", guard=WRITE, handler=messages.count_tokens,
-            request=CountRequest, reply=TokenCount, status=(200, 400, 404, 503, 529), hang_up_cancels=True, errors=ANTHROPIC,
+            request=CountRequest, reply=TokenCount, status=(200, 400, 404, 429, 502, 503, 504, 529), hang_up_cancels=True,
+            elsewhere=pass_through.count_tokens if pass_through is not None else None, errors=ANTHROPIC,
             doc="How many tokens a prompt has, counted by the model's own template and vocabulary.",
         ),
     )  # fmt: skip

@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from swarmd import __version__
-from swarmd.api.calls import Call, Caller, Reply
+from swarmd.api.calls import Call, Caller, Handler, Reply
 from swarmd.api.connection import Connection
 from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
@@ -166,20 +166,30 @@ class ApiServer:
             now=self._world.clock.now(),
             path=dict(request.match_info),
         )
+        handler = row.handler
         if row.request is not None:
-            body = await _read_body(request, None if row.reads_body else row.request)
-            if isinstance(body, Refusal):
-                return body
-            call.body = body
+            if not _is_json(request.headers.get("content-type", JSON)):
+                return NoJson(media=request.content_type)
+            data = await request.read()
+            elsewhere = None if row.elsewhere is None else row.elsewhere(call, data)
+            if elsewhere is not None:
+                handler = elsewhere
+            else:
+                body = data if row.reads_body else _decoded(data, row.request)
+                if isinstance(body, Refusal):
+                    return body
+                call.body = body
         if row.method == "GET" or row.hang_up_cancels:
-            return await self._guarded(row, call)
+            return await self._guarded(row, call, handler)
         assert self._supervisor is not None, "requests come only while the server runs"
-        return await asyncio.shield(self._supervisor.spawn(self._guarded(row, call), name=f"{row.method} {row.path}"))
+        return await asyncio.shield(
+            self._supervisor.spawn(self._guarded(row, call, handler), name=f"{row.method} {row.path}")
+        )
 
-    async def _guarded(self, row: Route, call: Call) -> Any:
+    async def _guarded(self, row: Route, call: Call, handler: Handler) -> Any:
         """The border: a bug in a handler, ours or a plugin's, must not take the connection's other requests with it."""
         try:
-            return await row.handler(call)
+            return await handler(call)
         except web.HTTPException:
             raise
         except ConnectionError:
@@ -273,13 +283,7 @@ def _policy(request: web.Request) -> str:
     )
 
 
-async def _read_body(request: web.Request, wanted: Any) -> Any | Refusal:
-    """`wanted`: None where the bytes are for the handler to read."""
-    if not _is_json(request.headers.get("content-type", JSON)):
-        return NoJson(media=request.content_type)
-    data = await request.read()
-    if wanted is None:
-        return data
+def _decoded(data: bytes, wanted: Any) -> Any | Refusal:
     try:
         try:
             return msgspec.json.decode(data, type=wanted)

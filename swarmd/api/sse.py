@@ -77,6 +77,10 @@ class EventStream:
                 if wrote == self._wrote:
                     await beat()
 
+    async def write(self, data: bytes) -> None:
+        """Events of somebody else, as they are. Returns as `send` does."""
+        await self._write(data)
+
     async def done(self) -> None:
         """The end as the OpenAI contract marks it."""
         await self._write(b"data: [DONE]\n\n")

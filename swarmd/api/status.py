@@ -16,7 +16,7 @@ from swarmd.kit.world import Clock
 
 class ServedModel(Struct, frozen=True, kw_only=True):
     id: str
-    context_length: int
+    context_length: int | UnsetType = UNSET
     swarm: CardSwarm | UnsetType = UNSET
 
 

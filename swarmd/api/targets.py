@@ -6,34 +6,61 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swarmd.api import views
-from swarmd.api.ports import Adapters, Models
+from swarmd.api.ports import Adapters, Models, ProviderRoads
 from swarmd.api.replies import UnknownAdapter, UnknownModel
 from swarmd.config.settings import Settings
 from swarmd.domain.adapters import Adapter
 from swarmd.domain.ids import ModelId, model_slug
+from swarmd.domain.providers import Provider
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.domain.shards import ModelView
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model, and the adapter that is applied to it, if any."""
+    """A model, and the adapter that is applied to it, if any; or a model of a provider."""
 
     model: ModelId
+    """With a provider, what that one calls it: no slug then, and nothing that the swarm knows."""
     adapter: Adapter | None = None
+    provider: Provider | None = None
+    """Who answers in place of the swarm."""
 
     @property
     def name(self) -> str:
         """Under which it can be asked for."""
+        if self.provider is not None:
+            return f"{self.provider.name}:{self.model}"
         return self.model if self.adapter is None else f"{self.model}:{self.adapter.id}"
 
 
 class Targets:
-    def __init__(self, *, models: Models, adapters: Adapters | None, settings: Callable[[], Settings]) -> None:
-        self._models, self._adapters, self._settings = models, adapters, settings
+    def __init__(
+        self,
+        *,
+        models: Models,
+        adapters: Adapters | None,
+        settings: Callable[[], Settings],
+        providers: ProviderRoads | None = None,
+    ) -> None:
+        self._models, self._adapters, self._settings, self._providers = models, adapters, settings, providers
 
     def find(self, name: str, adapter: str | None = None) -> Target | Refusal:
-        """Of "model:adapter", or with the adapter's id in a field of its own."""
+        """Of "model:adapter", or with the adapter's id in a field of its own. What the swarm does not know may be a
+        provider's: `provider:model`, or a name that only one has."""
+        target = self._of_the_swarm(name, adapter)
+        if not isinstance(target, UnknownModel) or self._providers is None or name == "auto":
+            return target
+        found = self._providers.find(name)
+        if found is None:
+            return target
+        provider, model = found
+        if adapter:
+            what = f"LoRA adapters are applied to models of the swarm, and {name[:80]!r} is one of provider {provider.name}"
+            return Invalid(what=what, param="lora_adapter")
+        return Target(ModelId(model), provider=provider)
+
+    def _of_the_swarm(self, name: str, adapter: str | None) -> Target | Refusal:
         base, colon, behind = name.rpartition(":")
         if not colon or isinstance(model := self.named(base), Refusal):
             base, behind, model = name, "", self.named(name)

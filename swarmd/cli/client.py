@@ -20,9 +20,11 @@ from swarmd.api import (
     download_shapes,
     invite_shapes,
     openai_shapes,
+    provider_shapes,
     responses_shapes,
     shapes,
 )
+from swarmd.api import updates as update_shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -35,6 +37,7 @@ REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials,
 SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
 PROBE_S: Final = 300.0  # for what asks the hub: a probe is tried again after 5, 30 and 120 s (swarmllm.md 2.4.2)
 CONVERT_S: Final = 300.0  # 1 GiB of an adapter read twice, hashed and written on a slow disk
+UPDATE_S: Final = 1800.0  # a wheel and what it needs over a slow line, and pip on a slow disk
 LOAD_S: Final = 300.0  # a shard of 2 GB read from a slow disk, with the worker started first
 CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
 
@@ -67,14 +70,34 @@ class _Choice(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
 
 
+class _Details(Struct, frozen=True, kw_only=True):
+    cached_tokens: int = 0
+
+
+class _Usage(Struct, frozen=True, kw_only=True):
+    """As providers say it, too: each leaves out something else."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    def whole(self) -> openai_shapes.UsageOut:
+        details = self.prompt_tokens_details or _Details()
+        return openai_shapes.UsageOut(
+            prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens,
+            total_tokens=self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details=openai_shapes.PromptDetails(cached_tokens=details.cached_tokens),
+        )  # fmt: skip
+
+
 class _Event(Struct, frozen=True, kw_only=True):
     """One server-sent event: a chunk, or the error that ends the stream."""
 
     choices: list[_Choice] = msgspec.field(default_factory=list[_Choice])
     swarm: openai_shapes.Swarm | UnsetType = UNSET
-    usage: openai_shapes.UsageOut | None = None
+    usage: _Usage | None = None
     model: str = ""
-    error: ErrorBody | UnsetType = UNSET
+    error: ErrorBody | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +110,14 @@ class Piece:
     finish_reason: str | None = None
     model: str = ""
     """Who answers, where `auto` was asked."""
+
+
+class _Checked(Struct, frozen=True, kw_only=True):
+    """Both bodies of `POST /update/check` fit."""
+
+    status: str
+    current_version: str = ""
+    info: update_shapes.UpdateInfo | UnsetType = UNSET
 
 
 class AcquisitionState(Struct, frozen=True, kw_only=True):
@@ -180,6 +211,19 @@ class NodeClient:
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
 
+    async def version(self) -> update_shapes.Version:
+        return await self._ask("GET", "/api/admin/version", update_shapes.Version)
+
+    async def check_update(self) -> update_shapes.UpToDate | update_shapes.UpdateFound:
+        found = await self._ask("POST", "/api/admin/update/check", _Checked, within_s=UPDATE_S)
+        if isinstance(found.info, UnsetType):
+            return update_shapes.UpToDate(status=found.status, current_version=found.current_version)
+        return update_shapes.UpdateFound(status=found.status, info=found.info)
+
+    async def apply_update(self, *, retry: bool = False) -> update_shapes.Applied:
+        path = f"/api/admin/update/apply{'?retry=true' if retry else ''}"
+        return await self._ask("POST", path, update_shapes.Applied, within_s=UPDATE_S)
+
     async def responses(self, limit: int, status: str | None) -> responses_shapes.StoredList:
         filtered = "" if status is None else f"&status={_part(status)}"
         return await self._ask("GET", f"/api/admin/responses?limit={limit}{filtered}", responses_shapes.StoredList)
@@ -257,6 +301,18 @@ class NodeClient:
     async def remove_adapter(self, id: str) -> adapter_shapes.AdapterGone:
         return await self._ask("DELETE", f"/api/admin/adapters/{_part(id)}", adapter_shapes.AdapterGone)
 
+    # -- providers
+
+    async def providers(self) -> provider_shapes.ProviderList:
+        return await self._ask("GET", "/api/admin/providers", provider_shapes.ProviderList)
+
+    async def provider_health(self) -> list[provider_shapes.HealthRow]:
+        return (await self._ask("GET", "/api/admin/provider-health", provider_shapes.HealthList)).providers
+
+    async def change_providers(self, change: provider_shapes.ProvidersRequest) -> provider_shapes.ProvidersChanged:
+        body = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not None}
+        return await self._ask("PUT", "/api/admin/providers", provider_shapes.ProvidersChanged, body=body)
+
     # -- the hub and downloads
 
     async def search_hub(self, query: str) -> list[download_shapes.HubRepoRow]:
@@ -332,12 +388,13 @@ class NodeClient:
 
     def _piece(self, data: bytes) -> Piece:
         event = msgspec.json.decode(data, type=_Event)
-        if not isinstance(event.error, UnsetType):
+        if isinstance(event.error, ErrorBody):
             raise Failure(event.error.message)
         text = "".join(choice.delta.content or "" for choice in event.choices if choice.delta)
         reasons = [choice.finish_reason for choice in event.choices if choice.finish_reason]
         return Piece(
-            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm, usage=event.usage,
+            text=text, swarm=None if isinstance(event.swarm, UnsetType) else event.swarm,
+            usage=None if event.usage is None else event.usage.whole(),
             finish_reason=reasons[0] if reasons else None, model=event.model,
         )  # fmt: skip
 

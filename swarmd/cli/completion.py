@@ -41,6 +41,8 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "responses rm": (f"{NAMES}responses",),
     "adapters add": (f"{NAMES}models", FILES),
     "adapters rm": (f"{NAMES}adapters",),
+    "providers set": (f"{NAMES}providers",),
+    "providers remove": (f"{NAMES}providers",),
     "revoke": (f"{NAMES}members",),
     "config get": (f"{WORDS}{' '.join(KEYS)}",),
     "config set": (f"{WORDS}{' '.join(KEYS)}",),

@@ -57,6 +57,17 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "adapters add": (
         ("swarmd adapters add MODEL adapter_model.safetensors --id polite", "from then on MODEL:polite answers"),
     ),
+    "providers": (
+        ("swarmd providers", "who can be asked, and how they answer"),
+        ("swarmd providers --quick", "without asking them"),
+    ),
+    "providers set": (
+        ("swarmd providers set openai", "asks for the key"),
+        ("swarmd providers set groq < key.txt", "reads it"),
+    ),
+    "providers add": (
+        ("swarmd providers add gpu http://192.168.1.20:8000/v1", "vLLM, SGLang or llama-server; ask for gpu:MODEL"),
+    ),
     "autopilot": (
         ("swarmd autopilot --all", "what it would do, and why not the rest"),
         ("swarmd autopilot on", "switch it on"),
@@ -84,6 +95,21 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("swarmd run", "with the data folder of the platform"),
         ("swarmd run --data-dir /srv/swarmd --port 8900 --listen 0.0.0.0", "a second node, open to other machines"),
         ("swarmd run --peer swarm://...", "and join a swarm with an invite code"),
+    ),
+    "up": (("swarmd up", "in the background; it says where the node is"), ("swarmd up --port 8900", "as `run`")),
+    "down": (("swarmd down", "end it"),),
+    "service": (("swarmd service status", "whether it is installed, and runs"),),
+    "service install": (
+        ("sudo swarmd service install", "for the system, with a user of its own"),
+        ("swarmd service install --user", "for you, without root"),
+    ),
+    "service uninstall": (("swarmd service uninstall --user", "keys, state and shards stay"),),
+    "service status": (("swarmd service status", "whether it is installed, and runs"),),
+    "update": (("swarmd update", "which version the node runs, and what is known of newer ones"),),
+    "update check": (("swarmd update check", "look now"),),
+    "update apply": (
+        ("swarmd update apply", "switch, and wait until the node is back"),
+        ("swarmd update apply --retry", "also to a version that was taken back"),
     ),
     "logs": (("swarmd logs -f", "the last hundred lines, then what comes"), ("swarmd logs -n 1000", "more of them")),
     "config": (("swarmd config list network", "the settings of one section"),),

@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, responses_shapes, shapes
+from swarmd.api import (
+    autopilot_shapes,
+    credit_shapes,
+    download_shapes,
+    invite_shapes,
+    provider_shapes,
+    responses_shapes,
+    shapes,
+)
+from swarmd.api import updates as update_shapes
 from swarmd.cli.ask import Answer
 from swarmd.cli.bench import Measured
 from swarmd.cli.doctor import Line
@@ -19,6 +28,7 @@ from swarmd.cli.memory import Loaded, Removed
 from swarmd.cli.models import Fetched
 from swarmd.cli.network import Status
 from swarmd.cli.program import Versions
+from swarmd.cli.providers import ProviderLine
 from swarmd.cli.settings import SettingChanged, SettingLine
 
 SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -47,6 +57,10 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "adapters list": (list[adapter_shapes.AdapterRow],),
     "adapters add": (adapter_shapes.AdapterRow,),
     "adapters rm": (adapter_shapes.AdapterGone,),
+    "providers": (list[ProviderLine],),
+    "providers set": (provider_shapes.ProvidersChanged,),
+    "providers add": (provider_shapes.ProvidersChanged,),
+    "providers remove": (provider_shapes.ProvidersChanged,),
     "autopilot": (autopilot_shapes.AutopilotPlan,),
     "lock": (autopilot_shapes.LockSet,),
     "unlock": (autopilot_shapes.LockSet,),
@@ -63,6 +77,9 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "config set": (SettingChanged,),
     "doctor": (list[Line],),
     "version": (Versions,),
+    "update": (update_shapes.Version,),
+    "update check": (update_shapes.UpToDate, update_shapes.UpdateFound),
+    "update apply": (update_shapes.Applied,),
     "help": (list[ExitCodeRow],),
 }  # fmt: skip
 """By the command's name; several where an option or an argument decides."""

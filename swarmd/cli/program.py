@@ -20,6 +20,7 @@ from swarmd.cli import (
     adapters,
     ask,
     autopilot,
+    background,
     bench,
     chat,
     completion,
@@ -32,10 +33,13 @@ from swarmd.cli import (
     memory,
     models,
     network,
+    providers,
     responses,
     running,
     search,
+    service,
     settings,
+    update,
 )
 from swarmd.cli.examples import say_examples
 from swarmd.cli.failure import CLOSED_PIPE, FAILED
@@ -159,6 +163,10 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
         section=MODELS, name="adapters", help="LoRA adapters of this node.",
         verbs=(("list", adapters.list_adapters), ("add", adapters.add), ("rm", adapters.remove)),
     ),
+    Verbs(
+        section=MODELS, name="providers", help="Servers of others that answer in place of the swarm.", alone=providers.show,
+        verbs=(("set", providers.set_key), ("add", providers.add), ("remove", providers.remove)),
+    ),
     Entry(MODELS, "autopilot", autopilot.autopilot),
     Entry(MODELS, "lock", autopilot.lock),
     Entry(MODELS, "unlock", autopilot.unlock),
@@ -169,6 +177,16 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Entry(SWARM, "revoke", members.revoke),
     Entry(SWARM, "credits", credits.credits),
     Entry(NODE, "run", running.run),
+    Entry(NODE, "up", background.up),
+    Entry(NODE, "down", background.down),
+    Verbs(
+        section=NODE, name="service", help="The node as a service of systemd.",
+        verbs=(("install", service.install), ("uninstall", service.uninstall), ("status", service.status)),
+    ),
+    Verbs(
+        section=NODE, name="update", help="New versions of swarmd: what is known; with a verb, look now, or switch.",
+        alone=update.update, verbs=(("check", update.check), ("apply", update.apply)),
+    ),
     Entry(NODE, "logs", logs.logs),
     Verbs(
         section=NODE, name="config", help="Every setting of the node, read and changed.",

@@ -37,6 +37,7 @@ FLAT_KEYS: Final[tuple[FlatKey, ...]] = (
     FlatKey(name="shard_size_mb", path="model.shard_size_mb"),
     FlatKey(name="max_batch_size", path="inference.max_batch_size", clamp=(1, 256)),
     FlatKey(name="batch_timeout_ms", path="inference.batch_timeout_ms", clamp=(1, 60_000)),
+    FlatKey(name="update_mode", path="updates.mode"),
 )
 
 FILE_ONLY: Final[Mapping[str, str]] = {

@@ -82,6 +82,11 @@ def _folder(text: str) -> None:
         raise ValueError("not absolute")
 
 
+def _program(text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}|/[^\0]{1,4095}", text) or not text.isprintable():
+        raise ValueError("no program")
+
+
 def _model(text: str) -> None:
     if text:
         parse_model_id(text)
@@ -102,13 +107,20 @@ def _region(text: str) -> None:
         raise ValueError("no region")
 
 
+def _signers(text: str) -> None:
+    if not re.fullmatch(r"([0-9a-f]{64}([ ,]+[0-9a-f]{64}){0,7})?", text):
+        raise ValueError("no keys")
+
+
 ADDRESS = Form(words="an IP address or localhost", check=_address)
 ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
 FOLDER = Form(words="empty, or an absolute path", check=_folder)
 URL = Form(words="empty, or an address that begins with http:// or https://", check=_url)
+PROGRAM = Form(words="the name of a program, or an absolute path", check=_program)
 MODEL = Form(words="empty, or a model id", check=_model)
 NICKNAME = Form(words="empty, or up to 32 letters, digits, blanks, dots, - and _", check=_nickname)
 REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
+SIGNERS = Form(words="empty, or up to 8 public keys of 64 hex digits", check=_signers)
 API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
 
 
@@ -331,6 +343,74 @@ class DownloadsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidersSettings:
+    private_addresses: bool = setting(
+        False, "Whether providers may be on this machine or in a private network; needed for a custom one there.",
+        live=True,
+    )
+    route_by_name: bool = setting(
+        True, "Whether a plain name may mean a provider's model where the swarm has none of it; else only `provider:model`.",
+        live=True,
+    )
+    list_models: bool = setting(
+        True, "Whether /v1/models lists the models of providers, too.",
+        live=True,
+    )
+    claude_subscription: bool = setting(
+        False, "Whether `claude-*` may be sent through the `claude` program of this machine; it is switched on apart.",
+        live=True,
+    )
+    claude_program: str = setting(
+        "claude", "The `claude` program: a name looked for in PATH, or an absolute path.",
+        live=True, form=PROGRAM,
+    )
+    claude_max_concurrent: int = setting(
+        3, "Replies that the `claude` program makes at the same time; further requests are refused with 503.",
+        live=True, low=1, high=64,
+    )
+    claude_timeout_seconds: int = setting(
+        300, "Seconds after which a reply of the `claude` program is given up.",
+        live=True, low=10, high=3600,
+    )
+    anthropic_url: str = setting(
+        "", "Another address for anthropic, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    openai_url: str = setting(
+        "", "Another address for openai, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    deepseek_url: str = setting(
+        "", "Another address for deepseek, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    mistral_url: str = setting(
+        "", "Another address for mistral, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    groq_url: str = setting(
+        "", "Another address for groq, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    nvidia_nim_url: str = setting(
+        "", "Another address for nvidia_nim, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    cerebras_url: str = setting(
+        "", "Another address for cerebras, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    sambanova_url: str = setting(
+        "", "Another address for sambanova, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    fireworks_url: str = setting(
+        "", "Another address for fireworks, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    together_url: str = setting(
+        "", "Another address for together, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    deepinfra_url: str = setting(
+        "", "Another address for deepinfra, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+    moonshot_url: str = setting(
+        "", "Another address for moonshot, such as that of a proxy; empty: its own.", live=True, form=URL,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     rate_limit_rpm: int = setting(
         60, "Requests a minute from one address to /v1; 0: no limit.",
@@ -375,6 +455,32 @@ class UiSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesSettings:
+    mode: str = setting(
+        "notify", "What happens with a new version: nothing, it is told, also downloaded, or also installed by itself.",
+        live=True, choices=("off", "notify", "download", "install"),
+    )
+    feed_url: str = setting(
+        "", "Address of the signed list of releases, by https, or http on this machine; empty: updates are not looked for.",
+        live=True, form=URL,
+    )
+    signed_by: str = setting(
+        "", "Public keys of whoever may sign releases, 64 hex digits each, with blanks between; one signature is enough.",
+        live=True, form=SIGNERS,
+    )
+    check_interval_hours: int = setting(
+        1, "Hours between two looks at the list of releases.", live=True, low=1, high=720,
+    )
+    include_prereleases: bool = setting(
+        False, "Whether versions before a final one (1.2.0rc1) count as new ones.", live=True,
+    )
+    drain_seconds: int = setting(
+        120, "Seconds that replies may still run when the node restarts as a new version; new ones are refused meanwhile.",
+        live=True, low=0, high=3600,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     node: NodeSettings = field(default_factory=NodeSettings)
     resources: ResourcesSettings = field(default_factory=ResourcesSettings)
@@ -384,9 +490,11 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     auto_manage: AutoManageSettings = field(default_factory=AutoManageSettings)
     downloads: DownloadsSettings = field(default_factory=DownloadsSettings)
+    providers: ProvidersSettings = field(default_factory=ProvidersSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     ui: UiSettings = field(default_factory=UiSettings)
+    updates: UpdatesSettings = field(default_factory=UpdatesSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

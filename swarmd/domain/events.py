@@ -410,6 +410,21 @@ class SettingsChanged(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidersChanged(Fact):
+    """Keys of providers, or custom providers, are others now."""
+
+    providers: tuple[str, ...]
+    """Names of those that changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionSwitched(Fact):
+    """Whether `claude-*` goes through the local `claude` program is otherwise now."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateAvailable(Fact):
     """A newer version of this program can be had."""
 

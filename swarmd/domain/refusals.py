@@ -346,3 +346,45 @@ class WorkerFailed(Refusal):
     @property
     def sentence(self) -> str:
         return f"the worker of model {self.model} {self.how}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesOff(Refusal):
+    """Nobody told this node where new versions are, or whose signature counts."""
+
+    @property
+    def sentence(self) -> str:
+        return "this node looks for no updates: set updates.feed_url and updates.signed_by (docs/updates.md)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFailed(Refusal):
+    """The release feed, or a file of it, did not come, or is not to be believed."""
+
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"the update failed: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFailed(Refusal):
+    """A provider refused, failed, or could not be reached; the status is passed on to the client."""
+
+    provider: str
+    what: str
+    """The rest of the sentence that begins with the provider's name; no key is in it."""
+    status: int = 502
+    """HTTP: the provider's own where it gave one from 400 up; 504: it did not answer in time; 502: it is not there, or
+    answers what it should not."""
+    code: str = "provider_failed"
+    param: str | None = None
+    retry_after: str | None = None
+    """As the provider said it: seconds or a date."""
+    unreachable: bool = False
+    """There was no connection."""
+
+    @property
+    def sentence(self) -> str:
+        return f"provider {self.provider} {self.what}"

@@ -20,6 +20,8 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from swarmd.domain.ids import NetworkId, NodeId, short
 from swarmd.kit.disk import Disk, TooLarge
@@ -52,6 +54,7 @@ class Signed(Enum):
     MANIFEST = b"swarmd/1/manifest"
     REVOCATION = b"swarmd/1/revocation"
     NODE_FACTS = b"swarmd/1/node-facts"
+    RELEASES = b"swarmd/1/releases"
 
     def text(self, message: bytes) -> bytes:
         return self.value + b"\x00" + message
@@ -73,6 +76,11 @@ class NodeKey:
     def sign(self, use: Signed, message: bytes) -> bytes:
         """64 bytes."""
         return self._signer.sign(use.text(message))
+
+    def sealing_key(self, use: str) -> bytes:
+        """32 bytes for sealing what this node alone may read. Other uses have other keys; none leads back to the seed."""
+        expand = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"swarmd/1/seal/{use}".encode())
+        return expand.derive(self._signer.private_bytes_raw())
 
     def __repr__(self) -> str:
         return f"NodeKey({short(self.node)})"

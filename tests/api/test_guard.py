@@ -47,7 +47,7 @@ def filled(row: Route) -> str:
 async def test_no_row_that_changes_something_answers_without_the_key(rim: Rim) -> None:
     async with rim.client() as client:
         for row in rim.rows:
-            if row.method == "GET":
+            if row.method == "GET" or row.guard is Guard.LOCAL_READ:  # one POST only asks, as the seed has it
                 continue
             async with client.request(row.method, filled(row), json={}) as reply:
                 assert reply.status in (401, 403), row.path

@@ -63,6 +63,8 @@ SAMPLES: list[Fact] = [
         current_version="0.1.0", latest_version="0.2.0", changelog="- more", published_at=None, downloaded=False
     ),
     events.SettingsChanged(keys=("a.b",)),
+    events.ProvidersChanged(providers=("openai",)),
+    events.SubscriptionSwitched(enabled=True),
 ]
 
 

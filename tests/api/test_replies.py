@@ -26,6 +26,7 @@ EXAMPLES: dict[str, object] = {
     "tried": (), "network": "c" * 64, "how": "crashed", "given": True, "retry_after_s": 2.5, "limit_bytes": 1,
     "media": "text/plain", "above": None, "method": "GET", "allowed": ("PUT",), "request": RequestId("r"),
     "repo_id": "owner/name", "has_token": False, "remedy": "do this", "expected": NodeId("b" * 64), "where": "there",
+    "provider": "openai", "status": 429, "code": "slow_down", "retry_after": "17", "unreachable": False,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from swarmd.cli.program import program
 WITHOUT = {
     "model", "model list", "model remove", "adapters", "adapters list", "adapters rm", "unlock", "version", "config path",
     "responses show", "responses cancel", "responses rm", "downloads pause", "downloads resume", "downloads cancel",
+    "providers remove",
 }  # fmt: skip
 """What needs none: their usage says everything."""
 

@@ -15,8 +15,13 @@ from swarmd.cli.program import program
 from tests.cli.conftest import Cli
 from tests.fakes.rim import PEER, REPO, SPREAD, acquisition
 
-SPOKEN = {"run", "chat", "logs", "completion", "config path"}
-"""What has no --json: a node's own output, a talk, a log, a script, a path."""
+SPOKEN = {
+    "run", "chat", "logs", "completion", "config path", "up", "down", "service install", "service uninstall",
+    "service status",
+}  # fmt: skip
+"""What has no --json: a node's own output, a talk, a log, a script, a path; what is done to this machine, told meanwhile."""
+WITH_VERBS = {"downloads", "providers", "responses", "update"}
+"""Say something themselves, too."""
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ask": (("ask", "Hi"),),
@@ -41,6 +46,10 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "adapters list": (("adapters", "list"),),
     "adapters add": (("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style"),),
     "adapters rm": (("adapters", "rm", "style"),),
+    "providers": (("providers",),),
+    "providers set": (("providers", "set", "groq"),),
+    "providers add": (("providers", "add", "gpu", "http://10.0.0.1/v1"),),
+    "providers remove": (("providers", "remove", "groq"),),
     "autopilot": (("autopilot",), ("autopilot", "off")),
     "lock": (("lock", "tiny-q8", "0"),),
     "unlock": (("unlock", "tiny-q8", "0"),),
@@ -50,6 +59,9 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "members": (("members",),),
     "revoke": (("revoke", PEER, "--yes"),),
     "credits": (("credits",), ("credits", "--entries"), ("credits", "--peers")),
+    "update": (("update",),),
+    "update check": (("update", "check"),),
+    "update apply": (("update", "apply", "--no-wait"),),
     "config list": (("config", "list"),),
     "config get": (("config", "get", "node.contribution"),),
     "config set": (("config", "set", "node.contribution", "minimal"),),
@@ -59,11 +71,7 @@ ELSEWHERE = {"doctor", "version", "help", "responses show", "responses cancel", 
 
 
 def test_every_command_that_prints_has_json_and_a_shape() -> None:
-    leaves = [
-        command
-        for command in outline(program()).walk()
-        if not command.children or command.name in ("downloads", "responses")
-    ]
+    leaves = [command for command in outline(program()).walk() if not command.children or command.name in WITH_VERBS]
     with_json = {command.name for command in leaves for one in command.options if "--json" in one.names}
     assert {command.name for command in leaves} - with_json == SPOKEN
     assert with_json == set(SHAPES) == set(RUNS) | ELSEWHERE
@@ -75,7 +83,7 @@ def test_it_prints_what_is_documented_and_nothing_else(cli: Cli, command: str) -
     if command == "adapters rm":
         cli("adapters", "add", "tiny-q8", "style.safetensors", "--id", "style")
     for arguments in RUNS[command]:
-        result = cli(*arguments, "--json")
+        result = cli(*arguments, "--json", input="gsk-0123456789" if command == "providers set" else None)
         assert result.exit_code == 0, result.output
         found = [_read(result.stdout, shape) for shape in SHAPES[command]]
         assert sum(found) >= 1, (arguments, result.stdout)

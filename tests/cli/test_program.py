@@ -15,7 +15,7 @@ from swarmd.cli.program import installed, program
 COMMANDS = (
     "run", "chat", "ask", "responses", "status", "peers", "invite", "join", "members", "revoke", "models", "model",
     "autopilot", "lock", "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config",
-    "adapters", "credits", "doctor", "version", "completion", "help",
+    "adapters", "credits", "doctor", "version", "up", "down", "service", "update", "completion", "help",
 )  # fmt: skip
 
 

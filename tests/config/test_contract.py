@@ -23,6 +23,7 @@ def test_every_key_of_the_contract_is_shown() -> None:
         "shard_size_mb": 512,
         "max_batch_size": 8,
         "batch_timeout_ms": 50,
+        "update_mode": "notify",
     }
 
 

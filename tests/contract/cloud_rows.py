@@ -26,30 +26,37 @@ PROVIDERS = (
         method="GET", path="/api/admin/providers", access=READ, live=True,
         reply={
             "providers": [
-                {"name": "str", "configured": "bool", "source": "=env|=config|=none", "auth_type": "str"}
+                {
+                    "name": "str", "configured": "bool", "source": "=env|=config|=none", "auth_type": "str",
+                    "custom": "bool", "base_url": "str",  # ours
+                }
             ],
             "key_source": "=auto|=env|=dashboard",
+            "claude_subscription_enabled": "bool",  # ours
         },
     ),
     Row(
-        method="PUT", path="/api/admin/providers", access=KEY, body={"openai_key": "sk-test"},
+        method="PUT", path="/api/admin/providers", access=KEY, body={"openai_key": "sk-test-0123"},
         reply={"status": "=ok", **dict.fromkeys(NAMES, "bool")},
         refused=[
             Refused(status=400, when="nothing that is known", body={"color": "red"}, param="color"),
             Refused(status=400, when="a number for a key", body={"openai_key": 7}, param="openai_key"),
             Refused(status=400, when="a source that is none", body={"key_source": "sky"}, param="key_source"),
+            Refused(status=400, when="nothing at all", body={}),
+            Refused(status=400, when="no address", body={"custom": [{"name": "x"}]},
+                    param="custom[0].base_url"),
         ],
     ),
     Row(
-        method="GET", path="/api/admin/provider-models", access=READ, live=True,
+        method="GET", path="/api/admin/provider-models", access=LOCAL_READ, live=True,
         reply={"models": [{"id": "str", "name": "str", "provider": "str"}]},
     ),
     Row(
-        method="GET", path="/api/admin/provider-health", access=READ, live=True,
+        method="GET", path="/api/admin/provider-health", access=LOCAL_READ, live=True,
         reply={"providers": [{"provider": "str", "status": HEALTH, "latency_ms": "int|null", "detail": "str"}]},
     ),
     Row(  # the one write of the seed without the key
-        method="POST", path="/api/admin/provider-model-status", access=READ, body={"models": []}, live=True,
+        method="POST", path="/api/admin/provider-model-status", access=LOCAL_READ, body={"models": []}, live=True,
         reply={"models": [{"model": "str", "status": MODEL_STATUS, "latency_ms": "int|null"}]},
         refused=[
             Refused(status=400, when="21 models", body={"models": [f"m{number}" for number in range(21)]}, param="models"),
@@ -58,7 +65,7 @@ PROVIDERS = (
         ],
     ),
     Row(
-        method="GET", path="/api/admin/claude-subscription/status", access=READ, live=True,
+        method="GET", path="/api/admin/claude-subscription/status", access=LOCAL_READ, live=True,
         reply=(SUBSCRIPTION, {"error": "=claude-subscription feature not enabled"}),
     ),
 )  # fmt: skip

@@ -37,8 +37,8 @@ SERVED = {
     "loaded": "bool", "nodes": [{"node": "node", "shards": "int"}],
 }  # fmt: skip
 CARD = {
-    "id": "str", "object": "=model", "created": "int", "owned_by": "=local|=hybrid|=network", "max_model_len": "int",
-    "context_length": "int", "swarm": SERVED,
+    "id": "str", "object": "=model", "created": "int", "owned_by": "str", "max_model_len?": "int", "context_length?": "int",
+    "swarm?": SERVED,
 }  # fmt: skip
 CHAT = {"model": TINY, "messages": [{"role": "user", "content": "Hello"}]}
 LIVE_CHAT = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -255,6 +255,10 @@ OPENAI = (
             Refused(status=400, when="no input", body={"model": TINY}, param="input"),
             Refused(status=404, when="nobody knows the model", body={"model": "unknown", "input": "x"}),
         ],
+    ),
+    Row(
+        method="GET", path="/v1/providers", access=KEY, reply=[{"name": "str", "models": ["str"]}], live=True,
+        more=[("one with a key", lambda rim: rim.providers.keys.add("openai"), None)],
     ),
     Row(method="GET", path="/v1/models", access=KEY, reply={"object": "=list", "data": [CARD]}, live=True),
     Row(

@@ -20,16 +20,7 @@ from tests.contract.row import Row
 SEED: tuple[Row, ...] = (*node_rows.ROWS, *model_rows.ROWS, *hub_rows.ROWS, *cloud_rows.ROWS)
 OURS: tuple[Row, ...] = (*our_rows.ROWS, *responses_rows.ROWS, *dialect_rows.ROWS)
 
-NOT_YET = {
-    "POST /api/admin/update/check",
-    "POST /api/admin/update/apply",
-    "GET /api/admin/providers",
-    "PUT /api/admin/providers",
-    "GET /api/admin/provider-models",
-    "GET /api/admin/provider-health",
-    "POST /api/admin/provider-model-status",
-    "GET /api/admin/claude-subscription/status",
-}
+NOT_YET: set[str] = set()
 """Rows of the seed that no route has yet. The list may only shrink: a test fails when one of them is there."""
 
 THERE: tuple[Row, ...] = tuple(row for row in SEED + OURS if row.place not in NOT_YET)

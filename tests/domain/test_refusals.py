@@ -17,7 +17,7 @@ NODE = NodeId("ab" * 32)
 WORDS = {str: "the marked words", ModelId: ModelId("marked-model"), NodeId: NODE}
 SHOWN = {
     "expired_at": "2023-11-14 22:13 UTC", "node": "abababababababab", "expected": "abababababababab",
-    "network": "the marked words"[:16], "param": "", "missing": "4323, 4402",  # people count shards from 1
+    "network": "the marked words"[:16], "param": "", "status": "", "missing": "4323, 4402",  # people count shards from 1
 }  # fmt: skip
 MILLIONS = "bytes"  # shown in MB
 

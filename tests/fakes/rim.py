@@ -39,7 +39,9 @@ from swarmd.api.openai import OpenAiHandlers
 from swarmd.api.openapi import several
 from swarmd.api.outlook import Outlook
 from swarmd.api.pages import NONCE_LIFE_S, TICKET_LIFE_S, PageHandlers, StaticFile
+from swarmd.api.pass_through import PassThrough
 from swarmd.api.passes import OneTimePasses
+from swarmd.api.providers import ProviderHandlers
 from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_archive import ResponseArchive
 from swarmd.api.responses_runs import ResponseRuns
@@ -49,6 +51,7 @@ from swarmd.api.server import ApiServer
 from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded, Origin
 from swarmd.config.settings import KEYS, Settings, with_values
@@ -95,6 +98,7 @@ from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, Invalid, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
+from swarmd.domain.updates import UpdateApplied, UpdateInfo, UpdateState, parse_version
 from swarmd.inference.tallies import Tallies
 from swarmd.inference.workers import WorkerStatus
 from swarmd.kit.bus import EventBus
@@ -102,6 +106,7 @@ from swarmd.kit.disk import Disk
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World, seeded_world
 from tests.fakes.inline_sqlite import inline_database_now
+from tests.fakes.provider_desk import FakeProviders
 
 KEY = "0123456789abcdef" * 4
 OWN = NodeId("a" * 64)
@@ -507,6 +512,30 @@ class FakePeers:
         return {Purpose.CONTROL: (5_000, 2_600_000)}
 
 
+class FakeUpdates:
+    """As `updates.updater.Updater`."""
+
+    def __init__(self) -> None:
+        self.info: UpdateInfo | None = None
+        self.refusal: Refusal | None = None
+        self.retried: list[bool] = []
+
+    def state(self) -> UpdateState:
+        return UpdateState(
+            current=parse_version("0.1.0"), channel="stable" if self.info else "disabled", info=self.info,
+            last_checked=1_700_000_000.0 if self.info else None, last_error=None, restart_required=bool(self.retried),
+        )  # fmt: skip
+
+    async def check(self) -> UpdateState | Refusal:
+        return self.refusal or self.state()
+
+    async def apply(self, *, retry: bool = False) -> UpdateApplied | Refusal:
+        if self.refusal is not None:
+            return self.refusal
+        self.retried.append(retry)
+        return UpdateApplied(version=parse_version("0.2.0"), running=2, patience_s=120.0)
+
+
 class FakeTrust:
     """As `peers.reputation.Reputation`."""
 
@@ -727,7 +756,10 @@ def row_fault(row: Route, response: web.StreamResponse) -> str | None:
     status = response.status
     if status == 500:
         return None  # a bug, which no row announces
-    if status not in row.statuses:
+    provider = row.elsewhere is not None and "x-swarm-provider" in response.headers
+    if provider and status < 400:
+        return None  # its body is the provider's own
+    if status not in row.statuses and not provider:
         return f"status {status} is not in {row.statuses}"
     if not isinstance(response, web.Response) or response.content_type != "application/json":
         return None
@@ -747,16 +779,25 @@ class Rim:
     """Everything a test may turn, and a client for the port. `address`: what the server takes callers for."""
 
     def __init__(
-        self, folder: Path, *, world: World | None = None, extra: Sequence[Route] = (), age_s: float = 0.0
+        self,
+        folder: Path,
+        *,
+        world: World | None = None,
+        extra: Sequence[Route] = (),
+        age_s: float = 0.0,
+        providers: Any = None,
     ) -> None:
-        """`age_s`: of encoded replies; 0, since fakes change without a fact."""
+        """`age_s`: of encoded replies; 0, since fakes change without a fact. `providers`: real ones in place of none that
+        can be asked."""
         self.age_s = age_s
+        self.providers: Any = providers or FakeProviders()
         self.world = world or seeded_world(1)
         self.folder = folder
         self.bus = EventBus()
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
         self.encrypted = FakeEncrypted()
         self.adapters = FakeAdapters()
+        self.updates = FakeUpdates()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
@@ -813,11 +854,13 @@ class Rim:
         return request.remote or "" if self.address is None else self.address
 
     def _table(self) -> tuple[Route, ...]:
-        targets = Targets(models=self.models, adapters=self.adapters, settings=self.settings.current)
-        answers = Answers(self.pipeline)
+        targets = Targets(
+            models=self.models, adapters=self.adapters, settings=self.settings.current, providers=self.providers
+        )
+        answers = Answers(self.pipeline, self.providers)
         openai = OpenAiHandlers(
             models=self.models, targets=targets, answers=answers, settings=self.settings.current,
-            entropy=self.world.entropy,
+            entropy=self.world.entropy, providers=self.providers,
         )  # fmt: skip
         status = StatusHandlers(
             node=OWN, clock=self.world.clock, cards=openai.cards, running=self.pipeline, counters=self.pipeline,
@@ -864,7 +907,10 @@ class Rim:
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
+            updates=UpdateHandlers(updates=self.updates),
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
+            providers=ProviderHandlers(desk=self.providers, settings=self.settings.current, clock=self.world.clock),
+            pass_through=PassThrough(targets=targets, providers=self.providers),
             history=self.history,
         )  # fmt: skip
 
