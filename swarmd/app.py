@@ -54,6 +54,7 @@ from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded
 from swarmd.config.settings import PEER_PORT_OFFSET, Settings, Value
@@ -65,6 +66,7 @@ from swarmd.domain.ids import ModelId, NodeId, ShardRef, model_slug, short
 from swarmd.domain.models import TrustLevel
 from swarmd.domain.peers import Endpoint, NodeSummary, PeerIdentity, parse_endpoint
 from swarmd.domain.refusals import Refusal
+from swarmd.domain.updates import parse_version
 from swarmd.downloads.access import hub_endpoint, hub_token_now
 from swarmd.downloads.engine import Engine
 from swarmd.downloads.files import Files
@@ -91,6 +93,7 @@ from swarmd.kit.bus import EventBus
 from swarmd.kit.disk import Disk, Locked
 from swarmd.kit.gauges import Gauges
 from swarmd.kit.logs import MIN_SECRET, Redactor
+from swarmd.kit.notify import READY, STOPPING, Notifier, status_line
 from swarmd.kit.service import Fatal, Supervisor
 from swarmd.kit.world import World
 from swarmd.models.catalog import Catalog, KnownModel
@@ -125,6 +128,12 @@ from swarmd.transport.connection import Connection
 from swarmd.transport.doors import Doors
 from swarmd.transport.greeting import Greeting
 from swarmd.transport.rpc import Dispatcher
+from swarmd.updates.launcher import EXIT_AGAIN
+from swarmd.updates.releases import Releases
+from swarmd.updates.signs_of_life import SignsOfLife
+from swarmd.updates.staging import Staging
+from swarmd.updates.updater import Updater
+from swarmd.updates.versions import Versions
 
 EXIT_OK: Final = 0
 EXIT_ERROR: Final = 1
@@ -159,6 +168,7 @@ class Node:
     encrypted: EncryptedPipelines
     embeddings: Embeddings
     adapters: Adapters
+    updater: Updater
 
 
 @asynccontextmanager
@@ -169,10 +179,12 @@ async def open_node(
     environ: Mapping[str, str],
     flags: Mapping[str, Value | None],
     redactor: Redactor | None = None,
+    above: Notifier | None = None,
 ) -> AsyncGenerator[Node]:
     """Builds floors 2 to 9, starts every service, yields the node, and stops everything in reverse.
 
-    Raises Fatal with an exit code and a sentence when the node cannot start or go on.
+    `above`: who started this process and wants to hear that it lives. Raises Fatal with an exit code and a sentence when the
+    node cannot start or go on.
     """
     disk, bus, gauges = Disk(), EventBus(), Gauges()
     folder = Path(loaded.settings.node.data_dir)
@@ -202,6 +214,7 @@ async def open_node(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
                     variables=variables, redactor=redactor,
+                    above=above or Notifier(),
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -258,11 +271,12 @@ class _Built:
         hub_token: str | None,
         variables: Mapping[str, str],
         redactor: Redactor | None,
+        above: Notifier,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
         self._key, self._folder, self._region, self._disk = key, folder, region, disk
-        self._stop = asyncio.Event()
+        self._stop, self._above = asyncio.Event(), above
         self._ready = False
         dispatcher = Dispatcher()
 
@@ -430,6 +444,13 @@ class _Built:
             settings=live.current, db=database, bus=bus, world=world,
         )  # fmt: skip
 
+        versions = Versions(folder)
+        releases = Releases(proxy=proxy, user_agent=agent, disk=disk)
+        self._updater = Updater(
+            current=parse_version(__version__), settings=live.current, versions=versions, releases=releases,
+            staging=Staging(versions=versions, releases=releases, disk=disk, environ=environ), running=self._running,
+            close_doors=self._close_doors, stop=self._stop, spawn=spawn, disk=disk, world=world, bus=bus,
+        )  # fmt: skip
         self._ledger = Ledger(
             own=key.node, db=database, bus=bus, clock=world.clock,
             hosted_bytes=lambda: self._storage.local_bytes() if self._links.connected() else 0,
@@ -514,6 +535,7 @@ class _Built:
                 feed=self._feed,
                 providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
                 pass_through=PassThrough(targets=targets, providers=self._providers),
+                updates=UpdateHandlers(updates=self._updater),
                 history=self._history,
             )
         )  # fmt: skip
@@ -541,6 +563,7 @@ class _Built:
             await self._encrypted.load()
             await self._trust.load()
             await self._steward.load()
+            await self._updater.load()
             await self._ledger.load()
             await self._providers.load()
             await self._archive.recover()
@@ -550,7 +573,8 @@ class _Built:
         for service in (
             self._feed, self._ledger, self._metrics, self._hardware, self._history, self._reputation, self._doors,
             self._links, self._renewal, self._surroundings, *lan, *mapping, self._desk, self._workers, self._demand,
-            self._herald, self._trust, self._steward, self._providers, self._responses, self._server,
+            self._herald, self._trust, self._steward, self._providers, self._responses, self._updater, self._server,
+            SignsOfLife(above=self._above, stop=self._stop),
         ):  # fmt: skip
             await self._supervisor.start(service)
         address, port = self._server.bound
@@ -567,6 +591,7 @@ class _Built:
             joiner=self._joiner, codes=self._codes, links=self._links, bus=self._bus,
             steward=self._steward,
             encrypted=self._encrypted, embeddings=self._embeddings, adapters=self._adapters,
+            updater=self._updater,
         )  # fmt: skip
 
     async def _cut_builtin(self, settings: Settings) -> None:
@@ -625,6 +650,14 @@ class _Built:
     def _is_pinned(self, model: ModelId) -> bool:
         known = self._catalog.get(model)
         return known is not None and known.pinned
+
+    def _running(self) -> int:
+        """What an update waits for: replies of this head and of those that wait, and stages for others."""
+        pipeline = self._pipeline
+        return max(pipeline.active + pipeline.waiting, pipeline.stage_sessions)
+
+    def _close_doors(self) -> None:
+        self._pipeline.close_doors("this node restarts as a new version: try again in a minute")
 
     def _free_ram(self) -> int:
         """Bytes workers may still take: what the machine has free, within what the settings allow them."""
@@ -688,23 +721,35 @@ async def run_node(
     flags: Mapping[str, Value | None],
     on_ready: Callable[[Node], None],
     redactor: Redactor | None = None,
+    above: Notifier | None = None,
 ) -> int:
-    """One node until SIGTERM, SIGINT or a shutdown request. Returns the exit code; raises Fatal."""
+    """One node until SIGTERM, SIGINT, a shutdown request, or an update. Returns the exit code; raises Fatal."""
+    above = above or Notifier()
+    again = False
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     try:
-        async with open_node(loaded, world=world, environ=environ, flags=flags, redactor=redactor) as node:
+        async with open_node(loaded, world=world, environ=environ, flags=flags, redactor=redactor, above=above) as node:
             on_ready(node)
-            loop.add_signal_handler(signal.SIGTERM, node.stop.set)
-            loop.add_signal_handler(signal.SIGINT, node.stop.set)
+            above.tell(READY, status_line(f"node {short(node.node)} at {node.url}"))
+
+            def end() -> None:
+                asked.set()
+                node.stop.set()
+
+            loop.add_signal_handler(signal.SIGTERM, end)
+            loop.add_signal_handler(signal.SIGINT, end)
             if not asked.is_set():
                 await node.stop.wait()
-            logger.info("stopping")
+            again = node.updater.restarting and not asked.is_set()
+            if not again:  # for systemd that would be the end of the service
+                above.tell(STOPPING)
+            logger.info("stopping%s", ", to start again as another version" if again else "")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-    return EXIT_OK
+    return EXIT_AGAIN if again else EXIT_OK
 
 

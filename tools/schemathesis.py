@@ -21,8 +21,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ class LiveNode:
     url: str
     key: str
     process: subprocess.Popen[bytes] | None = None
+    at_start: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def ended(self, *, within_s: float) -> int:
         """The exit code of the process. Raises subprocess.TimeoutExpired where it goes on."""
@@ -66,12 +67,18 @@ class LiveNode:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
 
+    def settings(self) -> dict[str, Any]:
+        """Values of what `PUT /api/admin/config` may change, by path."""
+        _, body = self.ask("GET", "/api/admin/config/schema")
+        return {row["key"]: row["value"] for row in body["settings"] if row["writable"] and not row["secret"]}
+
     def restored(self) -> None:
-        """The built-in model is whole, and no limit is lower than at the start."""
-        status, body = self.ask("POST", "/api/admin/models", {"path": str(BUILTIN)})
+        """The built-in model is whole, and what can be set is as at the start."""
+        now = self.settings()
+        changed = {key: value for key, value in self.at_start.items() if now[key] != value}
+        status, body = self.ask("PUT", "/api/admin/config", changed)
         assert status == 200, body
-        limits = {"max_concurrent_requests": 10, "max_batch_size": 4, "max_disk_mb": 50_000, "contribution": "minimal"}
-        status, body = self.ask("PUT", "/api/admin/config", limits)
+        status, body = self.ask("POST", "/api/admin/models", {"path": str(BUILTIN)})
         assert status == 200, body
 
     def operations(self) -> list[tuple[str, str]]:
@@ -96,6 +103,8 @@ def live_node(folder: Path, *, port: int | None = None) -> Iterator[LiveNode]:
         "SWARMD_INFERENCE_CONTEXT_TOKENS": "512",
         "SWARMD_DOWNLOADS_HUB_ENDPOINT": CLOSED,
         "SWARMD_AUTO_MANAGE_ENABLED": "false",  # nothing but the requests changes what is there
+        "SWARMD_API_RATE_LIMIT_RPM": "0",  # for when one of them switches api.trust_loopback off
+        "SWARMD_API_RATE_LIMIT_ADMIN_RPM": "0",
     }
     elsewhere = [key for path, key in KEYS.items() if path.startswith("providers.") and path.endswith("_url")]
     environ |= {key.environment: CLOSED for key in elsewhere}
@@ -112,7 +121,8 @@ def live_node(folder: Path, *, port: int | None = None) -> Iterator[LiveNode]:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"the node does not get ready: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.1)
-        yield LiveNode(url=node.url, key=(folder / "data" / "api_key").read_text().strip(), process=process)
+        node = LiveNode(url=node.url, key=(folder / "data" / "api_key").read_text().strip(), process=process)
+        yield replace(node, at_start=node.settings())
     finally:
         process.terminate()
         try:

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, cast
 
 from msgspec import Meta, Raw, Struct, json
 
+from swarmd.api.bounds import PROMPT_LIMIT_BYTES
 from swarmd.api.calls import Call, Reply
-from swarmd.api.inner_requests import PROMPT_LIMIT_BYTES
 from swarmd.api.openai import client_of
 from swarmd.api.openai_shapes import ModelName
 from swarmd.api.ports import Embeddings

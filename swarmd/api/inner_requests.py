@@ -1,4 +1,4 @@
-"""What several dialects need on the way to the one inner request: sampling, bounds, tools, schemas. Pure.
+"""What the dialects of OpenAI have in common on the way to the one inner request: sampling, tools, schemas. Pure.
 
 What changes a reply and cannot be honoured is refused by its name in the dialect that was spoken: names come as arguments.
 """
@@ -9,21 +9,19 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from swarmd.api.bounds import ANY_OBJECT, tools_too_long
 from swarmd.api.choices import CHOICES_LIMIT
 from swarmd.api.openai_shapes import FunctionIn, SamplingIn
-from swarmd.domain.generation import ChatMessage, Sampling
+from swarmd.domain.generation import Sampling
 from swarmd.domain.refusals import Invalid
 from swarmd.domain.structure import Tool, ToolUse
 
-PROMPT_LIMIT_BYTES: Final = 4 * 1024 * 1024  # contract: swarmllm.md 3.2
-MAX_TOKENS_LIMIT: Final = 32_768  # contract: swarmllm.md 3.2; more is clamped, not refused
 CHAT_MAX_TOKENS: Final = 2048  # contract: swarmllm.md 3.2
 CHAT_TEMPERATURE: Final = 0.7  # contract: swarmllm.md 3.2
 
 BIAS_ENTRIES: Final = 300  # the OpenAI contract's own limits
 BIAS_LIMIT: Final = 100
 TOKEN_DIGITS: Final = 9  # the largest vocabularies have some 260,000 tokens
-ANY_OBJECT: Final = '{"type": "object"}'
 
 
 def unsupported(body: SamplingIn, *, schema_field: str = "response_format") -> Invalid | None:
@@ -74,8 +72,7 @@ def tools_of(given: Iterable[tuple[str, FunctionIn | None]], *, name_path: str) 
                 strict=bool(function.strict),
             )
         )
-    size_bytes = sum(len(tool.parameters) + len(tool.description.encode()) for tool in tools)
-    return too_long(size_bytes, "tools") or tuple(tools)
+    return tools_too_long(tools, "tools") or tuple(tools)
 
 
 def tool_use(
@@ -111,20 +108,6 @@ def schema_of(kind: str, schema: dict[str, Any] | None, *, field: str, place: st
     if schema is None:
         return Invalid(what=f"{field} of type json_schema needs {place}", param=field)
     return json.dumps(schema)
-
-
-def size_of(message: ChatMessage) -> int:
-    return len(message.content.encode()) + sum(len(call.arguments.encode()) for call in message.calls)
-
-
-def too_long(size_bytes: int, param: str) -> Invalid | None:
-    if size_bytes <= PROMPT_LIMIT_BYTES:
-        return None
-    return Invalid(what=f"the prompt has {size_bytes} bytes, at most {PROMPT_LIMIT_BYTES} are taken", param=param)
-
-
-def clamped(wanted: int | None, default: int) -> int:
-    return default if wanted is None else min(max(wanted, 1), MAX_TOKENS_LIMIT)
 
 
 def stop_texts(body: SamplingIn) -> tuple[str, ...]:

@@ -88,6 +88,3 @@ class NodeHandlers:
     async def shutdown(self, _call: Call) -> shapes.Done:
         self._stop.set()
         return shapes.Done(status="shutting_down")
-
-    async def version(self, _call: Call) -> shapes.Version:
-        return shapes.Version(current_version=__version__)

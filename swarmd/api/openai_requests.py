@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
+from swarmd.api.bounds import clamped, size_of, too_long
 from swarmd.api.inner_requests import (
     CHAT_MAX_TOKENS,
     CHAT_TEMPERATURE,
-    clamped,
     first_given,
     no_choice,
     sampling,
     schema_of,
-    size_of,
     stop_texts,
-    too_long,
     tool_use,
     tools_of,
     unsupported,
@@ -46,7 +44,7 @@ def chat_request(body: ChatRequest, *, request: RequestId, model: ModelId, fresh
         if isinstance(message, Invalid):
             return message
         messages.append(message)
-    if (refusal := too_long(sum(map(size_of, messages)), "messages")) is not None:
+    if (refusal := too_long(size_of(messages), "messages")) is not None:
         return refusal
     tools = tools_of([(one.type, one.function) for one in body.tools or ()], name_path=".function.name")
     if isinstance(tools, Invalid):

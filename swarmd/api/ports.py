@@ -31,6 +31,7 @@ from swarmd.domain.providers import (
 from swarmd.domain.refusals import Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, ModelView, Rescan
+from swarmd.domain.updates import UpdateApplied, UpdateState
 from swarmd.kit.tallies import Histogram
 
 
@@ -209,6 +210,14 @@ class Counters(Protocol):
     @property
     def last_tokens_per_second(self) -> float | None: ...
     def latencies_ms(self) -> Sequence[float]: ...
+
+
+class Updates(Protocol):
+    """`updates.updater.Updater`."""
+
+    def state(self) -> UpdateState: ...
+    async def check(self) -> UpdateState | Refusal: ...
+    async def apply(self, *, retry: bool = False) -> UpdateApplied | Refusal: ...
 
 
 class Running(Protocol):

@@ -12,7 +12,7 @@ from swarmd.api import views
 from swarmd.api.calls import Call, Reply
 from swarmd.api.event_buffer import EVENTS_LIMIT, FellBehind
 from swarmd.api.openai import SEED_BYTES, client_of
-from swarmd.api.replies import Broken, NodeStopped, UnknownResponse, error_of
+from swarmd.api.replies import UnknownResponse, error_of
 from swarmd.api.responses_archive import ResponseArchive, body_of, items_from, items_text
 from swarmd.api.responses_prints import ResponsePrinter, opened, preview, text_of
 from swarmd.api.responses_requests import ID, Asked, asked_of, inner_request
@@ -163,7 +163,7 @@ class ResponseHandlers:
         if run.background:
             await run.begun.wait()
             if run.over.is_set() and not run.told:
-                return Broken(request=call.request_id)
+                return run.lost
             headers = {"location": f"/v1/responses/{run.id}"}
             if run.streamed:
                 return await _streamed(await call.open_stream(headers), run, -1)
@@ -213,10 +213,10 @@ async def _streamed(stream: EventStream, run: Run, after: int, *, paces: bool = 
         await stream.send_frame(_lost(sent + 1, Invalid(what=what)))
     else:
         if not run.told:
-            await stream.send_frame(_lost(sent + 1, NodeStopped()))
+            await stream.send_frame(_lost(sent + 1, run.lost))
     finally:
         await events.aclose()
-    await stream.end()
+    await stream.finish()
     return stream
 
 
@@ -227,16 +227,15 @@ def _lost(number: int, refusal: Refusal) -> bytes:
 
 
 def _whole(call: Call, run: Run) -> Reply | Refusal:
+    if not run.told:
+        return run.lost
     if run.refusal is not None:
         return run.refusal
-    if not run.told:
-        return NodeStopped()
     headers: dict[str, str] = {}
     if run.plan is not None and run.printer.usage is not None:
-        headers = {
-            "x-swarm-nodes": ",".join(short(stage.node) for stage in run.plan.stages),
-            "server-timing": views.server_timing(run.printer.usage),
-        }
+        headers["server-timing"] = views.server_timing(run.printer.usage)
+        if run.plan.stages:  # else the swarm did not answer
+            headers["x-swarm-nodes"] = ",".join(short(stage.node) for stage in run.plan.stages)
     return Reply(body=run.printer.body(), headers=headers)
 
 

@@ -101,7 +101,7 @@ def opened(asked: Asked, *, id: str, created_at: int, model: str) -> ResponseOut
         ],
         top_logprobs=body.top_logprobs or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
-        truncation="disabled",
+        truncation=body.truncation or "disabled",
         user=body.user,
         metadata=body.metadata or {},
     )  # fmt: skip
@@ -128,6 +128,11 @@ class ResponsePrinter:
     @property
     def status(self) -> ResponseStatus:
         return ResponseStatus(self._out.status)
+
+    @property
+    def truncates(self) -> bool:
+        """A conversation that does not fit is to lose its beginning."""
+        return self._out.truncation == "auto"
 
     @property
     def items(self) -> list[Item]:

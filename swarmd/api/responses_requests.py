@@ -11,17 +11,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from swarmd.api.bounds import clamped, size_of, too_long
 from swarmd.api.inner_requests import (
     CHAT_MAX_TOKENS,
     CHAT_TEMPERATURE,
-    clamped,
     first_given,
     no_choice,
     sampling,
     schema_of,
-    size_of,
     stop_texts,
-    too_long,
     tool_use,
     tools_of,
     unsupported,
@@ -45,7 +43,7 @@ from swarmd.api.responses_shapes import (
 )
 from swarmd.domain.generation import ChatMessage, GenerationRequest
 from swarmd.domain.ids import ModelId, RequestId
-from swarmd.domain.refusals import Invalid
+from swarmd.domain.refusals import Invalid, PromptTooLong
 from swarmd.domain.structure import Tool, ToolCall, ToolUse
 
 FILE_LIMIT_BYTES: Final = 20 * 1024 * 1024  # contract: swarmllm.md 3.3
@@ -53,6 +51,7 @@ METADATA_LIMIT_BYTES: Final = 64 * 1024  # contract: swarmllm.md 3.3
 EXTRAS_LIMIT: Final = 32  # contract: swarmllm.md 3.3, as the next
 EXTRA_LIMIT_BYTES: Final = 4096
 CALL_ID_LENGTH: Final = 256  # as in chat
+REPLY_SHARE: Final = 0.125  # of the context that is left for the reply where a conversation is shortened
 CALL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the OpenAI contract's own rule
 
 ID: Final = re.compile(r"resp_[0-9a-f]{32}")  # contract: swarmllm.md 3.3
@@ -160,7 +159,7 @@ def inner_request(
         return messages
     if body.instructions:
         messages.insert(0, ChatMessage(role="system", content=body.instructions))
-    if (refusal := too_long(sum(map(size_of, messages)), "input")) is not None:
+    if (refusal := too_long(size_of(messages), "input")) is not None:
         return refusal
     return GenerationRequest(
         request=request,
@@ -176,6 +175,18 @@ def inner_request(
         stop=stop_texts(body),
         sampling=sampling(body, temperature=CHAT_TEMPERATURE, fresh_seed=fresh_seed, top_logprobs=asked.top_logprobs),
     )
+
+
+def shortened(request: GenerationRequest, refusal: PromptTooLong) -> GenerationRequest | None:
+    """Without as many of the oldest turns as it takes to fit, by its bytes; system messages stay. None: it is one turn."""
+    begins = [at for at, message in enumerate(request.messages) if message.role == "user"][1:]
+    room = refusal.context_tokens * (1 - REPLY_SHARE) / max(1, refusal.prompt_tokens)
+    wanted_bytes = size_of(request.messages) * min(1.0, room)
+    for begin in begins:
+        kept = tuple(one for at, one in enumerate(request.messages) if at >= begin or one.role == "system")
+        if size_of(kept) <= wanted_bytes or begin == begins[-1]:
+            return replace(request, messages=kept)
+    return None
 
 
 # -- fields
@@ -197,10 +208,9 @@ def _unsupported(body: ResponsesRequest) -> Invalid | None:
     text, reasoning = body.text, body.reasoning
     return first_given((
         ("n", body.n not in (None, 1), "a response is one reply"),
-        ("truncation", body.truncation == "auto", "no part of a conversation is left out here"),
         ("conversation", body.conversation is not None, "conversations are continued by previous_response_id"),
         ("prompt", body.prompt is not None, "this node keeps no prompts"),
-        ("context_management", bool(body.context_management), "no part of a conversation is left out here"),
+        ("context_management", bool(body.context_management), "a conversation is shortened by truncation: auto only"),
         ("moderation", body.moderation is not None, "nothing is moderated here"),
         ("background_options", bool(body.background_options), "what is in the background begins as soon as it can"),
         ("access_programs", body.access_programs is not None, "there are none here"),

@@ -13,15 +13,16 @@ from typing import Any, Final
 
 from swarmd.api.answers import Answers
 from swarmd.api.event_buffer import EventBuffer
-from swarmd.api.replies import Broken
+from swarmd.api.replies import Broken, NodeStopped
 from swarmd.api.responses_archive import KEPT_S, ResponseArchive, failure_of, stored_response
 from swarmd.api.responses_prints import ResponsePrinter, preview, text_of
+from swarmd.api.responses_requests import shortened
 from swarmd.api.responses_shapes import Event
 from swarmd.api.sse import frame
 from swarmd.api.targets import Target
 from swarmd.domain.generation import GenerationFailed, GenerationRequest
 from swarmd.domain.plans import PipelinePlan
-from swarmd.domain.refusals import Busy, Refusal
+from swarmd.domain.refusals import Busy, PromptTooLong, Refusal
 from swarmd.domain.responses import ResponseStatus, ResponseSummary, StoredResponse
 from swarmd.kit.service import Ready, Supervisor
 from swarmd.kit.world import World
@@ -49,6 +50,8 @@ class Run:
         self.over = asyncio.Event()
         self.told = False
         """How it ended is in the store and in the last event. False where a bug, or the node's end, came first."""
+        self.lost: Refusal = NodeStopped()
+        """What to say where nothing was told."""
         self.plan: PipelinePlan | None = None
         self.refusal: Refusal | None = None
         """Why it failed."""
@@ -166,23 +169,35 @@ class ResponseRuns:
                 if run.printer.status.is_open and not task.cancelling():  # a bug: the log has its traceback
                     await self._settle(run, Broken(request=request.request))
         finally:
+            if not task.cancelling():
+                run.lost = Broken(request=request.request)  # where the store cannot be written
             if run.ending is None:
                 self._close(run)
 
     async def _work(self, run: Run, target: Target, request: GenerationRequest) -> Refusal | None:
         if not run.background:
             await run.events.room(0)  # the client has the first events before the model is touched
-            return await self._generate(run, target, request)
+            return await self._fitting(run, target, request)
         async with self._turns:
             patience_until = self._world.clock.monotonic() + BUSY_PATIENCE_S
             while True:
-                refusal = await self._generate(run, target, request)
+                refusal = await self._fitting(run, target, request)
                 if not isinstance(refusal, Busy) or run.plan is not None:
                     return refusal
                 pause_s = max(BUSY_PAUSE_S, refusal.retry_after_s or 0.0)
                 if self._world.clock.monotonic() + pause_s > patience_until:
                     return refusal
                 await asyncio.sleep(pause_s)
+
+    async def _fitting(self, run: Run, target: Target, request: GenerationRequest) -> Refusal | None:
+        refusal = await self._generate(run, target, request)
+        while run.printer.truncates and isinstance(refusal, PromptTooLong) and run.plan is None:
+            shorter = shortened(request, refusal)  # by a turn at least
+            if shorter is None:
+                break
+            request = shorter
+            refusal = await self._generate(run, target, request)
+        return refusal
 
     async def _generate(self, run: Run, target: Target, request: GenerationRequest) -> Refusal | None:
         async with self._answers.opened(target, request) as several:

@@ -11,6 +11,7 @@ from typing import Any
 from swarmd.api import adapters as adapters_api
 from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, outlook_shapes, shapes
 from swarmd.api import encrypted as encrypted_api
+from swarmd.api import updates as updates_api
 from swarmd.api.adapters import AdapterHandlers
 from swarmd.api.autopilot import AutopilotHandlers
 from swarmd.api.credits import CreditHandlers, EntryId, PageSize
@@ -45,6 +46,7 @@ from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
 from swarmd.api.setting_rows import SettingList
 from swarmd.api.storage import StorageHandlers
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.contract import flat_schema
 
@@ -64,6 +66,7 @@ def table(
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
+    updates: UpdateHandlers,
     credits: CreditHandlers,
     outlook: Outlook,
     adapters: AdapterHandlers | None = None,
@@ -76,6 +79,7 @@ def table(
     return (
         *_page_rows(pages),
         *_node_rows(node),
+        *_update_rows(updates),
         *_model_rows(models),
         *_storage_rows(storage),
         *(_download_rows(downloads) if downloads is not None else ()),
@@ -172,9 +176,25 @@ def _node_rows(node: NodeHandlers) -> tuple[Route, ...]:
             method="POST", path="/api/admin/shutdown", guard=LOCAL_WRITE, handler=node.shutdown, reply=shapes.Done,
             doc="Shut the node down in order.",
         ),
+    )  # fmt: skip
+
+
+def _update_rows(updates: UpdateHandlers) -> tuple[Route, ...]:
+    return (
         Route(
-            method="GET", path="/api/admin/version", guard=READ, handler=node.version, reply=shapes.Version,
-            doc="The running version.",
+            method="GET", path="/api/admin/version", guard=READ, handler=updates.version, reply=updates_api.Version,
+            doc="The running version, and whether there is a newer one.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/check", guard=LOCAL_WRITE, handler=updates.check,
+            reply=(updates_api.UpToDate, updates_api.UpdateFound), status=(200, 502, 503),
+            doc="Look into the release feed now.",
+        ),
+        Route(
+            method="POST", path="/api/admin/update/apply", guard=LOCAL_WRITE, handler=updates.apply,
+            reply=updates_api.Applied, status=(200, 400, 502, 503, 507),
+            query=(Query(name="retry", type=bool, doc="Also to a version that was tried here and taken back."),),
+            doc="Switch to the newest version once running replies have ended; one that does not become ready goes back.",
         ),
     )  # fmt: skip
 

@@ -123,19 +123,6 @@ class Stats(Struct, frozen=True, kw_only=True):
     swarm_spec: SwarmSpec
 
 
-class Version(Struct, frozen=True, kw_only=True):
-    """Updates are not looked for yet, so the channel is `disabled` and nothing newer is known."""
-
-    current_version: str
-    latest_version: str | None = None
-    update_available: bool = False
-    channel: str = "disabled"
-    last_checked: str | None = None
-    last_error: str | None = None
-    restart_required: bool | None = None
-    changelog: str | None = None
-
-
 class Reloaded(Struct, frozen=True, kw_only=True):
     status: str
     changed: bool

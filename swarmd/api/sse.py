@@ -61,7 +61,7 @@ class EventStream:
         """An event as `frame` makes it."""
         await self._write(frame)
 
-    async def end(self) -> None:
+    async def finish(self) -> None:
         """Where the contract marks no end: the last event says what became of it."""
         await self.response.write_eof()
 

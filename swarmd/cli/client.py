@@ -21,8 +21,10 @@ from swarmd.api import (
     invite_shapes,
     openai_shapes,
     provider_shapes,
+    responses_shapes,
     shapes,
 )
+from swarmd.api import updates as update_shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
@@ -35,6 +37,7 @@ REPLY_S: Final = 30.0  # the slowest quick answer is a join: 15 s for the dials,
 SILENCE_S: Final = 600.0  # between two pieces of a reply: the first one may wait until all nodes have loaded their shards
 PROBE_S: Final = 300.0  # for what asks the hub: a probe is tried again after 5, 30 and 120 s (swarmllm.md 2.4.2)
 CONVERT_S: Final = 300.0  # 1 GiB of an adapter read twice, hashed and written on a slow disk
+UPDATE_S: Final = 1800.0  # a wheel and what it needs over a slow line, and pip on a slow disk
 LOAD_S: Final = 300.0  # a shard of 2 GB read from a slow disk, with the worker started first
 CUT_S: Final = 4 * 3600.0  # a file of 400 GB is read and hashed at 100 MB/s in little more than an hour
 
@@ -107,6 +110,14 @@ class Piece:
     finish_reason: str | None = None
     model: str = ""
     """Who answers, where `auto` was asked."""
+
+
+class _Checked(Struct, frozen=True, kw_only=True):
+    """Both bodies of `POST /update/check` fit."""
+
+    status: str
+    current_version: str = ""
+    info: update_shapes.UpdateInfo | UnsetType = UNSET
 
 
 class AcquisitionState(Struct, frozen=True, kw_only=True):
@@ -199,6 +210,33 @@ class NodeClient:
 
     async def change_setting(self, name: str, value: bool | int | str) -> None:
         await self._ask("PUT", "/api/admin/config", shapes.Done, body={name: value})
+
+    async def version(self) -> update_shapes.Version:
+        return await self._ask("GET", "/api/admin/version", update_shapes.Version)
+
+    async def check_update(self) -> update_shapes.UpToDate | update_shapes.UpdateFound:
+        found = await self._ask("POST", "/api/admin/update/check", _Checked, within_s=UPDATE_S)
+        if isinstance(found.info, UnsetType):
+            return update_shapes.UpToDate(status=found.status, current_version=found.current_version)
+        return update_shapes.UpdateFound(status=found.status, info=found.info)
+
+    async def apply_update(self, *, retry: bool = False) -> update_shapes.Applied:
+        path = f"/api/admin/update/apply{'?retry=true' if retry else ''}"
+        return await self._ask("POST", path, update_shapes.Applied, within_s=UPDATE_S)
+
+    async def responses(self, limit: int, status: str | None) -> responses_shapes.StoredList:
+        filtered = "" if status is None else f"&status={_part(status)}"
+        return await self._ask("GET", f"/api/admin/responses?limit={limit}{filtered}", responses_shapes.StoredList)
+
+    async def response(self, id: str) -> dict[str, Any]:
+        """With the fields of the request that no shape names."""
+        return await self._ask("GET", f"/v1/responses/{_part(id)}", dict[str, Any])
+
+    async def cancel_response(self, id: str) -> dict[str, Any]:
+        return await self._ask("POST", f"/v1/responses/{_part(id)}/cancel", dict[str, Any])
+
+    async def delete_response(self, id: str) -> responses_shapes.ResponseDeleted:
+        return await self._ask("DELETE", f"/v1/responses/{_part(id)}", responses_shapes.ResponseDeleted)
 
     async def credits(self) -> credit_shapes.CreditView:
         return await self._ask("GET", "/api/admin/credits", credit_shapes.CreditView)

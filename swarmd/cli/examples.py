@@ -22,6 +22,10 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ('git diff | swarmd ask "What does this change?"', "stdin is the context of the question"),
         ('swarmd ask -q --json "Hi" | jq -r .reply', "for programs"),
     ),
+    "responses": (
+        ("swarmd responses --status queued,in_progress --watch", "what runs"),
+        ("swarmd responses show resp_...", "the text of one"),
+    ),
     "status": (("swarmd status --watch", "again every two seconds"), ("swarmd status --json", "for programs")),
     "bench": (
         ("swarmd bench", "three replies with the default model"),
@@ -91,6 +95,21 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("swarmd run", "with the data folder of the platform"),
         ("swarmd run --data-dir /srv/swarmd --port 8900 --listen 0.0.0.0", "a second node, open to other machines"),
         ("swarmd run --peer swarm://...", "and join a swarm with an invite code"),
+    ),
+    "up": (("swarmd up", "in the background; it says where the node is"), ("swarmd up --port 8900", "as `run`")),
+    "down": (("swarmd down", "end it"),),
+    "service": (("swarmd service status", "whether it is installed, and runs"),),
+    "service install": (
+        ("sudo swarmd service install", "for the system, with a user of its own"),
+        ("swarmd service install --user", "for you, without root"),
+    ),
+    "service uninstall": (("swarmd service uninstall --user", "keys, state and shards stay"),),
+    "service status": (("swarmd service status", "whether it is installed, and runs"),),
+    "update": (("swarmd update", "which version the node runs, and what is known of newer ones"),),
+    "update check": (("swarmd update check", "look now"),),
+    "update apply": (
+        ("swarmd update apply", "switch, and wait until the node is back"),
+        ("swarmd update apply --retry", "also to a version that was taken back"),
     ),
     "logs": (("swarmd logs -f", "the last hundred lines, then what comes"), ("swarmd logs -n 1000", "more of them")),
     "config": (("swarmd config list network", "the settings of one section"),),

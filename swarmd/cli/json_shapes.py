@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from swarmd.api import adapters as adapter_shapes
-from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, provider_shapes, shapes
+from swarmd.api import (
+    autopilot_shapes,
+    credit_shapes,
+    download_shapes,
+    invite_shapes,
+    provider_shapes,
+    responses_shapes,
+    shapes,
+)
+from swarmd.api import updates as update_shapes
 from swarmd.cli.ask import Answer
 from swarmd.cli.bench import Measured
 from swarmd.cli.doctor import Line
@@ -24,6 +33,10 @@ from swarmd.cli.settings import SettingChanged, SettingLine
 
 SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "ask": (Answer,),
+    "responses": (responses_shapes.StoredList,),
+    "responses show": (responses_shapes.ResponseOut,),
+    "responses cancel": (responses_shapes.ResponseOut,),
+    "responses rm": (responses_shapes.ResponseDeleted,),
     "status": (Status,),
     "bench": (Measured,),
     "models": (list[shapes.ModelRow],),
@@ -64,6 +77,9 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "config set": (SettingChanged,),
     "doctor": (list[Line],),
     "version": (Versions,),
+    "update": (update_shapes.Version,),
+    "update check": (update_shapes.UpToDate, update_shapes.UpdateFound),
+    "update apply": (update_shapes.Applied,),
     "help": (list[ExitCodeRow],),
 }  # fmt: skip
 """By the command's name; several where an option or an argument decides."""

@@ -29,6 +29,7 @@ SOURCES: Final = {
     "adapters": ("/api/admin/adapters", "id"),
     "members": ("/api/admin/members", "node_id"),
     "invites": ("/api/admin/invites", "id"),
+    "responses": ("/api/admin/responses", "id"),
     "providers": ("/api/admin/providers", "name"),
 }
 _OPTIONS: Final = {"--url": "url", "--data-dir": "data_dir", "--config": "config", "--api-key-file": "key_file"}

@@ -20,6 +20,7 @@ from swarmd.cli import (
     adapters,
     ask,
     autopilot,
+    background,
     bench,
     chat,
     completion,
@@ -33,9 +34,12 @@ from swarmd.cli import (
     models,
     network,
     providers,
+    responses,
     running,
     search,
+    service,
     settings,
+    update,
 )
 from swarmd.cli.examples import say_examples
 from swarmd.cli.failure import CLOSED_PIPE, FAILED
@@ -132,6 +136,10 @@ def show_version(*, as_json: AsJson = False) -> None:
 ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Entry(TALK, "chat", chat.chat),
     Entry(TALK, "ask", ask.ask),
+    Verbs(
+        section=TALK, name="responses", help="Responses that the node keeps; with a verb: read, cancel or delete one.",
+        alone=responses.show, verbs=(("show", responses.read), ("cancel", responses.cancel), ("rm", responses.remove)),
+    ),
     Entry(TALK, "status", network.status),
     Entry(TALK, "bench", bench.bench),
     Entry(MODELS, "models", models.list_models),
@@ -169,6 +177,16 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     Entry(SWARM, "revoke", members.revoke),
     Entry(SWARM, "credits", credits.credits),
     Entry(NODE, "run", running.run),
+    Entry(NODE, "up", background.up),
+    Entry(NODE, "down", background.down),
+    Verbs(
+        section=NODE, name="service", help="The node as a service of systemd.",
+        verbs=(("install", service.install), ("uninstall", service.uninstall), ("status", service.status)),
+    ),
+    Verbs(
+        section=NODE, name="update", help="New versions of swarmd: what is known; with a verb, look now, or switch.",
+        alone=update.update, verbs=(("check", update.check), ("apply", update.apply)),
+    ),
     Entry(NODE, "logs", logs.logs),
     Verbs(
         section=NODE, name="config", help="Every setting of the node, read and changed.",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,15 +54,16 @@ stdout and all else to stderr. Whoever reads the output may go away at any time.
 
 def cli_reference() -> str:
     """The whole page."""
-    root = outline(program())
+    root, own = outline(program()), _own()
+    linked = {shape.__name__ for shape in own}
     sections: dict[str, list[CommandLine]] = {}
     for command in root.children:
         sections.setdefault(command.section, []).append(command)
     parts = [_HEAD, _which_node(), _exit_codes(), _PIPES, _COMPLETION, _overview(sections)]
     for name, commands in sections.items():
         parts.append(f"## {name}\n")
-        parts += [_command(one) for command in commands for one in command.walk()]
-    parts += ["## JSON\n", _JSON, *_shapes()]
+        parts += [_command(one, linked) for command in commands for one in command.walk()]
+    parts += ["## JSON\n", _JSON, *map(_shape, own)]
     return "\n".join(parts)
 
 
@@ -89,7 +90,8 @@ def _overview(sections: dict[str, list[CommandLine]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _command(command: CommandLine) -> str:
+def _command(command: CommandLine, linked: Collection[str]) -> str:
+    """`linked`: names of shapes that are on this page."""
     lines = [f"### swarmd {command.name}", "", command.help, "", "```", command.usage, "```", ""]
     lines += [f"- `{one.metavar}`: {one.help or _choices(one.choices)}" for one in command.arguments]
     shared = [one for one in command.options if set(one.names) & set(EVERYWHERE)]
@@ -97,7 +99,7 @@ def _command(command: CommandLine) -> str:
     if shared:
         lines.append(f"- {', '.join(f'`{one.names[0]}`' for one in shared)}: [which node](#which-node)")
     if command.name in SHAPES:
-        lines.append(f"- prints with `--json`: {', or '.join(map(_linked, SHAPES[command.name]))}")
+        lines.append(f"- prints with `--json`: {', or '.join(_linked(one, linked) for one in SHAPES[command.name])}")
     lines.append("")
     if command.name in EXAMPLES:
         lines.append("```sh")
@@ -128,17 +130,14 @@ def _cell(text: str) -> str:
 
 def _own() -> list[type]:
     """Shapes that no API has, in the order of the commands, each once."""
-    found: list[type] = []
-    for shape in (one for shapes in SHAPES.values() for one in shapes):
-        for inner in _structs(shape):
-            if inner.__module__.startswith("swarmd.cli.") and inner not in found:
-                found.append(inner)
-    return found
+    return [*dict.fromkeys(inner for shapes in SHAPES.values() for shape in shapes for inner in _structs(shape))]
 
 
 def _structs(shape: Any) -> Iterator[type]:
-    """The shape and what it is made of."""
+    """The shape and what it is made of, as far as it is made here."""
     if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        if not shape.__module__.startswith("swarmd.cli."):
+            return
         yield shape
         for hint in typing.get_type_hints(shape).values():
             yield from _structs(hint)
@@ -146,19 +145,15 @@ def _structs(shape: Any) -> Iterator[type]:
         yield from _structs(argument)
 
 
-def _linked(shape: Any) -> str:
+def _linked(shape: Any, linked: Collection[str]) -> str:
     name = shape_name(shape)
     own = name.removeprefix("list of ")
-    return name.replace(own, f"[{own}](#{own.lower()})") if own in {one.__name__ for one in _own()} else f"`{name}`"
+    return name.replace(own, f"[{own}](#{own.lower()})") if own in linked else f"`{name}`"
 
 
-def _shapes() -> list[str]:
-    parts: list[str] = []
-    for shape in _own():
-        hints = typing.get_type_hints(shape)
-        rows = [f"| `{name}` | {_cell(_type_text(hint))} |" for name, hint in hints.items()]
-        parts.append("\n".join([f"### {shape.__name__}", "", "| Field | Type |", "|---|---|", *rows]) + "\n")
-    return parts
+def _shape(shape: type) -> str:
+    rows = [f"| `{name}` | {_cell(_type_text(hint))} |" for name, hint in typing.get_type_hints(shape).items()]
+    return "\n".join([f"### {shape.__name__}", "", "| Field | Type |", "|---|---|", *rows]) + "\n"
 
 
 def _type_text(hint: Any) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from swarmd import __version__
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import FAILED, USAGE, Failure
 from swarmd.cli.place import Chosen, Config, DataFolder, find, flags_of, settings_of
@@ -19,9 +22,13 @@ from swarmd.config.settings import Value
 from swarmd.discovery.short_text import looks_short
 from swarmd.domain.ids import short
 from swarmd.domain.peers import parse_endpoint
+from swarmd.domain.updates import parse_version
 from swarmd.kit import logs
+from swarmd.kit.notify import LAUNCHER_FD, Notifier, notifier
 from swarmd.kit.service import Fatal, NotReady, Supervisor
 from swarmd.kit.world import World, real_world
+from swarmd.updates import launcher
+from swarmd.updates.versions import Versions
 
 if TYPE_CHECKING:
     from swarmd.app import Node  # imported in `_node`: the other commands start without the whole node
@@ -48,7 +55,14 @@ def run(
     try:
         codes = [join_text(text) for text in peer or ()]
         loaded = settings_of(flags, config=config)
-        exit_code = with_fast_loop(_node(loaded, flags, codes, real_world()))
+        folder = Path(loaded.settings.node.data_dir)
+        by_launcher = LAUNCHER_FD in os.environ
+        if not by_launcher and Versions(folder).next(parse_version(__version__)) is not None:
+            _become_launcher(folder)
+        above = notifier(os.environ)
+        exit_code = with_fast_loop(_node(loaded, flags, codes, real_world(), above))
+        if exit_code == launcher.EXIT_AGAIN and not by_launcher:
+            _become_launcher(folder, above)
     except Failure as failure:
         complain(str(failure))
         exit_code = failure.exit_code
@@ -63,7 +77,13 @@ def run(
     raise typer.Exit(exit_code)
 
 
-async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str], world: World) -> int:
+def _become_launcher(folder: Path, above: Notifier | None = None) -> NoReturn:
+    """The same process goes on as the small one that starts another version, and this one again if that fails."""
+    line = launcher.command(data=folder, installed=__version__, arguments=sys.argv[1:])
+    os.execve(line[0], line, {**os.environ, **(above.environ() if above is not None else {})})
+
+
+async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str], world: World, above: Notifier) -> int:
     from swarmd.app import run_node
 
     settings = loaded.settings
@@ -75,7 +95,9 @@ async def _node(loaded: Loaded, flags: dict[str, Value | None], codes: list[str]
             if codes:
                 supervisor.spawn(_join_all(node, codes), name="join the peers of the command line")
 
-        return await run_node(loaded, world=world, environ=os.environ, flags=flags, on_ready=on_ready, redactor=redactor)
+        return await run_node(
+            loaded, world=world, environ=os.environ, flags=flags, on_ready=on_ready, redactor=redactor, above=above
+        )
 
 
 async def _join_all(node: Node, codes: list[str]) -> None:

@@ -37,12 +37,17 @@ FLAT_KEYS: Final[tuple[FlatKey, ...]] = (
     FlatKey(name="shard_size_mb", path="model.shard_size_mb"),
     FlatKey(name="max_batch_size", path="inference.max_batch_size", clamp=(1, 256)),
     FlatKey(name="batch_timeout_ms", path="inference.batch_timeout_ms", clamp=(1, 60_000)),
+    FlatKey(name="update_mode", path="updates.mode"),
 )
 
 FILE_ONLY: Final[Mapping[str, str]] = {
     "node.data_dir": "the folder that this file is in is chosen at the start",
     "api.api_key": "a key is no value to send around",
     "inference.adapter_folder": "which folders may be read is said on the machine itself",
+    "updates.feed_url": "where programs come from is said on the machine itself",
+    "updates.signed_by": "who may sign programs is said on the machine itself",
+    "providers.claude_program": "which programs run is said on the machine itself",
+    "providers.private_addresses": "whether this node asks its own network is said on the machine itself",
 }
 """Settings that nobody changes over HTTP, not even with the key, and why."""
 

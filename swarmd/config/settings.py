@@ -107,6 +107,11 @@ def _region(text: str) -> None:
         raise ValueError("no region")
 
 
+def _signers(text: str) -> None:
+    if not re.fullmatch(r"([0-9a-f]{64}([ ,]+[0-9a-f]{64}){0,7})?", text):
+        raise ValueError("no keys")
+
+
 ADDRESS = Form(words="an IP address or localhost", check=_address)
 ENDPOINT = Form(words="empty, or host:port", check=_endpoint)
 FOLDER = Form(words="empty, or an absolute path", check=_folder)
@@ -115,6 +120,7 @@ PROGRAM = Form(words="the name of a program, or an absolute path", check=_progra
 MODEL = Form(words="empty, or a model id", check=_model)
 NICKNAME = Form(words="empty, or up to 32 letters, digits, blanks, dots, - and _", check=_nickname)
 REGION = Form(words="empty, or up to 16 letters, digits, - and _", check=_region)
+SIGNERS = Form(words="empty, or up to 8 public keys of 64 hex digits", check=_signers)
 API_KEY = Form(words="empty, or 16 to 256 printable ASCII characters without blanks", check=_key)
 
 
@@ -449,6 +455,32 @@ class UiSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesSettings:
+    mode: str = setting(
+        "notify", "What happens with a new version: nothing, it is told, also downloaded, or also installed by itself.",
+        live=True, choices=("off", "notify", "download", "install"),
+    )
+    feed_url: str = setting(
+        "", "Address of the signed list of releases, by https, or http on this machine; empty: updates are not looked for.",
+        live=True, form=URL,
+    )
+    signed_by: str = setting(
+        "", "Public keys of whoever may sign releases, 64 hex digits each, with blanks between; one signature is enough.",
+        live=True, form=SIGNERS,
+    )
+    check_interval_hours: int = setting(
+        1, "Hours between two looks at the list of releases.", live=True, low=1, high=720,
+    )
+    include_prereleases: bool = setting(
+        False, "Whether versions before a final one (1.2.0rc1) count as new ones.", live=True,
+    )
+    drain_seconds: int = setting(
+        120, "Seconds that replies may still run when the node restarts as a new version; new ones are refused meanwhile.",
+        live=True, low=0, high=3600,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     node: NodeSettings = field(default_factory=NodeSettings)
     resources: ResourcesSettings = field(default_factory=ResourcesSettings)
@@ -462,6 +494,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     ui: UiSettings = field(default_factory=UiSettings)
+    updates: UpdatesSettings = field(default_factory=UpdatesSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

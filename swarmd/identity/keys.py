@@ -54,6 +54,7 @@ class Signed(Enum):
     MANIFEST = b"swarmd/1/manifest"
     REVOCATION = b"swarmd/1/revocation"
     NODE_FACTS = b"swarmd/1/node-facts"
+    RELEASES = b"swarmd/1/releases"
 
     def text(self, message: bytes) -> bytes:
         return self.value + b"\x00" + message

@@ -45,6 +45,7 @@ class Admission:
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # at most `queue` futures together
         self._mean_s: float | None = None
         self._left: set[asyncio.Future[None]] = set()
+        self._closed: str | None = None
 
     @property
     def active(self) -> int:
@@ -65,8 +66,14 @@ class Admission:
         mean_s = seconds if self._mean_s is None else self._mean_s
         self._mean_s = mean_s + TIME_WEIGHT * (seconds - mean_s)
 
+    def close(self, why: str) -> None:
+        """Nobody is let in any more. Those who wait keep their places, and those who are in stay."""
+        self._closed = why
+
     async def enter(self, client: str) -> Busy | None:
         """None: it has a place, and must `leave`. Cancelling gives up the place in the queue."""
+        if self._closed is not None:
+            return Busy(what=self._closed, retry_after_s=RETRY_LIMIT_S / 2)
         if self._active < self._places() and not self._waiting:
             self._active += 1
             return None

@@ -20,7 +20,7 @@ from swarmd.domain.adapters import AdapterRef
 from swarmd.domain.events import ServeFailed, StageServed
 from swarmd.domain.generation import Sampling
 from swarmd.domain.ids import ModelId, NodeId, SessionId, short
-from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, WorkerFailed
+from swarmd.domain.refusals import Busy, Invalid, NoCapacity, NotFound, Refusal, StageFailed, WorkerFailed
 from swarmd.inference import batching, grammars
 from swarmd.inference import worker_frames as frames
 from swarmd.inference.batching import SHARED_ROWS
@@ -271,6 +271,7 @@ class Stages:
         self._efforts: dict[ModelId, tuple[str, tuple[float, ...]]] = {}
         """By layout; one for each model of the catalogue at most that ever ran here."""
         self._timer: asyncio.TimerHandle | None = None
+        self._closed: str | None = None
         self.served = 0
         """Steps run for other nodes' generations since the start."""
         self.ticks = world.clock.ticks
@@ -278,6 +279,10 @@ class Stages:
     def register(self, dispatcher: Dispatcher) -> None:
         dispatcher.serve(OpenStage, self._serve, payload_limit=PRODUCED_BYTES)
         dispatcher.accept(Lane, self._accept)
+
+    def close_doors(self, why: str) -> None:
+        """Other heads open no stages here any more, and plan around this node; those that run go on, and so do our own."""
+        self._closed = why
 
     def measured(self, model: ModelId, layer_ms: float) -> None:
         """For sessions: one decode step's time per layer."""
@@ -317,6 +322,8 @@ class Stages:
         tail; `failed` is told once when the stage cannot go on. `asker`: the node of the head; None: this one.
         """
         known = self._check(request, produced)
+        if self._closed is not None and asker is not None:
+            known = StageFailed(node=self._node, reason=self._closed)
         if isinstance(known, Refusal):
             yield known
             return

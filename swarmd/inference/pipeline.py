@@ -136,6 +136,11 @@ class Pipeline:
         """Stages that run here now, of whoever's generations."""
         return self._stages.sessions
 
+    def close_doors(self, why: str) -> None:
+        """Nobody begins anything here any more; what runs goes on, also what it opens anew."""
+        self._admission.close(why)
+        self._stages.close_doors(why)
+
     @property
     def requests_made(self) -> int:
         return self._made

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from swarmd.api.inner_requests import (
-    PROMPT_LIMIT_BYTES,
-    clamped,
-    first_given,
-    no_choice,
-    schema_of,
-    size_of,
-    tool_use,
-    tools_of,
-)
+from swarmd.api.bounds import PROMPT_LIMIT_BYTES
+from swarmd.api.inner_requests import first_given, no_choice, schema_of, tool_use, tools_of
 from swarmd.api.openai_shapes import FunctionIn
-from swarmd.domain.generation import ChatMessage
 from swarmd.domain.refusals import Invalid
-from swarmd.domain.structure import Tool, ToolCall, ToolUse
+from swarmd.domain.structure import Tool, ToolUse
 
 ADD = FunctionIn(name="add")
 
@@ -53,10 +44,8 @@ def test_no_such_use() -> None:
     assert tool_use("maybe", tools) == no_choice("maybe")
 
 
-def test_small_things() -> None:
-    assert (clamped(None, 5), clamped(0, 5), clamped(7, 5), clamped(10**9, 5)) == (5, 1, 7, 32_768)
+def test_the_first_field_that_asks_for_something_is_refused() -> None:
     assert first_given([("a", False, ""), ("b", True, "because"), ("c", True, "")]) == Invalid(
         what="b cannot be honoured, because: leave it out", param="b"
     )
-    call = ToolCall(id="c", name="add", arguments="{}")
-    assert size_of(ChatMessage(role="assistant", content="é", calls=(call,))) == 4
+    assert first_given([("a", False, "")]) is None

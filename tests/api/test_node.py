@@ -102,8 +102,3 @@ async def test_reload(rim: Rim) -> None:
     path.write_text("nonsense [")
     status, found = await fetch(rim, "POST", "/api/admin/config/reload")
     assert (status, found["error"]["type"]) == (400, "invalid_request_error")
-
-
-async def test_version(rim: Rim) -> None:
-    _, found = await fetch(rim, "GET", "/api/admin/version")
-    assert found["current_version"] and found["update_available"] is False and found["latest_version"] is None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from swarmd.api.inner_requests import PROMPT_LIMIT_BYTES
+from swarmd.api.bounds import PROMPT_LIMIT_BYTES
 from swarmd.api.openai_requests import chat_request, completion_request
 from swarmd.api.openai_shapes import ChatRequest, CompletionRequest
 from swarmd.domain.generation import ChatMessage, GenerationRequest

@@ -477,6 +477,18 @@ async def test_a_store_that_cannot_be_written_promises_nothing(rim: Rim, client:
     assert rim.pipeline.requests == []
 
 
+async def test_a_store_that_fails_at_the_end_is_told_apart_from_a_reply(rim: Rim, client: AsyncOpenAI) -> None:
+    go = asyncio.Event()
+    rim.pipeline.script = [TokenChunk(sequence=0, text="Hel"), go, *script("lo")]
+    stream = await client.responses.create(model=TINY, input="hello", stream=True)
+    await until(lambda: rim.pipeline.active == 1)
+    await rim.database.close()
+    go.set()
+    events = await types_of(stream)
+    assert (events[-1].type, events[-1].code) == ("error", "internal_error")
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
 async def test_an_adapter(rim: Rim, client: AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         await client.responses.create(model=f"{TINY}:nobody", input="hello")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmd.api.inner_requests import PROMPT_LIMIT_BYTES
+from swarmd.api.bounds import PROMPT_LIMIT_BYTES
 from swarmd.api.responses_requests import (
     EXTRAS_LIMIT,
     FILE_LIMIT_BYTES,
@@ -21,11 +21,12 @@ from swarmd.api.responses_requests import (
     asked_of,
     inner_request,
     item_id,
+    shortened,
 )
 from swarmd.api.responses_shapes import ITEMS_LIMIT, Item, ResponsesRequest
 from swarmd.domain.generation import ChatMessage, GenerationRequest
 from swarmd.domain.ids import ModelId, RequestId
-from swarmd.domain.refusals import Invalid
+from swarmd.domain.refusals import Invalid, PromptTooLong
 from swarmd.domain.structure import ToolCall, ToolUse
 
 ID = "resp_" + "a" * 32
@@ -149,7 +150,7 @@ def test_items_that_cannot_be_read(item: dict[str, Any], param: str) -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"max_tokens": 5}, "max_tokens"), ({"n": 2}, "n"), ({"truncation": "auto"}, "truncation"),
+        ({"max_tokens": 5}, "max_tokens"), ({"n": 2}, "n"),
         ({"truncation": "some"}, "truncation"), ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
@@ -228,6 +229,21 @@ def test_an_id_tells_its_response() -> None:
     assert Reference(id="rs_5").response is None and Reference(id=f"{ID}").response is None
     found = asked({"input": [{"id": "msg_x"}, {"type": "item_reference", "id": "fc_y"}]})
     assert isinstance(found, Asked) and found.items == (Reference(id="msg_x"), Reference(id="fc_y"))
+
+
+def test_a_conversation_that_does_not_fit_loses_its_oldest_turns() -> None:
+    turns = [{"role": role, "content": f"{number}" * 50} for number in range(4) for role in ("user", "assistant")]
+    request = accepted(instructions="rule", input=[*turns, {"role": "user", "content": "last"}])
+
+    def left(prompt_tokens: int) -> list[str]:
+        shorter = shortened(request, PromptTooLong(prompt_tokens=prompt_tokens, context_tokens=100))
+        assert shorter is not None
+        assert [one.role for one in shorter.messages[:2]] == ["system", "user"] and shorter.messages[-1].content == "last"
+        return [one.content[0] for one in shorter.messages if one.role == "assistant"]
+
+    assert (left(101), left(150), left(10_000)) == (["1", "2", "3"], ["2", "3"], [])
+    one_turn = accepted(instructions="rule", input="x" * 1000)
+    assert shortened(one_turn, PromptTooLong(prompt_tokens=200, context_tokens=100)) is None
 
 
 JSON = st.recursive(

@@ -17,14 +17,14 @@ from swarmd.api.responses_requests import Asked, asked_of
 from swarmd.api.responses_runs import BACKGROUND_AT_ONCE, BUSY_PATIENCE_S, ENDED_KEPT, SWEEP_S, ResponseRuns, Run
 from swarmd.api.responses_shapes import ResponsesRequest
 from swarmd.api.targets import Target
-from swarmd.domain.generation import GenerationRequest, TokenChunk
+from swarmd.domain.generation import ChatMessage, GenerationRequest, TokenChunk
 from swarmd.domain.ids import RequestId
-from swarmd.domain.refusals import Busy
+from swarmd.domain.refusals import Busy, PromptTooLong
 from swarmd.domain.responses import ResponseStatus, ResponseSummary
 from swarmd.kit.service import Supervisor
 from swarmd.kit.world import World
 from tests.fakes.inline_sqlite import inline_database
-from tests.fakes.rim import TINY, FakePipeline, script
+from tests.fakes.rim import TINY, FakeGeneration, FakePipeline, script
 
 REQUEST = GenerationRequest(request=RequestId("r"), model=TINY, prompt="x")
 
@@ -112,6 +112,27 @@ async def test_that_patience_has_an_end_and_the_code_is_that_of_the_foreground(s
     await asyncio.sleep(BUSY_PATIENCE_S + 5)
     found = await scene.archive.get(run.id)
     assert found is not None and body_of(found)["status"] == "failed" and body_of(found)["error"]["code"] == "busy"
+
+
+@pytest.mark.looptime
+async def test_a_conversation_is_shortened_only_where_that_was_asked_for(scene: Scene, monkeypatch) -> None:
+    asked: list[int] = []
+
+    async def full(request: GenerationRequest) -> Any:
+        asked.append(len(request.messages))
+        if len(request.messages) > 2:
+            return PromptTooLong(prompt_tokens=101, context_tokens=100)
+        return FakeGeneration(scene.pipeline)
+
+    monkeypatch.setattr(scene.pipeline, "open", full)
+    turns = tuple(ChatMessage(role="user", content="x") for _ in range(4))
+    request = GenerationRequest(request=RequestId("r"), model=TINY, messages=turns)
+    for truncation, status in (("auto", "completed"), ("disabled", "failed")):
+        run = scene.run(truncation=truncation, background=True)
+        assert scene.runs.begin(run, Target(TINY), request) is None
+        await run.over.wait()
+        assert await scene.status(run) == status
+    assert asked == [4, 3, 2, 4]
 
 
 @pytest.mark.looptime

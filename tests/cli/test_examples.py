@@ -10,7 +10,8 @@ from swarmd.cli.program import program
 
 WITHOUT = {
     "model", "model list", "model remove", "adapters", "adapters list", "adapters rm", "unlock", "version", "config path",
-    "downloads pause", "downloads resume", "downloads cancel", "providers remove",
+    "responses show", "responses cancel", "responses rm", "downloads pause", "downloads resume", "downloads cancel",
+    "providers remove",
 }  # fmt: skip
 """What needs none: their usage says everything."""
 

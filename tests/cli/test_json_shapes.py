@@ -15,11 +15,17 @@ from swarmd.cli.program import program
 from tests.cli.conftest import Cli
 from tests.fakes.rim import PEER, REPO, SPREAD, acquisition
 
-SPOKEN = {"run", "chat", "logs", "completion", "config path"}
-"""What has no --json: a node's own output, a talk, a log, a script, a path."""
+SPOKEN = {
+    "run", "chat", "logs", "completion", "config path", "up", "down", "service install", "service uninstall",
+    "service status",
+}  # fmt: skip
+"""What has no --json: a node's own output, a talk, a log, a script, a path; what is done to this machine, told meanwhile."""
+WITH_VERBS = {"downloads", "providers", "responses", "update"}
+"""Say something themselves, too."""
 
 RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ask": (("ask", "Hi"),),
+    "responses": (("responses",),),
     "status": (("status",),),
     "bench": (("bench", "-n", "1"),),
     "models": (("models",),),
@@ -53,17 +59,19 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "members": (("members",),),
     "revoke": (("revoke", PEER, "--yes"),),
     "credits": (("credits",), ("credits", "--entries"), ("credits", "--peers")),
+    "update": (("update",),),
+    "update check": (("update", "check"),),
+    "update apply": (("update", "apply", "--no-wait"),),
     "config list": (("config", "list"),),
     "config get": (("config", "get", "node.contribution"),),
     "config set": (("config", "set", "node.contribution", "minimal"),),
 }
-ELSEWHERE = {"doctor", "version", "help"}
-"""No clients of a node: their own tests, and the last one here."""
+ELSEWHERE = {"doctor", "version", "help", "responses show", "responses cancel", "responses rm"}
+"""Their own tests: what needs no node, and what needs a response first."""
 
 
 def test_every_command_that_prints_has_json_and_a_shape() -> None:
-    alone = ("downloads", "providers")  # with verbs, and something to say without one
-    leaves = [command for command in outline(program()).walk() if not command.children or command.name in alone]
+    leaves = [command for command in outline(program()).walk() if not command.children or command.name in WITH_VERBS]
     with_json = {command.name for command in leaves for one in command.options if "--json" in one.names}
     assert {command.name for command in leaves} - with_json == SPOKEN
     assert with_json == set(SHAPES) == set(RUNS) | ELSEWHERE

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from swarmd.api.whereabouts import forget, tell
 from swarmd.cli.failure import Failure
 from swarmd.cli.place import Chosen, find, flags_of, settings_of, url_of
+from swarmd.cli.program import program
 from swarmd.config.settings import NodeSettings, Settings
 from swarmd.kit.disk import Disk
+from tests.cli.conftest import Cli
 
 
 def test_url_and_key_come_from_the_data_folder(tmp_path: Path) -> None:
@@ -98,3 +101,42 @@ def test_flags_are_dotted_and_the_folder_absolute(monkeypatch: pytest.MonkeyPatc
     assert flags == {"node.listen_port": 9000, "logging.level": None, "node.data_dir": str(tmp_path / "here")}
     assert settings_of(flags, config=None).settings.node.listen_port == 9000
     assert flags_of(None)["node.data_dir"] is None
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://127.0.0.1:8800", True),
+        ("http://localhost:8800", True),
+        ("http://[::1]:8800", True),
+        ("http://192.168.1.5:8800", False),
+        ("https://swarm.example", False),
+        ("http://127.0.0.1.example:80", False),
+    ],
+)
+def test_the_key_of_our_own_node_is_not_sent_elsewhere_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, sent: bool
+) -> None:
+    """`swarmd status --url http://stranger` would hand the stranger the key of this machine's node."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    folder = tmp_path / ".local" / "share" / "swarmd"
+    folder.mkdir(parents=True)
+    (folder / "api_key").write_text("k" * 64)
+    place = find(Chosen(url=url))
+    assert (place.key is not None, place.withheld) == (sent, not sent)
+    (folder / "config.toml").write_text('[api]\napi_key = "0123456789abcdef0123"\n')
+    assert (find(Chosen(url=url)).key is not None) is sent, "nor the one of the settings"
+    for meant in (Chosen(url=url, data_dir=folder), Chosen(url=url, key_file=folder / "api_key")):
+        assert find(meant).key is not None, "who names a key means it"
+    monkeypatch.setenv("SWARMD_API_API_KEY", "fedcba9876543210fedc")
+    assert find(Chosen(url=url)).key == "fedcba9876543210fedc"
+
+
+def test_the_environment_can_say_which_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    """Neither is a setting, and a node that is started where they are set starts all the same."""
+    monkeypatch.setenv("SWARMD_URL", cli.url)
+    monkeypatch.setenv("SWARMD_API_KEY_FILE", str(cli.key_file))
+    asked = CliRunner().invoke(program(), ["ask", "-q", "Hi", "--data-dir", str(tmp_path / "none")])
+    assert (asked.exit_code, asked.stdout) == (0, "Hello!\n"), asked.output
+    assert settings_of(flags_of(tmp_path), config=None).settings.node.data_dir == str(tmp_path)

@@ -13,9 +13,9 @@ from swarmd import __version__
 from swarmd.cli.program import installed, program
 
 COMMANDS = (
-    "run", "chat", "ask", "status", "peers", "invite", "join", "members", "revoke", "models", "model", "autopilot", "lock",
-    "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config", "adapters", "credits",
-    "doctor", "version", "completion", "help",
+    "run", "chat", "ask", "responses", "status", "peers", "invite", "join", "members", "revoke", "models", "model",
+    "autopilot", "lock", "unlock", "search", "get", "downloads", "load", "unload", "rm", "bench", "logs", "config",
+    "adapters", "credits", "doctor", "version", "up", "down", "service", "update", "completion", "help",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_it_has_every_command_and_option() -> None:
-    page = cli_reference()
+    page = (ROOT / PAGE).read_text()
     for command in (one for child in outline(program()).children for one in child.walk()):
         assert f"### swarmd {command.name}\n" in page
         assert all(f"`{one.names[0]}" in page for one in command.options if "--help" not in one.names)
@@ -25,4 +25,4 @@ def test_it_has_every_command_and_option() -> None:
 def test_write(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     write(tmp_path)
-    assert (tmp_path / PAGE).read_text() == cli_reference()
+    assert (tmp_path / PAGE).read_text() == (ROOT / PAGE).read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmd.config.loading import Loaded, Origin, changed, default_path, diff, load, platform_data_folder, save
+from swarmd.config.loading import Loaded, Origin, changed, default_path, diff, load, parse, platform_data_folder, save
 from swarmd.config.settings import Settings, with_values
 from swarmd.domain.refusals import Invalid
 
@@ -153,3 +153,17 @@ def test_a_broken_file_or_value_is_never_written(path: Path) -> None:
     assert isinstance(save(path, {"node.listen_port": 0}), Invalid)
     assert isinstance(changed(loaded(path), {"node.listen_port": 0}), Invalid)
     assert path.read_text() == ""
+
+
+def test_a_text_is_read_as_the_environment_writes_it() -> None:
+    assert [parse("node.listen_port", "9000"), parse("network.relay", "off"), parse("node.contribution", "moderate")] == [
+        9000, False, "moderate",
+    ]  # fmt: skip
+    for path, text in (("node.listen_port", "many"), ("network.relay", "perhaps"), ("node.nothing", "1")):
+        assert isinstance(parse(path, text), Invalid)
+
+
+def test_variables_of_the_client_commands_are_no_settings(path: Path) -> None:
+    """A node that is started where SWARMD_URL is set refused to start: it named no setting."""
+    loaded(path, {"SWARMD_URL": "http://127.0.0.1:1", "SWARMD_API_KEY_FILE": "/k"})
+    assert "SWARMD_URLS names no setting" in refused(path, {"SWARMD_URLS": "x"})

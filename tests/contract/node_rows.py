@@ -3,11 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from swarmd.domain.refusals import BadCode, Expired, Forbidden, NoAnswer, OtherNetwork, UsedUp
+from swarmd.domain.refusals import (
+    BadCode,
+    Expired,
+    Forbidden,
+    Invalid,
+    NoAnswer,
+    NoSpace,
+    OtherNetwork,
+    Refusal,
+    UpdateFailed,
+    UpdatesOff,
+    UsedUp,
+)
 from tests.contract.row import KEY, LOCAL_KEY, LOCAL_READ, READ, Refused, Row
 from tests.fakes.rim import Rim
 
@@ -53,6 +66,7 @@ CONFIG = {
     "contribution": "=minimal|=moderate|=maximum", "max_concurrent_requests": "int", "max_bandwidth_mbps": "int",
     "max_disk_mb": "int", "listen_port": "int", "session_timeout_seconds": "int", "auto_manage_shards": "bool",
     "auto_manage_max_storage_mb": "int", "shard_size_mb": "int", "max_batch_size": "int", "batch_timeout_ms": "int",
+    "update_mode": "=off|=notify|=download|=install",
 }  # fmt: skip
 OK = {"status": "=ok"}
 VERSION = {
@@ -62,7 +76,15 @@ VERSION = {
 UPDATE_INFO = {
     "current_version": "str", "latest_version": "str", "changelog": "str|null", "published_at": "time|null",
     "checksum_sha256": "str|null", "downloaded": "bool",
+    "size_bytes": "int",  # ours
 }  # fmt: skip
+
+
+def updates_refuse(refusal: Refusal) -> Callable[[Rim], None]:
+    def arrange(rim: Rim) -> None:
+        rim.updates.refusal = refusal
+
+    return arrange
 
 
 def no_place_for_the_file(rim: Rim) -> None:
@@ -138,10 +160,30 @@ ROWS = (
         reply=(
             {"status": "=up_to_date", "current_version": "str"}, {"status": "=update_available", "info": UPDATE_INFO}
         ),
+        refused=[
+            Refused(status=503, when="nobody said where it is", code="updates_off", arrange=updates_refuse(UpdatesOff())),
+            Refused(
+                status=502, when="the feed does not answer", code="update_failed",
+                arrange=updates_refuse(UpdateFailed(reason="it answered 404")),
+            ),
+        ],
     ),
     Row(
         method="POST", path="/api/admin/update/apply", access=LOCAL_KEY,
         reply={"status": "=applied", "version": "str", "message": "str"},
+        refused=[
+            Refused(
+                status=400, when="there is none", code="invalid_value",
+                arrange=updates_refuse(Invalid(what="there is no newer version")),
+            ),
+            Refused(status=400, when="retry is neither", path="/api/admin/update/apply?retry=2", param="retry"),
+            Refused(status=503, when="nobody said where it is", code="updates_off", arrange=updates_refuse(UpdatesOff())),
+            Refused(
+                status=502, when="its wheel does not come", code="update_failed",
+                arrange=updates_refuse(UpdateFailed(reason="it answered 404")),
+            ),
+            Refused(status=507, when="the disk is full", arrange=updates_refuse(NoSpace(needed_bytes=2, free_bytes=1))),
+        ],
     ),
     Row(
         method="GET", path="/api/admin/network-code", access=LOCAL_READ, live=True,

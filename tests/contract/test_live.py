@@ -76,9 +76,10 @@ def test_refusals_of_a_live_node_have_the_envelope(node: LiveNode) -> None:
 
 
 def test_random_requests_find_nothing(node: LiveNode) -> None:
-    """Some of each kind, the same in every run. `python -m tools.schemathesis` sends 2,000 to each operation."""
+    """Some of each kind, the same in every run: six seconds, on a busy machine minutes. `python -m tools.schemathesis`
+    sends 2,000 to each operation."""
     more = ("--phases", "fuzzing", "--no-shrink", "--workers", "1")
-    code, text = run(command_line(node, examples=4, seed=20260, more=more), timeout_s=120)
+    code, text = run(command_line(node, examples=3, seed=20260, more=more), timeout_s=600)
     node.restored()
     assert code == 0, text[-6000:]
 

@@ -71,6 +71,7 @@ class FakeServices:
             web.put(f"{admin}/providers", self._put_providers),
             web.get(f"{admin}/provider-health", self._health),
             web.get(f"{admin}/provider-models", self._models),
+            web.get(f"{admin}/claude-subscription/status", self._subscription),
             web.post(f"{admin}/provider-model-status", self._model_status),
             web.get(f"{admin}/responses", self._list_responses),
             web.get("/v1/responses/{id}", self._response),
@@ -129,7 +130,8 @@ class FakeServices:
         return web.json_response({"status": "ok", "message": f"Adapter '{request.match_info['id']}' removed"})
 
     async def _list_providers(self, _: web.Request) -> web.Response:
-        return self._reply({"providers": self.providers, "key_source": "auto"})
+        about = {"key_source": "auto", "claude_subscription_enabled": False}
+        return self._reply({"providers": self.providers, **about})
 
     async def _put_providers(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -140,6 +142,9 @@ class FakeServices:
             if (key := body.get(f"{row['name']}_key")) is not None:
                 row.update(configured=bool(key), source="config" if key else "none")
         return web.json_response({"status": "ok"})
+
+    async def _subscription(self, _: web.Request) -> web.Response:
+        return self._reply({"error": "claude-subscription feature not enabled"})
 
     async def _health(self, _: web.Request) -> web.Response:
         return self._reply({"providers": self.health})
@@ -181,7 +186,7 @@ class FakeServices:
         older = "before" in request.query
         row = {
             "id": 1 if older else 2, "hour": "2026-04-01T10:00:00.000Z", "timestamp": "2026-04-01T10:00:00.000Z",
-            "kind": "forward", "amount": 7, "quantity": 700, "unit": "tokens", "events": 3, "node_id": "a11a4c0ffee00001",
+            "kind": "served", "amount": 7, "quantity": 700, "unit": "tokens", "events": 3, "node_id": "a11a4c0ffee00001",
             "model_id": "mid-7b",
         }  # fmt: skip
         return self._reply({"transactions": [row], "total": 2, "next_before": None if older else 2})

@@ -46,6 +46,7 @@ from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
+from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
 from swarmd.config.loading import Loaded, Origin
 from swarmd.config.settings import KEYS, Settings, with_values
@@ -92,6 +93,7 @@ from swarmd.domain.plans import EncryptedPipeline, PipelinePlan, Stage
 from swarmd.domain.refusals import Busy, Invalid, NoCoverage, NotFound, Refusal
 from swarmd.domain.regions import RegionView
 from swarmd.domain.shards import Acquisition, FoundFile, ModelView, Rescan, ShardView, Transfer, TransferState
+from swarmd.domain.updates import UpdateApplied, UpdateInfo, UpdateState, parse_version
 from swarmd.inference.tallies import Tallies
 from swarmd.inference.workers import WorkerStatus
 from swarmd.kit.bus import EventBus
@@ -499,6 +501,30 @@ class FakePeers:
         return {Purpose.CONTROL: (5_000, 2_600_000)}
 
 
+class FakeUpdates:
+    """As `updates.updater.Updater`."""
+
+    def __init__(self) -> None:
+        self.info: UpdateInfo | None = None
+        self.refusal: Refusal | None = None
+        self.retried: list[bool] = []
+
+    def state(self) -> UpdateState:
+        return UpdateState(
+            current=parse_version("0.1.0"), channel="stable" if self.info else "disabled", info=self.info,
+            last_checked=1_700_000_000.0 if self.info else None, last_error=None, restart_required=bool(self.retried),
+        )  # fmt: skip
+
+    async def check(self) -> UpdateState | Refusal:
+        return self.refusal or self.state()
+
+    async def apply(self, *, retry: bool = False) -> UpdateApplied | Refusal:
+        if self.refusal is not None:
+            return self.refusal
+        self.retried.append(retry)
+        return UpdateApplied(version=parse_version("0.2.0"), running=2, patience_s=120.0)
+
+
 class FakeTrust:
     """As `peers.reputation.Reputation`."""
 
@@ -760,6 +786,7 @@ class Rim:
         self.models, self.desk, self.memory = FakeModels(), FakeDesk(), FakeMemory()
         self.encrypted = FakeEncrypted()
         self.adapters = FakeAdapters()
+        self.updates = FakeUpdates()
         self.pipeline, self.peers, self.machine = FakePipeline(), FakePeers(), FakeMachine()
         self.hub = FakeHub(self.desk)
         self.joiner = FakeJoiner()
@@ -857,6 +884,7 @@ class Rim:
             embeddings=EmbeddingHandlers(embeddings=self.embeddings, named=targets.named),
             adapters=AdapterHandlers(adapters=self.adapters),
             feed=self.feed,
+            updates=UpdateHandlers(updates=self.updates),
             downloads=DownloadHandlers(downloads=self.desk, hub=self.hub, models=self.models),
             providers=ProviderHandlers(desk=self.providers, settings=self.settings.current, clock=self.world.clock),
             pass_through=PassThrough(targets=targets, providers=self.providers),

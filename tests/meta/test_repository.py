@@ -6,6 +6,7 @@ import re
 
 from tests.meta.sources import ROOT, tracked_files
 
+MERGES = re.compile(r"^(?:" + "<" * 7 + "|" + ">" * 7 + ") ")
 BINARY = {".gguf", ".png", ".ico", ".woff2", ".bin", ".npz"}
 # Written in pieces, so that this file does not find itself.
 MACHINE_PATHS = re.compile("|".join([r"(?<![\w./])/wor" + "k/", r"(?<![\w./])/roo" + "t/", r"/tmp/" + "plan"]))
@@ -52,8 +53,13 @@ def test_no_download_address() -> None:
     assert not found(DOWNLOADS)
 
 
+def test_no_merge_was_left_half_done() -> None:
+    assert not found(MERGES)
+
+
 def test_the_check_sees_what_it_should() -> None:
     assert MACHINE_PATHS.search("open('/wor" + "k/x')")
     assert not MACHINE_PATHS.search("see docs/wor" + "k/x")
+    assert MERGES.search("<" * 7 + " HEAD")
     assert REGISTRIES.search("py" + "pi.org/simple")
     assert DOWNLOADS.search("https://example.org/a.wh" + "l")

@@ -9,7 +9,7 @@ const SHOWN = 30;
 const OLDER_MS = 10000; // relative times grow
 
 export function activityPanel() {
-  const list = h("ol", { class: "activity", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Activity, newest first" });
+  const list = h("ol", { class: "activity", tabindex: "0", "aria-label": "Activity, newest first" });
   watch(["activity"], () => {
     const entries = get("activity").slice(0, SHOWN);
     if (!entries.length) return list.replaceChildren(h("li", { class: "empty" }, "Nothing has happened yet. Peers, shards and requests will show up here."));

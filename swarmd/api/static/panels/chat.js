@@ -4,6 +4,7 @@ import { modelPath, request, streamChat } from "../api.js";
 import { conversations, forgetConversation, keepConversation, newConversation, titleOf } from "../conversations.js";
 import { announce, h, setText } from "../dom.js";
 import * as format from "../format.js";
+import { nodeName } from "../nodes.js";
 import { get, set, watch } from "../store.js";
 import { explain, footer, keptFacts, Meter, question, replyMessage } from "./reply.js";
 
@@ -109,7 +110,7 @@ export function chatPanel() {
     let content = "";
     const note = () => {
       if (!content || !here()) return;
-      const facts = { rate: swarm?.tokens_per_second ?? meter.rate(), nodes: swarm?.stages?.map((stage) => stage.node) ?? [] };
+      const facts = { rate: swarm?.tokens_per_second ?? meter.rate(), nodes: [...new Set((swarm?.stages ?? []).map((stage) => nodeName(stage.node)))] };
       history.push({ role: "assistant", content, facts });
       keep();
     };

@@ -6,7 +6,10 @@ import * as format from "../format.js";
 import { nodeName } from "../nodes.js";
 import { resource, reading } from "../resource.js";
 
-const KINDS = { forward: "layers computed for others", serve: "shards sent to others", relay: "links relayed", spend: "own requests", reserve: "own requests, set aside", refund: "given back", earn: "earned" };
+const KINDS = {
+  served: "layers computed for others", hosted: "shards held for the swarm", seeded: "shards sent to others", relayed: "links relayed",
+  reserved: "own requests, set aside", spent: "own requests", penalty: "failures", refunded: "given back",
+};
 const STEP = 50;
 
 export function creditsPanel() {
@@ -58,7 +61,7 @@ export function creditEntries() {
   resource(panel, { read: reading("/api/admin/credits/peers"), everyMs: 15000, draw: ({ data }) => {
     const rows = Array.isArray(data) ? data : data?.peers ?? [];
     if (!rows.length) return peers.replaceChildren();
-    return peers.replaceChildren(h("h3", {}, "By node"), table("Books by node", ["Node", "We gave", "We took", "Balance", "Tier"], rows.map((row) =>
+    return peers.replaceChildren(h("h3", {}, "By node"), table("Books by node", ["Node", "It did for us", "We did for it", "Balance", "Tier"], rows.map((row) =>
       [nodeName(row.node_id), format.count(row.given), format.count(row.taken), format.count(row.balance), row.tier ?? format.NONE])));
   } });
   function draw() {

@@ -21,6 +21,7 @@ export function providerModels() {
   let models = null;
   resource(panel, { read: reading("/api/admin/provider-models"), everyMs: 60000, draw: ({ data, error, missing }) => {
     models = data?.models ?? models;
+    ask.hidden = !models?.length;
     if (missing) return list.replaceChildren(h("p", { class: "empty" }, "This node speaks to no providers."));
     if (error && !models) return list.replaceChildren(h("p", { class: "trouble" }, error.message));
     if (!models) return list.replaceChildren(h("div", { class: "waiting row-waiting" }));

@@ -7,7 +7,7 @@ import { h, setText } from "../dom.js";
 import * as format from "../format.js";
 import { field, problemBeside } from "../forms.js";
 import { resource, reading } from "../resource.js";
-import { set } from "../store.js";
+import { get, set, watch } from "../store.js";
 
 const NAMES = {
   anthropic: "Anthropic", openai: "OpenAI", deepseek: "DeepSeek", mistral: "Mistral", groq: "Groq", nvidia_nim: "NVIDIA NIM",
@@ -30,11 +30,11 @@ export function providersPanel() {
   const bar = h("progress", { hidden: true, "aria-label": "Asking the providers" });
   const panel = h("div", { class: "providers" },
     h("p", { class: "hint" }, "A request for a model that one of these has goes there, by the model's name or as provider:model. Prompts leave the swarm then. Keys are sealed on this node and never shown again."),
-    h("div", { class: "row" }, probe, bar), said, list, customForm());
+    h("div", { class: "row" }, probe, bar), said, list, customForm(), sourceForm());
   let health = new Map();
   let rows = [];
   const source = resource(panel, { read: reading("/api/admin/providers"), draw: (state) => {
-    if (state.data) set("providers", state.data.providers);
+    if (state.data) set("providers", { keySource: state.data.key_source, chosen: state.data.claude_subscription_enabled });
     draw(state);
   } });
   const work = oneAtATime(() => {
@@ -58,6 +58,38 @@ export function providersPanel() {
     rows = (data.providers ?? []).map((one) => providerRow(one, () => source.again()));
     for (const row of rows) row.health(health.get(row.name));
     return list.replaceChildren(h("div", { class: "provider-grid" }, rows.map(({ element }) => element)));
+  }
+
+  /** Which keys count, and the subscription where the node has that feature. */
+  function sourceForm() {
+    const select = h("select", { id: "key-source" }, [["auto", "stored here, else from the environment"], ["dashboard", "only those stored here"], ["env", "only those of the environment"]].map(([value, text]) => h("option", { value }, text)));
+    const box = h("input", { type: "checkbox" });
+    const told = h("p", { class: "hint" });
+    const subscription = h("div", { hidden: true }, h("label", { class: "check" }, box, h("span", {}, "Answer claude-* models through the subscription of this machine's claude program")), told);
+    const trouble = h("p", { class: "trouble", role: "alert" });
+    const changing = oneAtATime(() => {
+      select.disabled = box.disabled = changing.busy;
+      setText(trouble, changing.trouble);
+    });
+    const put = (body, said) => changing.run("Not changed", async () => {
+      const reply = await request("/api/admin/providers", { method: "PUT", body });
+      if (reply.error) throw new Error(reply.error);
+      await source.again();
+      return said;
+    });
+    select.addEventListener("change", () => put({ key_source: select.value }, "Changed"));
+    box.addEventListener("change", () => put({ claude_subscription_enabled: box.checked }, "Changed"));
+    const element = h("details", { class: "fold" }, h("summary", {}, "Which keys count"), h("div", { class: "stack" }, field("Keys", select), subscription, trouble));
+    resource(element, { read: reading("/api/admin/claude-subscription/status"), draw: ({ data }) => {
+      subscription.hidden = !data || Boolean(data.error);
+      if (data && !data.error) setText(told, data.cli_installed ? `${data.cli_version ?? "installed"}, ${data.authenticated ? `signed in (${data.subscription_type ?? "unknown plan"})` : "not signed in"}` : "the claude program is not installed on this machine");
+    } });
+    watch(["providers"], () => {
+      const { keySource, chosen } = get("providers") ?? {};
+      select.value = keySource ?? "auto";
+      box.checked = chosen === true;
+    });
+    return element;
   }
 
   function customForm() {
@@ -104,7 +136,7 @@ function providerRow(provider, changed) {
     save.disabled = remove.disabled = work.busy;
     setText(trouble, work.trouble);
   });
-  const put = (value) => request("/api/admin/providers", { method: "PUT", body: provider.custom && !value ? { remove: [name] } : provider.custom ? { custom: [{ name, base_url: provider.base_url, key: value }] } : { [`${name}_key`]: value } });
+  const put = (value) => request("/api/admin/providers", { method: "PUT", body: provider.custom && !value ? { remove_custom: [name] } : provider.custom ? { custom: [{ name, base_url: provider.base_url, key: value }] } : { [`${name}_key`]: value } });
   remove.addEventListener("click", async () => {
     const text = provider.custom ? "Requests for its models are refused from then on. It can be added again." : "Requests for its models are refused from then on. The key is deleted on this node; at the provider it stays valid.";
     if (!(await confirmDanger({ title: `Remove ${provider.custom ? title : `the key for ${title}`}?`, text, danger: "Remove" }))) return;

@@ -4,7 +4,6 @@ import { ApiError } from "../api.js";
 import { h } from "../dom.js";
 import * as format from "../format.js";
 import { copyText, growing } from "../markdown.js";
-import { nodeName } from "../nodes.js";
 import { hopLine } from "./hops.js";
 
 const WINDOW_MS = 3000; // the live figure is over the last seconds: a mean since the start hides a node that became slow
@@ -94,7 +93,7 @@ export function footer({ swarm, usage, meter, finish }) {
 
 /** The same of a reply that was kept: one line. */
 export const keptFacts = ({ rate, nodes }) => [h("p", { class: "reply-rate" },
-  [rate ? `${format.fixed(rate)} tokens/s` : null, nodes?.length ? `on ${[...new Set(nodes)].map(nodeName).join(", ")}` : null].filter(Boolean).join(" · "))];
+  [rate ? `${format.fixed(rate)} tokens/s` : null, nodes?.length ? `on ${nodes.join(", ")}` : null].filter(Boolean).join(" · "))];
 
 /** What went wrong and what to do, from the node's own sentence where it has one. */
 export function explain(error) {

@@ -14,7 +14,7 @@ const MOST = 500; // the contract's limit
 const FRESH_MS = 5000; // no event says that one ended
 
 export function responsesPanel() {
-  const status = h("select", { id: "responses-status" }, h("option", { value: "" }, "All"), Object.entries(STATES).filter(([key]) => key !== "incomplete").map(([key, [text]]) => h("option", { value: key }, text)));
+  const status = h("select", { id: "responses-status" }, h("option", { value: "" }, "All"), Object.entries(STATES).map(([key, [text]]) => h("option", { value: key }, text)));
   const said = h("p", { class: "hint", role: "status" });
   const list = h("div", { class: "rows" });
   const more = h("button", { type: "button", class: "small", hidden: true }, "Show more");

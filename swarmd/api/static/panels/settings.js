@@ -175,7 +175,10 @@ function settingRow(first, changed) {
   show(now());
   return {
     element, key: setting.key, live: setting.live, range: setting.range, value, edited, say,
-    focus: () => input.focus(),
+    focus() {
+      input.focus({ preventScroll: true });
+      element.scrollIntoView({ block: "center" }); // not under the bar at the foot
+    },
     reset() {
       show(now());
       say("");

@@ -17,8 +17,8 @@ import { pickFile } from "./pick.js";
 const STORED = "swarmd-setup"; // { step, done } of this node, in this browser
 const STEPS = [["Name", nameStep], ["Share", shareStep], ["Network", networkStep], ["Model", modelStep]];
 const SHARES = [["minimal", "A little", 0.5, "Half of the memory and half of the processor: you notice nothing."],
-  ["moderate", "Much", 0.65, "Two thirds: for a machine that has time at its hands."],
-  ["maximum", "All that is sensible", 0.8, "For a machine that does nothing else."]];
+  ["moderate", "Much", 0.65, "Two thirds of the memory, three quarters of the processor: for a machine with time to spare."],
+  ["maximum", "All that is sensible", 0.8, "For a machine that does nothing else; a fifth of the memory stays free."]];
 const SUGGESTED = 4;
 const QUERY = "instruct"; // what answers questions, by how the field names its files
 
