@@ -213,8 +213,8 @@ async def open_node(
                 built = _Built(
                     folder=folder, live=live, key=key, api_key=api_key, database=database, disk=disk, bus=bus,
                     gauges=gauges, world=world, supervisor=supervisor, region=here, environ=environ, hub_token=hub_token,
-                    variables=variables, redactor=redactor,
                     above=above or Notifier(),
+                    variables=variables, redactor=redactor,
                 )  # fmt: skip
                 yield await built.start()
         finally:
@@ -269,9 +269,9 @@ class _Built:
         region: str,
         environ: Mapping[str, str],
         hub_token: str | None,
+        above: Notifier,
         variables: Mapping[str, str],
         redactor: Redactor | None,
-        above: Notifier,
     ) -> None:
         settings, spawn = live.current(), supervisor.spawn
         self._world, self._bus, self._supervisor, self._live = world, bus, supervisor, live
@@ -533,9 +533,9 @@ class _Built:
                 metrics=self._metrics,
                 embeddings=EmbeddingHandlers(embeddings=self._embeddings, named=targets.named),
                 feed=self._feed,
+                updates=UpdateHandlers(updates=self._updater),
                 providers=ProviderHandlers(desk=self._providers, settings=live.current, clock=world.clock),
                 pass_through=PassThrough(targets=targets, providers=self._providers),
-                updates=UpdateHandlers(updates=self._updater),
                 history=self._history,
             )
         )  # fmt: skip

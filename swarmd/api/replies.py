@@ -202,9 +202,9 @@ TABLE: Final[Mapping[type[Refusal], Row]] = {
     refusals.OtherNetwork: Row(409, REQUEST, "other_network"),
     refusals.StageFailed: Row(503, "unavailable_error", "stage_failed"),
     refusals.WorkerFailed: Row(503, "unavailable_error", "worker_failed"),
-    refusals.ProviderFailed: Row(502, "provider_error", "provider_failed"),  # status and code are the refusal's own
     refusals.UpdatesOff: Row(503, "unavailable_error", "updates_off"),
     refusals.UpdateFailed: Row(502, "unavailable_error", "update_failed"),
+    refusals.ProviderFailed: Row(502, "provider_error", "provider_failed"),  # status and code are the refusal's own
     NoKey: Row(401, "authentication_error", "invalid_api_key"),
     TooManyRequests: Row(429, "rate_limit_error", "rate_limit_exceeded"),
     BodyTooLarge: Row(413, REQUEST, "body_too_large"),

@@ -349,6 +349,26 @@ class WorkerFailed(Refusal):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesOff(Refusal):
+    """Nobody told this node where new versions are, or whose signature counts."""
+
+    @property
+    def sentence(self) -> str:
+        return "this node looks for no updates: set updates.feed_url and updates.signed_by (docs/updates.md)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFailed(Refusal):
+    """The release feed, or a file of it, did not come, or is not to be believed."""
+
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"the update failed: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFailed(Refusal):
     """A provider refused, failed, or could not be reached; the status is passed on to the client."""
 
@@ -368,23 +388,3 @@ class ProviderFailed(Refusal):
     @property
     def sentence(self) -> str:
         return f"provider {self.provider} {self.what}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdatesOff(Refusal):
-    """Nobody told this node where new versions are, or whose signature counts."""
-
-    @property
-    def sentence(self) -> str:
-        return "this node looks for no updates: set updates.feed_url and updates.signed_by (docs/updates.md)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateFailed(Refusal):
-    """The release feed, or a file of it, did not come, or is not to be believed."""
-
-    reason: str
-
-    @property
-    def sentence(self) -> str:
-        return f"the update failed: {self.reason}"
