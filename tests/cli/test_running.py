@@ -19,7 +19,9 @@ from swarmd.cli.failure import Failure
 from swarmd.cli.program import program
 from swarmd.cli.running import join_text, with_fast_loop
 from swarmd.domain.ids import NodeId
+from swarmd.kit.notify import LAUNCHER_FD
 from swarmd.kit.service import Fatal
+from swarmd.updates import launcher
 from tests.cli.conftest import Cli
 
 
@@ -62,10 +64,29 @@ def test_options_are_settings(fake: FakeApp, tmp_path: Path) -> None:
     assert "node aaaaaaaaaaaaaaaa is ready: http://127.0.0.1:1/" in result.stdout
 
 
-@pytest.mark.parametrize("code", [0, 1, 3])
+@pytest.mark.parametrize("code", [0, 1])
 def test_the_exit_code_is_the_nodes(fake: FakeApp, tmp_path: Path, code: int) -> None:
     fake.ends = code
     assert run("--data-dir", str(tmp_path)).exit_code == code
+
+
+def test_a_node_that_wants_to_be_started_again_makes_the_command_the_launcher(
+    fake: FakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.ends = launcher.EXIT_AGAIN
+    lines: list[list[str]] = []
+
+    def execve(path: str, line: list[str], environ: dict[str, str]) -> None:
+        assert path == line[0] and environ["PATH"] == os.environ["PATH"]
+        lines.append(line)
+        raise SystemExit(0)  # a real one does not come back
+
+    monkeypatch.setattr(os, "execve", execve)
+    assert run("--data-dir", str(tmp_path)).exit_code == 0
+    assert [word for word in lines[0] if word.startswith("swarmd.")] == ["swarmd.updates.launcher"]
+    monkeypatch.setenv(LAUNCHER_FD, "none")  # where one waits already, it is told by the exit code
+    assert run("--data-dir", str(tmp_path)).exit_code == launcher.EXIT_AGAIN
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(
