@@ -269,7 +269,7 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
     origin = request.headers.get("origin")
     if origin is not None and origin in own_origins(request):
         response.headers["access-control-allow-origin"] = origin
-        response.headers["access-control-expose-headers"] = "x-request-id, x-swarm-nodes, server-timing"
+        response.headers["access-control-expose-headers"] = "x-request-id, x-swarm-nodes, x-swarm-provider, server-timing"
     response.headers.add("vary", "origin")
 
 
