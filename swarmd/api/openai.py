@@ -73,9 +73,7 @@ class OpenAiHandlers:
 
     async def models(self, call: Call) -> ModelList | Reply | Refusal:
         """Of either dialect: see `speaks_anthropic`. The OpenAI contract has no pages, and a wrong one is refused anyway."""
-        cards = self.cards()
-        if self._providers is not None and self._settings().providers.list_models:
-            cards += [self._provider_card(model) for model in await self._providers.models()]
+        cards = await self.cards()
         page = page_of([info(card) for card in cards], call.request.query)
         if isinstance(page, Refusal):
             return page
@@ -97,9 +95,12 @@ class OpenAiHandlers:
             return unknown(call.path["id"])
         return _in_dialect(call, self._card(target))
 
-    def cards(self) -> list[ModelCard]:
-        """Of what the swarm can answer with now."""
-        return [self._card(target) for target in self._targets.all()]
+    async def cards(self) -> list[ModelCard]:
+        """Of what can be asked for now: of the swarm, and of providers where those are listed."""
+        cards = [self._card(target) for target in self._targets.all()]
+        if self._providers is not None and self._settings().providers.list_models:
+            cards += [self._provider_card(model) for model in await self._providers.models()]
+        return cards
 
     async def _answer(
         self, call: Call, body: SamplingIn, target: Target, request: GenerationRequest | Invalid, printer: Printer
