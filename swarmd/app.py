@@ -35,7 +35,11 @@ from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate as ApiGate
 from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_sessions import Sessions
+from swarmd.api.mcp_tools import McpTools
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
@@ -52,6 +56,7 @@ from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
+from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.updates import UpdateHandlers
@@ -484,10 +489,19 @@ class _Built:
             models=self._registry, adapters=self._adapters, settings=live.current, providers=self._providers
         )
         answers = Answers(self._pipeline, self._providers)
+        sessions = Sessions(world)
         openai = OpenAiHandlers(
             models=self._registry, targets=targets, answers=answers, settings=live.current, entropy=world.entropy,
             providers=self._providers,
         )  # fmt: skip
+        status = StatusHandlers(
+            node=node, clock=world.clock, cards=openai.cards, running=self._pipeline, counters=self._pipeline,
+            peers=self._links,
+        )  # fmt: skip
+        tools = McpTools(
+            targets=targets, answers=answers, cards=openai.cards, status=status.now, entropy=world.entropy
+        )
+        mcp = McpHandlers(sessions=sessions, tools=tools, status=status, clock=world.clock)
         self._responses = ResponseRuns(answers=answers, archive=self._archive, world=world)
         self._embeddings = Embeddings(
             catalog=self._catalog, tokenizer=self._workers, reader=self._pipeline, clock=world.clock, bus=self._bus
@@ -527,6 +541,9 @@ class _Built:
                 encrypted=EncryptedHandlers(encrypted=self._encrypted),
                 adapters=AdapterHandlers(adapters=self._adapters),
                 openai=openai,
+                messages=MessagesHandlers(targets=targets, answers=answers, entropy=world.entropy),
+                status=status,
+                mcp=mcp,
                 responses=ResponseHandlers(
                     targets=targets, runs=self._responses, archive=self._archive, entropy=world.entropy
                 ),
@@ -543,6 +560,7 @@ class _Built:
         return ApiServer(
             rows=rows, gate=ApiGate(key=api_key, settings=live.current, clock=world.clock, tickets=tickets), pages=pages,
             feed=self._feed, world=world, address=settings.node.listen_address, port=settings.node.listen_port, news=news,
+            hush=sessions.close_all,
         )  # fmt: skip
 
     async def close(self) -> None:

@@ -14,12 +14,19 @@ from swarmd.api.choices import Choices, choices_of, opened
 from swarmd.api.ports import Generation, Generations, ProviderRoads
 from swarmd.api.targets import Target
 from swarmd.domain.generation import GenerationRequest
-from swarmd.domain.refusals import Refusal
+from swarmd.domain.refusals import Invalid, Refusal
 
 
 class Answers:
     def __init__(self, generations: Generations, providers: ProviderRoads | None = None) -> None:
         self._generations, self._providers = generations, providers
+
+    async def counted(self, target: Target, request: GenerationRequest) -> int | Refusal:
+        """Tokens of the prompt, exactly as `opened` would count them. An adapter changes none."""
+        if target.provider is not None:
+            what = f"provider {target.provider.name} does not say how many tokens a prompt has"
+            return Invalid(what=what, param="model")
+        return await self._generations.count_tokens(request)
 
     def opened(
         self, target: Target, request: GenerationRequest, count: int = 1

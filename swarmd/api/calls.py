@@ -52,9 +52,9 @@ class Call:
     def shard(self) -> ShardRef:
         return ShardRef(self.model, int(self.path["index"]))
 
-    async def open_stream(self, headers: Mapping[str, str] = NO_HEADERS) -> EventStream:
-        """Send the head of a reply of server-sent events."""
-        self.stream = await EventStream.open(self.request, headers)
+    async def open_stream(self, headers: Mapping[str, str] = NO_HEADERS, *, error_name: str = "") -> EventStream:
+        """Send the head of a reply of server-sent events. `error_name`: of the event that says why it ended early."""
+        self.stream = await EventStream.open(self.request, headers, error_name=error_name)
         return self.stream
 
 

@@ -40,9 +40,17 @@ def choices_of(request: GenerationRequest, count: int) -> list[GenerationRequest
 class Choices:
     """What comes of them: `async for index, chunk in choices`, in the order in which it comes."""
 
-    def __init__(self, plan: PipelinePlan, chunks: AsyncIterator[tuple[int, TokenChunk]]) -> None:
-        """`plan`: of the first choice."""
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        chunks: AsyncIterator[tuple[int, TokenChunk]],
+        *,
+        prompt_tokens: int = 0,
+        cached_tokens: int = 0,
+    ) -> None:
+        """`plan`: of the first choice, as the tokens of its prompt, which are 0 where nobody knows them before the end."""
         self.plan, self._chunks = plan, chunks
+        self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
 
     def __aiter__(self) -> AsyncIterator[tuple[int, TokenChunk]]:
         """Raises GenerationFailed when one of them cannot go on; then the others are of no use either."""
@@ -58,7 +66,7 @@ async def opened(generations: Opener, requests: Sequence[GenerationRequest]) -> 
         return
     if len(requests) == 1:
         async with first:
-            yield Choices(first.plan, _numbered(first))
+            yield _choices(first, _numbered(first))
         return
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(first)
@@ -68,7 +76,7 @@ async def opened(generations: Opener, requests: Sequence[GenerationRequest]) -> 
             tasks = [group.create_task(several.run_first(first, stack))]
             tasks += [group.create_task(several.run(index, requests[index])) for index in range(1, len(requests))]
             try:
-                yield Choices(first.plan, several.chunks(len(requests)))
+                yield _choices(first, several.chunks(len(requests)))
             except Exception as caught:  # noqa: BLE001 - raised below: out of the group, which would wrap it
                 fault = caught
             finally:
@@ -76,6 +84,10 @@ async def opened(generations: Opener, requests: Sequence[GenerationRequest]) -> 
                     task.cancel()
         if fault is not None:
             raise fault
+
+
+def _choices(first: Generation, chunks: AsyncIterator[tuple[int, TokenChunk]]) -> Choices:
+    return Choices(first.plan, chunks, prompt_tokens=first.prompt_tokens, cached_tokens=first.cached_tokens)
 
 
 async def _numbered(generation: Generation) -> AsyncGenerator[tuple[int, TokenChunk]]:

@@ -12,6 +12,8 @@ from swarmd.api import views
 from swarmd.api.answers import Answers
 from swarmd.api.calls import Call, Reply
 from swarmd.api.choices import Choices
+from swarmd.api.messages_errors import VERSION_HEADER, speaks_anthropic
+from swarmd.api.model_cards import card_of, info, page_of
 from swarmd.api.openai_prints import ChatPrinter, CompletionPrinter, Gathered
 from swarmd.api.openai_requests import chat_request, choices, completion_request
 from swarmd.api.openai_shapes import ChatRequest, CompletionRequest, ModelCard, ModelList, SamplingIn
@@ -70,25 +72,35 @@ class OpenAiHandlers:
         )  # fmt: skip
         return await self._answer(call, body, target, request, printer)
 
-    async def models(self, _call: Call) -> ModelList:
-        cards = [self._card(target) for target in self._targets.all()]
+    async def models(self, call: Call) -> ModelList | Reply | Refusal:
+        """Of either dialect: see `speaks_anthropic`. The OpenAI contract has no pages, and a wrong one is refused anyway."""
+        cards = self.cards()
         if self._providers is not None and self._settings().providers.list_models:
             cards += [self._provider_card(model) for model in await self._providers.models()]
+        page = page_of([info(card) for card in cards], call.request.query)
+        if isinstance(page, Refusal):
+            return page
+        if speaks_anthropic(call.request):
+            return Reply(body=page, headers=_varying(call))
         return ModelList(object="list", data=cards)
 
-    async def model(self, call: Call) -> ModelCard | Refusal:
+    async def model(self, call: Call) -> ModelCard | Reply | Refusal:
         target = self._targets.find(call.path["id"])
         if isinstance(target, UnknownAdapter):
             return target
         if isinstance(target, Target) and target.provider is not None and self._providers is not None:
             for model in await self._providers.models():
                 if (model.provider, model.id) == (target.provider.name, target.model):
-                    return self._provider_card(model)
+                    return _in_dialect(call, self._provider_card(model))
             return unknown(call.path["id"])
         view = None if isinstance(target, Refusal) else self._models.view(target.model)
         if isinstance(target, Refusal) or view is None or view.manifest is None:
             return unknown(call.path["id"])
-        return self._card(target)
+        return _in_dialect(call, self._card(target))
+
+    def cards(self) -> list[ModelCard]:
+        """Of what the swarm can answer with now."""
+        return [self._card(target) for target in self._targets.all()]
 
     async def _answer(
         self, call: Call, body: SamplingIn, target: Target, request: GenerationRequest | Invalid, printer: Printer
@@ -110,15 +122,7 @@ class OpenAiHandlers:
     def _card(self, target: Target) -> ModelCard:
         view = self._models.view(target.model)
         assert view is not None and view.manifest is not None, "only models with a manifest are shown"
-        context = min(view.manifest.context_length, self._settings().inference.context_tokens)
-        return ModelCard(
-            id=target.name,
-            object="model",
-            created=view.manifest.created_at,
-            owned_by=views.where_from(view),
-            max_model_len=context,
-            context_length=context,
-        )
+        return card_of(target.name, view, view.manifest, context_tokens=self._settings().inference.context_tokens)
 
     def _provider_card(self, model: ProviderModel) -> ModelCard:
         """Under its plain name where that name means this provider, else behind the provider's."""
@@ -132,6 +136,14 @@ class OpenAiHandlers:
 
     def _fresh_seed(self) -> int:
         return int.from_bytes(self._entropy.token(SEED_BYTES), "little")
+
+
+def _in_dialect(call: Call, card: ModelCard) -> ModelCard | Reply:
+    return Reply(body=info(card), headers=_varying(call)) if speaks_anthropic(call.request) else card
+
+
+def _varying(call: Call) -> dict[str, str]:
+    return {"vary": VERSION_HEADER, "request-id": call.request_id}
 
 
 def client_of(call: Call, user: str | None) -> str:

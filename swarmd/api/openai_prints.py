@@ -42,6 +42,7 @@ class Gathered:
     logprobs: list[tuple[Logprob, tuple[Logprob, ...]]] = field(default_factory=list[tuple[Logprob, tuple[Logprob, ...]]])
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
     finish: Finish | None = None
+    stopped_by: str | None = None
     usage: Usage | None = None
 
     def add(self, chunk: TokenChunk) -> None:
@@ -53,6 +54,7 @@ class Gathered:
             self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
         self.logprobs.extend(chunk.logprobs)
         self.finish = chunk.finish or self.finish
+        self.stopped_by = chunk.stopped_by or self.stopped_by
         self.usage = chunk.usage or self.usage
 
 

@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from swarmd.api.bounds import STOP_LENGTH, STOPS_LIMIT, TOOLS_LIMIT
+
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]  # contract: swarmllm.md 3.2
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+StopText = Annotated[str, Meta(min_length=1, max_length=STOP_LENGTH)]
 ToolName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # the OpenAI contract's own rule
-TOOLS_LIMIT = 128  # the OpenAI contract's own limit
-Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]  # contract: swarmllm.md 3.2
+Stop = StopText | Annotated[list[StopText], Meta(max_length=STOPS_LIMIT)]
 
 
 class ContentPart(Struct, frozen=True, kw_only=True):
@@ -283,6 +284,30 @@ class Completion(Struct, frozen=True, kw_only=True):
     swarm: Swarm | UnsetType = UNSET
 
 
+class CardNode(Struct, frozen=True, kw_only=True):
+    node: str
+    shards: int
+    """That it holds."""
+
+
+class CardSwarm(Struct, frozen=True, kw_only=True):
+    """Our extension: who can serve a model, and how."""
+
+    source: Literal["local", "hybrid", "network"]
+    """All of it is here, some, or nothing."""
+    shards: int
+    copies: int
+    """Of the shard that the fewest connected nodes hold."""
+    holders: int
+    """Connected nodes with any shard of it, this one included."""
+    whole: int
+    """Those of them that hold all of it."""
+    loaded: bool
+    """Some of it is in this node's memory."""
+    nodes: list[CardNode]
+    """Holders, those with most shards first; at most 16."""
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     id: str
     object: str
@@ -292,6 +317,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     max_model_len: int | UnsetType = UNSET
     """Left out with the next where a provider does not say."""
     context_length: int | UnsetType = UNSET
+    swarm: CardSwarm | UnsetType = UNSET
+    """Of the swarm's own models."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

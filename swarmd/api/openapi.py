@@ -19,6 +19,7 @@ from swarmd.api.guard import Guard
 from swarmd.api.replies import ErrorReply
 from swarmd.api.route import Route
 
+PHRASES: Final = {529: "Overloaded"}  # of the Anthropic contract, no IANA list has it
 REFERENCE: Final = "#/components/schemas/{name}"
 
 GUARDS: Final[Mapping[Guard, str]] = {
@@ -69,7 +70,7 @@ class _Shapes:
     def __init__(self, rows: Sequence[Route]) -> None:
         types: list[Any] = [ErrorReply]
         for row in rows:
-            wanted = [row.request, row.reply, row.streams, row.error, *row.bodies.values(), *row.parameters.values()]
+            wanted = [row.request, row.reply, row.streams, row.errors.shapes, *row.bodies.values(), *row.parameters.values()]
             types += [one for some in wanted for one in several(some)]
             types += [query.type for query in row.queries]
         schemas, self.components = msgspec.json.schema_components(types, ref_template=REFERENCE)
@@ -118,15 +119,15 @@ def _operation(row: Route, shown: _Shapes) -> dict[str, Any]:
 def _responses(row: Route, shown: _Shapes) -> dict[str, Any]:
     responses = {str(status): _response(row, status, shown) for status in row.statuses}
     if row.elsewhere is not None:
-        content = {JSON: {"schema": shown.of(row.error)}}
+        content = {JSON: {"schema": shown.of(row.errors.shapes)}}
         responses["default"] = {"description": "What a provider refused with, its own status kept", "content": content}
     return responses
 
 
 def _response(row: Route, status: int, shown: _Shapes) -> dict[str, Any]:
-    response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    response: dict[str, Any] = {"description": PHRASES.get(status) or HTTPStatus(status).phrase}
     if status >= 400:
-        response["content"] = {JSON: {"schema": shown.of(row.bodies.get(status, row.error))}}
+        response["content"] = {JSON: {"schema": shown.of(row.bodies.get(status, row.errors.shapes))}}
     elif status not in BODILESS:
         content: dict[str, Any] = {}
         if row.reply is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -269,7 +269,20 @@ def reply_to(refusal: Refusal) -> Reply:
     return Reply(body=error_of(refusal), status=_row_of(refusal).status, headers=headers)
 
 
-def response_of(outcome: Any) -> web.StreamResponse:
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """How a dialect says no. Also for what happens before a handler: the guard, a body that is too large or no JSON."""
+
+    say: Callable[[Refusal, web.Request, RequestId], Reply]
+    shapes: tuple[type, ...]
+    """That a body may have."""
+
+
+OUR_ENVELOPE: Final = Envelope(lambda refusal, _request, _id: reply_to(refusal), (ErrorReply,))
+"""Of the admin API and the OpenAI dialect."""
+
+
+def response_of(outcome: Any, say: Callable[[Refusal], Reply] = reply_to) -> web.StreamResponse:
     """What goes back to aiohttp, from anything a handler may answer."""
     match outcome:
         case web.StreamResponse():
@@ -279,7 +292,7 @@ def response_of(outcome: Any) -> web.StreamResponse:
         case Encoded(data):
             return web.Response(body=data, headers={"content-type": JSON})
         case Refusal():
-            return response_of(reply_to(outcome))
+            return response_of(say(outcome))
         case Reply():
             body = msgspec.json.encode(outcome.body)
             return web.Response(body=body, status=outcome.status, headers={"content-type": JSON, **outcome.headers})

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from swarmd.api.calls import Elsewhere, Handler
 from swarmd.api.guard import Guard
-from swarmd.api.replies import ErrorReply
+from swarmd.api.replies import OUR_ENVELOPE, Envelope
 from swarmd.domain.ids import MODEL_ID_MAX
 
 OWNER = "swarmd"
@@ -73,6 +73,8 @@ class Route:
     """One sentence for the reference."""
     request: type | None = None
     """What the JSON body is decoded into; None: the body is not read."""
+    reads_body: bool = False
+    """The handler reads and decodes the body itself; `request` describes it."""
     request_schema: Mapping[str, Any] | None = None
     """JSON Schema of the body where the type does not say it all; None: that of the type."""
     reply: Any = None
@@ -81,8 +83,6 @@ class Route:
     """Type of the events' data, or a tuple of types, where a successful reply may also come as server-sent events."""
     bodies: Mapping[int, Any] = field(default_factory=dict[int, Any])
     """Types of bodies with a status from 400 on that are no errors."""
-    error: Any = ErrorReply
-    """The shape of errors; a dialect may have its own."""
     media: str = "application/json"
     status: tuple[int, ...] = (200,)
     """Statuses that say something about this row: those of the guard and of unreadable bodies go without saying."""
@@ -95,6 +95,8 @@ class Route:
     elsewhere: Elsewhere | None = None
     """Asked before the body is decoded: a provider's requests are passed on as they came."""
     owner: str = OWNER
+    errors: Envelope = OUR_ENVELOPE
+    """What a refusal looks like; also on paths below this one that no row has."""
 
     @property
     def plain_path(self) -> str:

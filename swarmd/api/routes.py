@@ -9,7 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from swarmd.api import adapters as adapters_api
-from swarmd.api import autopilot_shapes, credit_shapes, download_shapes, invite_shapes, outlook_shapes, shapes
+from swarmd.api import (
+    autopilot_shapes,
+    credit_shapes,
+    download_shapes,
+    invite_shapes,
+    mcp_shapes,
+    outlook_shapes,
+    shapes,
+)
 from swarmd.api import encrypted as encrypted_api
 from swarmd.api import updates as updates_api
 from swarmd.api.adapters import AdapterHandlers
@@ -20,8 +28,23 @@ from swarmd.api.embeddings import EmbeddingHandlers, EmbeddingList, EmbeddingsRe
 from swarmd.api.encrypted import EncryptedHandlers
 from swarmd.api.guard import Guard
 from swarmd.api.history import History, HistoryView
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_protocol import JSON_RPC
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
+from swarmd.api.messages_errors import ANTHROPIC, BY_VERSION
+from swarmd.api.messages_shapes import (
+    CountRequest,
+    Event,
+    Message,
+    MessagesRequest,
+    ModelInfo,
+    ModelPage,
+    Problem,
+    TokenCount,
+)
 from swarmd.api.metrics import Metrics
+from swarmd.api.model_cards import MODEL_PAGES
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
 from swarmd.api.node import NodeHandlers
@@ -45,6 +68,7 @@ from swarmd.api.responses import ResponseHandlers
 from swarmd.api.responses_rows import responses_rows
 from swarmd.api.route import LOCAL_READ, LOCAL_WRITE, OPEN, READ, WRITE, NodeIdText, Query, Route
 from swarmd.api.setting_rows import SettingList
+from swarmd.api.status import Status, StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.updates import UpdateHandlers
 from swarmd.api.ws import LiveFeed
@@ -66,6 +90,9 @@ def table(
     embeddings: EmbeddingHandlers,
     metrics: Metrics,
     feed: LiveFeed,
+    messages: MessagesHandlers,
+    status: StatusHandlers,
+    mcp: McpHandlers,
     updates: UpdateHandlers,
     credits: CreditHandlers,
     outlook: Outlook,
@@ -93,6 +120,12 @@ def table(
         *(provider_rows(providers) if providers is not None else ()),
         *(_history_rows(history) if history is not None else ()),
         *_openai_rows(openai, pass_through),
+        *_messages_rows(messages, pass_through),
+        *_mcp_rows(mcp),
+        Route(
+            method="GET", path="/v1/status", guard=WRITE, handler=status.status, reply=Status,
+            doc="What this node serves and what it is doing, in one small reply.",
+        ),
         *responses_rows(responses),
         Route(
             method="GET", path="/metrics", guard=READ, handler=metrics.show, media="text/plain",
@@ -508,11 +541,49 @@ def _openai_rows(openai: OpenAiHandlers, pass_through: PassThrough | None) -> tu
         ),
         Route(
             # The key, although admin reads are free on loopback: clients ask this to find out whether their key is right.
-            method="GET", path="/v1/models", guard=WRITE, handler=openai.models, reply=ModelList,
-            doc="Models this node can answer with now.",
+            method="GET", path="/v1/models", guard=WRITE, handler=openai.models, reply=(ModelList, ModelPage),
+            status=(200, 400), query=MODEL_PAGES, errors=BY_VERSION,
+            doc="Models this node can answer with now, and who can serve them; in pages for who sends `anthropic-version`.",
         ),
         Route(
-            method="GET", path="/v1/models/{id:.+}", guard=WRITE, handler=openai.model, reply=ModelCard, status=(200, 404),
-            doc="One of them.",
+            method="GET", path="/v1/models/{id:.+}", guard=WRITE, handler=openai.model, reply=(ModelCard, ModelInfo),
+            status=(200, 404), errors=BY_VERSION, doc="One of them.",
+        ),
+    )  # fmt: skip
+
+
+def _messages_rows(messages: MessagesHandlers, pass_through: PassThrough | None) -> tuple[Route, ...]:
+    return (
+        Route(
+            method="POST", path="/v1/messages", guard=WRITE, handler=messages.create, request=MessagesRequest, reply=Message,
+            streams=(Event, Problem), status=(200, 400, 404, 429, 502, 503, 504, 529), hang_up_cancels=True,
+            elsewhere=pass_through.messages if pass_through is not None else None, errors=ANTHROPIC,
+            doc="A reply in the Anthropic dialect, whole or as server-sent events.",
+        ),
+        Route(
+            method="POST", path="/v1/messages/count_tokens", guard=WRITE, handler=messages.count_tokens,
+            request=CountRequest, reply=TokenCount, status=(200, 400, 404, 429, 502, 503, 504, 529), hang_up_cancels=True,
+            elsewhere=pass_through.count_tokens if pass_through is not None else None, errors=ANTHROPIC,
+            doc="How many tokens a prompt has, counted by the model's own template and vocabulary.",
+        ),
+    )  # fmt: skip
+
+
+def _mcp_rows(mcp: McpHandlers) -> tuple[Route, ...]:
+    return (
+        Route(
+            # The handler decodes the body: what is no JSON has an answer of JSON-RPC's own.
+            method="POST", path="/mcp", guard=WRITE, handler=mcp.post, request=mcp_shapes.Incoming, reads_body=True,
+            reply=(mcp_shapes.RpcResult, mcp_shapes.RpcError), status=(200, 202, 400, 404, 503), hang_up_cancels=True,
+            streams=(mcp_shapes.RpcNotification, mcp_shapes.RpcResult, mcp_shapes.RpcError), errors=JSON_RPC,
+            doc="One message of the Model Context Protocol, as JSON-RPC; calls with a progress token answer in events.",
+        ),
+        Route(
+            method="GET", path="/mcp", guard=WRITE, handler=mcp.listen, media="text/event-stream", status=(200, 400, 404),
+            errors=JSON_RPC, doc="The stream of a session on which the node may speak unasked.",
+        ),
+        Route(
+            method="DELETE", path="/mcp", guard=WRITE, handler=mcp.end, reply=shapes.Done, status=(200, 400, 404),
+            errors=JSON_RPC, doc="End a session and cancel its calls.",
         ),
     )  # fmt: skip

@@ -19,13 +19,13 @@ import msgspec
 from aiohttp import web
 
 from swarmd import __version__
-from swarmd.api.calls import Call, Caller, Handler
+from swarmd.api.calls import Call, Caller, Handler, Reply
 from swarmd.api.connection import Connection
 from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
-from swarmd.api.replies import JSON, Broken, NoJson, error_of, refusal_of_http, response_of, unreadable
+from swarmd.api.replies import JSON, OUR_ENVELOPE, Broken, Envelope, NoJson, refusal_of_http, response_of, unreadable
 from swarmd.api.route import INDEX_MAX, Route
 from swarmd.api.ws import LiveFeed
 from swarmd.domain.ids import RequestId, parse_model_id
@@ -68,15 +68,16 @@ class ApiServer:
         port: int,
         news: News,
         body_limit_bytes: int = BODY_LIMIT_BYTES,
+        hush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`port` 0 takes a free one; see `bound`."""
+        """`port` 0 takes a free one; see `bound`. `hush`: ends streams that never end by themselves."""
         self._gate, self._feed, self._world, self._news = gate, feed, world, news
         self._address, self._port = address, port
         self._supervisor: Supervisor | None = None
         self._flying: set[asyncio.Task[Any]] = set()
         self._bound: tuple[str, int] | None = None
         pages.describe(self._described, policy=DOCS_POLICY)
-        self._rows, self._body_limit_bytes = rows, body_limit_bytes
+        self._rows, self._body_limit_bytes, self._hush = rows, body_limit_bytes, hush
 
     @property
     def bound(self) -> tuple[str, int]:
@@ -120,6 +121,7 @@ class ApiServer:
         if listening is not None:
             listening.close()
         self._feed.close_all()
+        self._hush()
         current = asyncio.current_task()
         flying = {task for task in self._flying if task is not current}
         if flying:
@@ -148,9 +150,8 @@ class ApiServer:
     def _handler(self, row: Route) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             checked = self._gate.check(row.guard, request)
-            if isinstance(checked, Refusal):
-                return response_of(checked)
-            return response_of(await self._answer(row, request, checked))
+            outcome = checked if isinstance(checked, Refusal) else await self._answer(row, request, checked)
+            return response_of(outcome, lambda refusal: _said(row.errors, refusal, request))
 
         return handle
 
@@ -174,7 +175,7 @@ class ApiServer:
             if elsewhere is not None:
                 handler = elsewhere
             else:
-                body = _decoded(data, row.request)
+                body = data if row.reads_body else _decoded(data, row.request)
                 if isinstance(body, Refusal):
                     return body
                 call.body = body
@@ -202,8 +203,15 @@ class ApiServer:
         broken = Broken(request=call.request_id)
         if call.stream is None:
             return broken
-        await call.stream.fail(error_of(broken))
+        await call.stream.fail(_said(row.errors, broken, call.request).body)
         return call.stream
+
+    def _envelope(self, path: str) -> Envelope:
+        """Where no handler was reached."""
+        for row in self._rows:
+            if row.errors is not OUR_ENVELOPE and f"{path}/".startswith(f"{row.path}/"):
+                return row.errors
+        return OUR_ENVELOPE
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
@@ -217,7 +225,8 @@ class ApiServer:
             try:
                 response = _preflight(request) if request.method == "OPTIONS" else await handler(request)
             except web.HTTPException as error:
-                response = response_of(refusal_of_http(error, request))
+                envelope = self._envelope(request.path)
+                response = response_of(refusal_of_http(error, request), lambda refusal: _said(envelope, refusal, request))
             status = response.status
             return response
         finally:
@@ -232,6 +241,10 @@ class ApiServer:
                 "%s %s %d in %.1f ms for %s (%s)",
                 request.method, request.path[:200], status, took_ms, request.remote, request[REQUEST_ID],
             )  # fmt: skip
+
+
+def _said(envelope: Envelope, refusal: Refusal, request: web.Request) -> Reply:
+    return envelope.say(refusal, request, RequestId(request[REQUEST_ID]))
 
 
 def _preflight(request: web.Request) -> web.StreamResponse:

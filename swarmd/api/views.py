@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import UNSET, UnsetType
 
@@ -479,7 +479,7 @@ def stored_model(view: ModelView) -> shapes.StoredModel:
     )
 
 
-def where_from(view: ModelView) -> str:
+def where_from(view: ModelView) -> Literal["local", "hybrid", "network"]:
     """`local` when all of it is here, `hybrid` when some is, `network` when nothing is."""
     if not view.held:
         return "network"

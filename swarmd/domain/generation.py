@@ -168,6 +168,8 @@ class TokenChunk:
     calls: tuple[CallPiece, ...] = ()
     """Parts of calls that came with it, behind its text."""
     finish: Finish | None = None
+    stopped_by: str | None = None
+    """Which text of `stop` ended it; with `finish`."""
     usage: Usage | None = None
 
 

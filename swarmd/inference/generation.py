@@ -49,6 +49,15 @@ class Generation:
         return self._head.plan
 
     @property
+    def prompt_tokens(self) -> int:
+        return self._head.prompt_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, that no stage has to compute."""
+        return self._head.cached_tokens
+
+    @property
     def history(self) -> Sequence[int]:
         """Token ids of prompt and reply so far."""
         return tuple(self._head.history)
@@ -102,7 +111,7 @@ class Generation:
             if finish is not None:
                 self._exhausted = True
                 self._outcome = Finish.LENGTH.value if finish is Finish.LENGTH else Finish.STOP.value
-                chunk = replace(chunk, usage=self._head.usage(self._consumed))
+                chunk = replace(chunk, stopped_by=self._text.stopped_by, usage=self._head.usage(self._consumed))
             return chunk
 
     def _read_calls(

@@ -225,6 +225,17 @@ class Pipeline:
 
     # -- opening
 
+    async def count_tokens(self, request: GenerationRequest) -> int | Refusal:
+        """Of the prompt, as `open` would send it: with the model's own template and vocabulary. Runs nothing."""
+        known = self._catalog.get(request.model)
+        if known is None:
+            return NotFound(what=f"model {request.model} is not known on this node: GET /v1/models lists what is")
+        form = self._call_form(known, request)
+        if isinstance(form, Refusal):
+            return form
+        tokens = await self._tokens(known, request)
+        return tokens if isinstance(tokens, Refusal) else len(tokens)
+
     async def open(self, request: GenerationRequest) -> Generation | Refusal:
         """Tokenises, plans and opens every stage. The generation runs once its `async with` block is entered."""
         arrived = self._world.clock.ticks()

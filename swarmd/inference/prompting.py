@@ -18,8 +18,12 @@ class TextStream:
         self._pieces, self._stops = pieces, tuple(stop for stop in stops if stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
-        self.stopped = False
-        """A stop string was found; nothing more will come."""
+        self.stopped_by: str | None = None
+        """The stop string that was found; nothing more will come."""
+
+    @property
+    def stopped(self) -> bool:
+        return self.stopped_by is not None
 
     def feed(self, token: int) -> str:
         """The text that became certain with this token, often empty while a character or a stop string is unfinished."""
@@ -41,10 +45,12 @@ class TextStream:
         text = self._held + new
         if not self._stops:
             return text
-        first = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
-        if first is not None:
-            self.stopped, self._held = True, ""
-            return text[:first]
+        # Of two at one place the shorter one, which was whole first.
+        found = [(at, len(stop), stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            at, _, self.stopped_by = min(found)
+            self._held = ""
+            return text[:at]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -154,6 +154,7 @@ class ClaudeReply:
         ended: Callable[[], None],
     ) -> None:
         self.plan = PipelinePlan(model=request.model, layout="", stages=(), predicted_token_ms=None)
+        self.prompt_tokens = self.cached_tokens = 0  # a provider counts them, and says so at the end
         self._process, self._ended, self._clock = process, ended, clock
         self._until = clock.monotonic() + within_s
         self._reply = ReplyInTheMaking(clock=clock)

@@ -33,6 +33,7 @@ class Conversation:
     def __init__(self, request: GenerationRequest, chunks: AsyncGenerator[TokenChunk], stack: AsyncExitStack) -> None:
         self._chunks, self._stack = chunks, stack
         self.plan = PipelinePlan(model=request.model, layout="", stages=(), predicted_token_ms=None)
+        self.prompt_tokens = self.cached_tokens = 0  # a provider counts them, and says so at the end
 
     async def __aenter__(self) -> Self:
         return self

@@ -34,6 +34,23 @@ async def test_events_and_their_end(tmp_path: Path) -> None:
         assert await reply.text() == 'data: {"text":"line\\nbreak é"}\n\ndata: [DONE]\n\n'
 
 
+async def test_events_with_names_and_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmd.api.sse.SILENT_S", 0.02)
+
+    async def handler(call: Call) -> Any:
+        stream = await call.open_stream(error_name="error")
+        async with stream.kept_alive(stream.comment):
+            await stream.send(1, "number")
+            await asyncio.sleep(0.1)
+            raise RuntimeError("secret")
+
+    rim = Rim(tmp_path, extra=[row(handler)])
+    async with running(rim), rim.client() as client, client.get("/stream") as reply:
+        events = (await reply.text()).split("\n\n")
+    assert events[0] == "event: number\ndata: 1" and events[1:3] == [": ", ": "]
+    assert events[-2].startswith("event: error\ndata: {") and "internal_error" in events[-2]
+
+
 async def test_a_failure_is_the_last_event(tmp_path: Path) -> None:
     async def handler(call: Call) -> Any:
         stream = await call.open_stream()

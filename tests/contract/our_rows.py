@@ -32,8 +32,13 @@ SWARM = {
     "stages": [{"node": "node", "layers": ["int"], "compute_ms": "num", "node_ms": "num"}], "link_ms": "num",
     "tokens_per_second": "num", "prefill_ms": "num", "proposed_tokens": "int", "accepted_tokens": "int", "resumes": "int",
 }  # fmt: skip
+SERVED = {
+    "source": "=local|=hybrid|=network", "shards": "int", "copies": "int", "holders": "int", "whole": "int",
+    "loaded": "bool", "nodes": [{"node": "node", "shards": "int"}],
+}  # fmt: skip
 CARD = {
-    "id": "str", "object": "=model", "created": "int", "owned_by": "str", "max_model_len?": "int", "context_length?": "int"
+    "id": "str", "object": "=model", "created": "int", "owned_by": "str", "max_model_len?": "int", "context_length?": "int",
+    "swarm?": SERVED,
 }  # fmt: skip
 CHAT = {"model": TINY, "messages": [{"role": "user", "content": "Hello"}]}
 LIVE_CHAT = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}

@@ -39,6 +39,9 @@ class Access(Enum):
 
 OPEN, READ, LOCAL_READ, KEY, LOCAL_KEY, PAGE = Access
 
+ENVELOPE: Shape = {"error": {"message": "str", "type": "str", "param": "str|null", "code": "str"}}
+"""Of the admin API and the OpenAI dialect."""
+
 Arrange = Callable[[Rim], object]
 
 
@@ -82,6 +85,8 @@ class Row:
     more: Sequence[tuple[str, Arrange, str | None]] = field(default_factory=tuple)
     """Other replies that have to have the shape: (when, what the fakes say, the filled path or None)."""
     refused: Sequence[Refused] = field(default_factory=tuple)
+    envelope: Shape = field(default_factory=lambda: ENVELOPE)
+    """Of refusals; a dialect may have its own, in which `param` and `code` are not looked for."""
     live: bool = False
     """Asked of a live node as well, with the built-in model: reads, and writes that may be repeated."""
     live_body: Any = None

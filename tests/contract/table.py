@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 
-from tests.contract import cloud_rows, hub_rows, model_rows, node_rows, our_rows, responses_rows
+from tests.contract import cloud_rows, dialect_rows, hub_rows, model_rows, node_rows, our_rows, responses_rows
 from tests.contract.row import Row
 
 SEED: tuple[Row, ...] = (*node_rows.ROWS, *model_rows.ROWS, *hub_rows.ROWS, *cloud_rows.ROWS)
-OURS: tuple[Row, ...] = (*our_rows.ROWS, *responses_rows.ROWS)
+OURS: tuple[Row, ...] = (*our_rows.ROWS, *responses_rows.ROWS, *dialect_rows.ROWS)
 
 NOT_YET: set[str] = set()
 """Rows of the seed that no route has yet. The list may only shrink: a test fails when one of them is there."""

@@ -26,7 +26,11 @@ from swarmd.api.fresh import Fresh, News
 from swarmd.api.guard import Gate
 from swarmd.api.history import History
 from swarmd.api.live_settings import LiveSettings
+from swarmd.api.mcp import McpHandlers
+from swarmd.api.mcp_sessions import Sessions
+from swarmd.api.mcp_tools import McpTools
 from swarmd.api.members import MemberHandlers
+from swarmd.api.messages import MessagesHandlers
 from swarmd.api.metrics import Metrics
 from swarmd.api.models import ModelHandlers
 from swarmd.api.network import NetworkHandlers
@@ -44,6 +48,7 @@ from swarmd.api.responses_runs import ResponseRuns
 from swarmd.api.route import Route, complete
 from swarmd.api.routes import table
 from swarmd.api.server import ApiServer
+from swarmd.api.status import StatusHandlers
 from swarmd.api.storage import StorageHandlers
 from swarmd.api.targets import Targets
 from swarmd.api.updates import UpdateHandlers
@@ -368,12 +373,18 @@ class FakePipeline:
         self.requests.append(request)
         return self.says or FakeGeneration(self)
 
+    async def count_tokens(self, request: GenerationRequest) -> int | Refusal:
+        self.requests.append(request)
+        return self.says or sum(len(message.content) for message in request.messages)
+
     def plan(self, model: ModelId) -> PipelinePlan | Refusal:
         return self.says or PLAN
 
 
 class FakeGeneration:
     plan = PLAN
+    prompt_tokens = USAGE.prompt_tokens
+    cached_tokens = USAGE.cached_tokens
 
     def __init__(self, owner: FakePipeline) -> None:
         self._owner, self._rest = owner, list(owner.script)
@@ -752,7 +763,7 @@ def row_fault(row: Route, response: web.StreamResponse) -> str | None:
         return f"status {status} is not in {row.statuses}"
     if not isinstance(response, web.Response) or response.content_type != "application/json":
         return None
-    wanted = row.reply if status < 400 else row.bodies.get(status, row.error)
+    wanted = row.reply if status < 400 else row.bodies.get(status, row.errors.shapes)
     faults: list[str] = []
     for one in several(wanted):
         try:
@@ -816,6 +827,7 @@ class Rim:
             key=KEY, files={"index.html": INDEX, "main.js": SCRIPT, "panels/a.js": SCRIPT}, nonces=self.nonces,
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
+        self.sessions = Sessions(self.world)
         self.metrics = Metrics(
             tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
             machine=self.machine, bus=self.bus, clock=self.world.clock,
@@ -829,7 +841,7 @@ class Rim:
         self.rows = complete(self._table(), extra)
         self.server = CheckedServer(
             rows=self.rows, gate=self._gate(), pages=self.pages, feed=self.feed, world=self.world, address="127.0.0.1",
-            port=0, news=self.news,
+            port=0, news=self.news, hush=self.sessions.close_all,
         )  # fmt: skip
         self.supervisor = Supervisor("test", world=self.world)
 
@@ -850,6 +862,14 @@ class Rim:
             models=self.models, targets=targets, answers=answers, settings=self.settings.current,
             entropy=self.world.entropy, providers=self.providers,
         )  # fmt: skip
+        status = StatusHandlers(
+            node=OWN, clock=self.world.clock, cards=openai.cards, running=self.pipeline, counters=self.pipeline,
+            peers=self.peers,
+        )  # fmt: skip
+        tools = McpTools(
+            targets=targets, answers=answers, cards=openai.cards, status=status.now, entropy=self.world.entropy
+        )
+        mcp = McpHandlers(sessions=self.sessions, tools=tools, status=status, clock=self.world.clock)
         self.archive = ResponseArchive(db=self.database, clock=self.world.clock)
         self.responses = ResponseRuns(answers=answers, archive=self.archive, world=self.world)
         return table(
@@ -877,6 +897,9 @@ class Rim:
             outlook=self.outlook,
             encrypted=EncryptedHandlers(encrypted=self.encrypted),
             openai=openai,
+            messages=MessagesHandlers(targets=targets, answers=answers, entropy=self.world.entropy),
+            status=status,
+            mcp=mcp,
             responses=ResponseHandlers(
                 targets=targets, runs=self.responses, archive=self.archive, entropy=self.world.entropy
             ),

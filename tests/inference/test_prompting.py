@@ -68,3 +68,10 @@ def test_a_control_token_shows_only_where_it_has_to():
     pieces = [b"", b"", b"x"]
     stream = TextStream(pieces=pieces, stops=[], spoken={0: "[TOOL_CALLS]"})
     assert [stream.feed(token) for token in (0, 1, 2)] == ["[TOOL_CALLS]", "", "x"]
+
+
+def test_it_knows_which_stop_string_it_was():
+    assert run([b"one two three"], ["three", "two"])[1].stopped_by == "two"
+    assert run([b"say stopped"], ["stopped", "stop"])[1].stopped_by == "stop", "whole first, had it come letter by letter"
+    assert run([b"ends in st", b"op"], ["stop"])[1].stopped_by == "stop"
+    assert run([b"nothing"], ["stop"])[1].stopped_by is None
