@@ -50,6 +50,7 @@ FILE_ONLY: Final[Mapping[str, str]] = {
     "updates.signed_by": "who may sign programs is said on the machine itself",
     "providers.claude_program": "which programs run is said on the machine itself",
     "providers.private_addresses": "whether this node asks its own network is said on the machine itself",
+    "downloads.hub_endpoint": "where the hub's token is sent is said on the machine itself",
     # A stored key goes where these lead: who may change them could read the keys, which no reply shows.
     **{path: "where keys are sent is said on the machine itself" for path in KEYS if re.fullmatch(_PROVIDER_URL, path)},
 }

@@ -110,6 +110,6 @@ def test_where_keys_of_providers_go_is_not_said_over_http() -> None:
     """Else whoever has this node's key would point an address at himself and read the provider's key there."""
     paths = [path for path in KEYS if path.startswith("providers.") and path.endswith("_url")]
     assert len(paths) >= 11 and set(paths) <= set(FILE_ONLY)
-    for path in paths:
+    for path in (*paths, "downloads.hub_endpoint"):
         refusal = apply_flat(Settings(), {path: "https://elsewhere.example/v1"})
         assert isinstance(refusal, Invalid) and refusal.param == path
