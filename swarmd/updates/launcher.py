@@ -130,14 +130,16 @@ class Launcher:
 
     def _is_on_trial(self, version: Version) -> bool:
         trial = self._versions.state().trial
-        return trial is not None and trial.version == version
+        if trial is None or trial.version != version:
+            return False
+        return version != self._versions.current()  # else it was killed, or had no room, between the two words of `commit`
 
     def _choose(self) -> Version | None:
         """What to start. An attempt is written down before it is made."""
         while True:
             version = self._versions.next(self._installed, without=self._put_off)
             trial = self._versions.state().trial
-            if version is None or trial is None or trial.version != version:
+            if version is None or trial is None or not self._is_on_trial(version):
                 return version
             if trial.attempts >= ATTEMPTS:
                 self._roll_back(version, f"was tried {ATTEMPTS} times and never became ready")

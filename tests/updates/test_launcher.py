@@ -328,3 +328,16 @@ def test_a_node_that_is_ready_runs_on_where_that_cannot_be_written_down(
     assert not launcher._commit(NEW)
     versions.full = False
     assert launcher._commit(NEW) and versions.current() == NEW and versions.state().trial is None
+
+
+def test_a_version_that_was_ready_is_not_on_trial_again_after_a_kill_at_that_moment(
+    tmp_path: Path, launcher_of: Callable[[Versions], Launcher]
+) -> None:
+    """Else it would be rolled back one day, to the database from before its first start."""
+    versions = on_full_disk(tmp_path, attempts=1)
+    launcher = launcher_of(versions)
+    assert not launcher._commit(NEW) and versions.current() == NEW, "the link is written first"
+    versions.full = False
+    assert launcher._choose() == NEW and not launcher._is_on_trial(NEW)
+    trial = versions.state().trial
+    assert trial is not None and trial.attempts == 1, "no attempt was counted"
