@@ -76,7 +76,8 @@ def test_what_cannot_be_used_is_nobody(environ: dict[str, str]) -> None:
     ],
 )
 def test_only_the_process_that_is_watched_says_that_it_lives(microseconds: str, process: str, seconds: float | None) -> None:
-    environ = {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": microseconds, "WATCHDOG_PID": str(os.getpid()) if process == "this" else process}
+    watched = str(os.getpid()) if process == "this" else process
+    environ = {"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": microseconds, "WATCHDOG_PID": watched}
     found = notifier(environ)
     assert found.watchdog_s == seconds
     found.close()
