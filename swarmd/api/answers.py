@@ -14,7 +14,16 @@ from swarmd.api.choices import Choices, choices_of, opened
 from swarmd.api.ports import Generation, Generations, ProviderRoads
 from swarmd.api.targets import Target
 from swarmd.domain.generation import GenerationRequest
+from swarmd.domain.ids import short
+from swarmd.domain.plans import PipelinePlan
 from swarmd.domain.refusals import Invalid, Refusal
+
+
+def source_headers(target: Target, plan: PipelinePlan | None) -> dict[str, str]:
+    """Who answers, for the head of a reply in whatever dialect. `plan`: None where it is not known yet."""
+    if target.provider is not None:
+        return {"x-swarm-provider": target.provider.name}
+    return {} if plan is None else {"x-swarm-nodes": ",".join(short(stage.node) for stage in plan.stages)}
 
 
 class Answers:

@@ -82,7 +82,7 @@ class McpHandlers:
             case RpcRequest(method="tools/call"):
                 return await self._call(call, session, message)
             case RpcRequest():
-                return _said(message, self._answered(message))
+                return _said(message, await self._answered(message))
             case Notification():
                 self._noted(session, message)
             case Answer():
@@ -130,7 +130,7 @@ class McpHandlers:
         )
         return Reply(body=shapes.RpcResult(id=message.id, result=result), headers={SESSION_HEADER: session.id})
 
-    def _answered(self, message: RpcRequest) -> Any | Fault:
+    async def _answered(self, message: RpcRequest) -> Any | Fault:
         match message.method:
             case "ping":
                 return shapes.Nothing()
@@ -148,17 +148,17 @@ class McpHandlers:
             case "resources/templates/list":
                 return shapes.ResourceTemplates()
             case "resources/read":
-                return self._resource(message)
+                return await self._resource(message)
             case _:
                 return Fault(code=NO_METHOD, message=f"this node knows no method {message.method[:80]!r}")
 
-    def _resource(self, message: RpcRequest) -> Any | Fault:
+    async def _resource(self, message: RpcRequest) -> Any | Fault:
         wanted = _params(message, shapes.ReadResource)
         if isinstance(wanted, Fault):
             return wanted
         if wanted.uri != STATUS_URI:
             return Fault(code=CALLERS_FAULT, message=f"there is no resource {wanted.uri[:80]!r}: {STATUS_URI} is the one")
-        text = msgspec.json.encode(self._status.now()).decode()
+        text = msgspec.json.encode(await self._status.now()).decode()
         return shapes.ResourceContents(
             contents=[shapes.ResourceText(uri=STATUS_URI, mime_type="application/json", text=text)]
         )

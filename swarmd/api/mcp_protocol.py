@@ -17,7 +17,7 @@ from swarmd.api.calls import Reply
 from swarmd.api.mcp_shapes import CallId, Incoming, RpcError, RpcFault
 from swarmd.api.replies import Envelope, reply_to
 from swarmd.domain.ids import RequestId
-from swarmd.domain.refusals import Refusal
+from swarmd.domain.refusals import ProviderFailed, Refusal
 
 VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26")  # the newest first
 SESSION_HEADER: Final = "mcp-session-id"
@@ -99,7 +99,10 @@ def fault_of(refusal: Refusal) -> Fault:
     usual = reply_to(refusal)
     error = usual.body.error
     data = {"code": error.code, "param": error.param}
-    return Fault(code=_code(usual.status), message=refusal.sentence, data=data)
+    code = _code(usual.status)
+    if isinstance(refusal, ProviderFailed) and usual.status in (401, 403):
+        code = CANNOT_NOW  # the key is this node's: nothing in the call is wrong
+    return Fault(code=code, message=refusal.sentence, data=data)
 
 
 def _code(status: int) -> int:

@@ -16,6 +16,7 @@ from swarmd.api.bounds import STOP_LENGTH, STOPS_LIMIT, clamped, size_of, too_lo
 from swarmd.api.inner_requests import CHAT_MAX_TOKENS, CHAT_TEMPERATURE
 from swarmd.api.mcp_protocol import BUG, CALLERS_FAULT, CANNOT_NOW, Fault, fault_of
 from swarmd.api.mcp_shapes import CallTool, TextContent, ToolCard, ToolCards, ToolResult
+from swarmd.api.numbers import converted
 from swarmd.api.openai import SEED_BYTES
 from swarmd.api.openai_prints import Gathered
 from swarmd.api.openai_shapes import ModelCard, ModelName, Seed, Share, Temperature
@@ -82,7 +83,9 @@ class ChatOutcome(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     tokens_per_second: float
     nodes: list[str]
-    """That answered, in the order of the layers."""
+    """That answered, in the order of the layers; none where a provider did."""
+    provider: str | None
+    """Who answered in place of the swarm."""
 
 
 class ItemFault(Struct, frozen=True, kw_only=True):
@@ -130,8 +133,8 @@ class McpTools:
         *,
         targets: Targets,
         answers: Answers,
-        cards: Callable[[], list[ModelCard]],
-        status: Callable[[], Status],
+        cards: Callable[[], Awaitable[list[ModelCard]]],
+        status: Callable[[], Awaitable[Status]],
         entropy: Entropy,
     ) -> None:
         self._targets, self._answers, self._cards, self._status = targets, answers, cards, status
@@ -143,7 +146,7 @@ class McpTools:
             ),
             "models": _Tool(
                 title="List models", takes=NoArguments, gives=ModelsOutcome, run=self._models,
-                description="Models that can answer now, how much each reads at once, and which nodes can serve it.",
+                description="Models that can answer now, how much each reads at once, and who can serve it.",
             ),
             "compare": _Tool(
                 title="Ask several models", takes=CompareArguments, gives=Comparison, run=self._compare,
@@ -170,7 +173,7 @@ class McpTools:
         if tool is None:
             return Fault(code=CALLERS_FAULT, message=f"there is no tool {wanted.name[:80]!r}: {', '.join(self._tools)}")
         try:
-            arguments = msgspec.convert(wanted.arguments or {}, tool.takes)
+            arguments = converted(wanted.arguments or {}, tool.takes)
         except msgspec.ValidationError as error:
             return Fault(code=CALLERS_FAULT, message=f"the arguments of {wanted.name} do not fit: {error}")
         try:
@@ -224,10 +227,10 @@ class McpTools:
         return Compared(model=model, status="ok", reply=found)
 
     async def _models(self, _arguments: NoArguments, _asked: Asked) -> ToolResult | Fault:
-        return _structured(ModelsOutcome(models=self._cards()))
+        return _structured(ModelsOutcome(models=await self._cards()))
 
     async def _info(self, _arguments: NoArguments, _asked: Asked) -> ToolResult | Fault:
-        return _structured(self._status())
+        return _structured(await self._status())
 
     async def _reply(
         self, model: str, wishes: Wishes, asked: Asked, tell: Tell, history: tuple[Turn, ...] | list[Turn] = ()
@@ -260,6 +263,7 @@ class McpTools:
             completion_tokens=reply.usage.completion_tokens,
             tokens_per_second=round(reply.usage.tokens_per_second, 2),
             nodes=nodes,
+            provider=None if target.provider is None else target.provider.name,
         )
 
     def _request(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from swarmd.api import views
-from swarmd.api.answers import Answers
+from swarmd.api.answers import Answers, source_headers
 from swarmd.api.calls import Call, Reply
 from swarmd.api.choices import Choices
 from swarmd.api.messages_errors import ERROR_EVENT, problem
@@ -18,7 +18,6 @@ from swarmd.api.openai_prints import Gathered
 from swarmd.api.sse import EventStream
 from swarmd.api.targets import Targets
 from swarmd.domain.generation import GenerationFailed
-from swarmd.domain.ids import short
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.kit.world import Entropy
 
@@ -41,9 +40,7 @@ class MessagesHandlers:
         async with self._answers.opened(target, request) as several:
             if isinstance(several, Refusal):
                 return several
-            nodes = ",".join(short(stage.node) for stage in several.plan.stages)
-            source = {"x-swarm-nodes": nodes} if target.provider is None else {"x-swarm-provider": target.provider.name}
-            headers = {**source, "request-id": call.request_id}
+            headers = {**source_headers(target, several.plan), "request-id": call.request_id}
             if body.stream:
                 return await _streamed(call, several, printer, headers)
             return await _whole(several, printer, headers)

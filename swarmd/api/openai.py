@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET
 
 from swarmd.api import views
-from swarmd.api.answers import Answers
+from swarmd.api.answers import Answers, source_headers
 from swarmd.api.calls import Call, Reply
 from swarmd.api.choices import Choices
 from swarmd.api.messages_errors import VERSION_HEADER, speaks_anthropic
@@ -22,7 +22,6 @@ from swarmd.api.replies import UnknownAdapter, error_of
 from swarmd.api.targets import Target, Targets, unknown
 from swarmd.config.settings import Settings
 from swarmd.domain.generation import GenerationFailed, GenerationRequest, Usage
-from swarmd.domain.ids import short
 from swarmd.domain.providers import ProviderModel
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.kit.world import Entropy
@@ -74,9 +73,7 @@ class OpenAiHandlers:
 
     async def models(self, call: Call) -> ModelList | Reply | Refusal:
         """Of either dialect: see `speaks_anthropic`. The OpenAI contract has no pages, and a wrong one is refused anyway."""
-        cards = self.cards()
-        if self._providers is not None and self._settings().providers.list_models:
-            cards += [self._provider_card(model) for model in await self._providers.models()]
+        cards = await self.cards()
         page = page_of([info(card) for card in cards], call.request.query)
         if isinstance(page, Refusal):
             return page
@@ -98,9 +95,12 @@ class OpenAiHandlers:
             return unknown(call.path["id"])
         return _in_dialect(call, self._card(target))
 
-    def cards(self) -> list[ModelCard]:
-        """Of what the swarm can answer with now."""
-        return [self._card(target) for target in self._targets.all()]
+    async def cards(self) -> list[ModelCard]:
+        """Of what can be asked for now: of the swarm, and of providers where those are listed."""
+        cards = [self._card(target) for target in self._targets.all()]
+        if self._providers is not None and self._settings().providers.list_models:
+            cards += [self._provider_card(model) for model in await self._providers.models()]
+        return cards
 
     async def _answer(
         self, call: Call, body: SamplingIn, target: Target, request: GenerationRequest | Invalid, printer: Printer
@@ -112,9 +112,7 @@ class OpenAiHandlers:
         async with self._answers.opened(target, request, count) as several:
             if isinstance(several, Refusal):
                 return several
-            headers = {"x-swarm-nodes": ",".join(short(stage.node) for stage in several.plan.stages)}
-            if target.provider is not None:
-                headers = {"x-swarm-provider": target.provider.name}
+            headers = source_headers(target, several.plan)
             if body.stream:
                 return await _streamed(call, several, count, printer, headers)
             return await _whole(several, count, printer, headers)
@@ -167,14 +165,15 @@ async def _streamed(call: Call, several: Choices, count: int, printer: Printer, 
     stream = await call.open_stream(headers)
     usages: dict[int, Usage] = {}
     try:
-        for index in range(count):
-            for event in printer.opening(index):
-                await stream.send(event)
-        async for index, chunk in several:
-            for event in printer.chunks(chunk, index):
-                await stream.send(event)
-            if chunk.usage is not None:
-                usages[index] = chunk.usage
+        async with stream.kept_alive(stream.comment):
+            for index in range(count):
+                for event in printer.opening(index):
+                    await stream.send(event)
+            async for index, chunk in several:
+                for event in printer.chunks(chunk, index):
+                    await stream.send(event)
+                if chunk.usage is not None:
+                    usages[index] = chunk.usage
         for event in printer.closing([usages[index] for index in range(count)]):
             await stream.send(event)
     except GenerationFailed as failure:

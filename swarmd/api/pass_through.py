@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from swarmd.api.calls import Call, Handler
+from swarmd.api.messages_errors import ERROR_EVENT, problem
 from swarmd.api.ports import PassedOn, ProviderRoads
 from swarmd.api.replies import error_of
 from swarmd.api.sse import EventStream
@@ -74,11 +75,11 @@ class PassThrough:
                 if isinstance(answer, Refusal):
                     return answer
                 if answer.is_stream:
-                    return await _streamed(call, provider, answer)
+                    return await _streamed(call, provider, service, answer)
                 whole = await answer.whole()
                 if isinstance(whole, Refusal):
                     return whole
-                head = {"content-type": answer.media, "x-swarm-provider": provider}
+                head = {**_source(call, provider, service), "content-type": answer.media}
                 return web.Response(body=whole, status=answer.status, headers=head)
 
         return answer
@@ -107,23 +108,23 @@ def _anthropic(call: Call) -> dict[str, str]:
     return {"anthropic-version": ANTHROPIC_VERSION, **sent}
 
 
-async def _streamed(call: Call, provider: str, answer: PassedOn) -> EventStream:
+def _source(call: Call, provider: str, service: Service) -> dict[str, str]:
+    own = {"request-id": call.request_id} if service in (Service.MESSAGES, Service.COUNT_TOKENS) else {}
+    return {"x-swarm-provider": provider, **own}
+
+
+async def _streamed(call: Call, provider: str, service: Service, answer: PassedOn) -> EventStream:
     """What comes is written as it comes; a provider that breaks off is reported as the last event, as its dialect has it."""
-    headers = {"content-type": answer.media, "x-swarm-provider": provider}
-    stream = await call.open_stream(headers)
+    anthropic = service is Service.MESSAGES
+    headers = {**_source(call, provider, service), "content-type": answer.media}
+    stream = await call.open_stream(headers, error_name=ERROR_EVENT if anthropic else "")
     try:
         async with aclosing(answer.pieces()) as pieces:
             async for piece in pieces:
                 await stream.write(piece)
     except GenerationFailed as failure:
-        # The empty line ends whatever was begun: half an event is no event to a reader.
-        await stream.write(b"\n\n" + _last_event(failure.refusal, anthropic=call.request.path.startswith("/v1/messages")))
-    await stream.response.write_eof()
+        refusal = failure.refusal
+        await stream.fail(problem(refusal, call.request_id) if anthropic else error_of(refusal))
+    else:
+        await stream.finish()
     return stream
-
-
-def _last_event(refusal: Refusal, *, anthropic: bool) -> bytes:
-    if not anthropic:
-        return b"data: " + msgspec.json.encode(error_of(refusal)) + b"\n\n"
-    error = {"type": "error", "error": {"type": "api_error", "message": refusal.sentence}}
-    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"

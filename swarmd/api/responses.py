@@ -9,6 +9,7 @@ import msgspec
 
 from swarmd.api import responses_shapes as shapes
 from swarmd.api import views
+from swarmd.api.answers import source_headers
 from swarmd.api.calls import Call, Reply
 from swarmd.api.event_buffer import EVENTS_LIMIT, FellBehind
 from swarmd.api.openai import SEED_BYTES, client_of
@@ -21,7 +22,6 @@ from swarmd.api.responses_shapes import Item, ResponsesRequest
 from swarmd.api.sse import EventStream, frame
 from swarmd.api.targets import Target, Targets
 from swarmd.domain.generation import GenerationRequest
-from swarmd.domain.ids import short
 from swarmd.domain.refusals import Invalid, Refusal
 from swarmd.domain.responses import ResponseStatus, ResponseSummary
 from swarmd.kit.world import Entropy
@@ -164,18 +164,18 @@ class ResponseHandlers:
             await run.begun.wait()
             if run.over.is_set() and not run.told:
                 return run.lost
-            headers = {"location": f"/v1/responses/{run.id}"}
+            headers = {**source_headers(target, None), "location": f"/v1/responses/{run.id}"}
             if run.streamed:
                 return await _streamed(await call.open_stream(headers), run, -1)
             return Reply(body=first, status=202, headers=headers)
         try:
             if run.streamed:
-                return await _streamed(await call.open_stream(), run, -1, paces=True)
+                return await _streamed(await call.open_stream(source_headers(target, None)), run, -1, paces=True)
             await run.over.wait()
         finally:
             if not run.over.is_set():
                 self._runs.give_up(run)
-        return _whole(call, run)
+        return _whole(run, target)
 
     async def _follow(self, call: Call, id: str) -> Any:
         query = call.request.query
@@ -205,15 +205,16 @@ async def _streamed(stream: EventStream, run: Run, after: int, *, paces: bool = 
     sent = after
     events = run.events.follow(after, paces=paces)
     try:
-        async for one in events:
-            await stream.send_frame(one)
-            sent += 1
+        async with stream.kept_alive(stream.comment):
+            async for one in events:
+                await stream.write(one)
+                sent += 1
     except FellBehind:
         what = f"this client is {EVENTS_LIMIT} events behind: fetch {run.id} without stream"
-        await stream.send_frame(_lost(sent + 1, Invalid(what=what)))
+        await stream.write(_lost(sent + 1, Invalid(what=what)))
     else:
         if not run.told:
-            await stream.send_frame(_lost(sent + 1, run.lost))
+            await stream.write(_lost(sent + 1, run.lost))
     finally:
         await events.aclose()
     await stream.finish()
@@ -226,16 +227,14 @@ def _lost(number: int, refusal: Refusal) -> bytes:
     return frame(event.type, event)
 
 
-def _whole(call: Call, run: Run) -> Reply | Refusal:
+def _whole(run: Run, target: Target) -> Reply | Refusal:
     if not run.told:
         return run.lost
     if run.refusal is not None:
         return run.refusal
     headers: dict[str, str] = {}
     if run.plan is not None and run.printer.usage is not None:
-        headers["server-timing"] = views.server_timing(run.printer.usage)
-        if run.plan.stages:  # else the swarm did not answer
-            headers["x-swarm-nodes"] = ",".join(short(stage.node) for stage in run.plan.stages)
+        headers = {**source_headers(target, run.plan), "server-timing": views.server_timing(run.printer.usage)}
     return Reply(body=run.printer.body(), headers=headers)
 
 

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -23,6 +23,7 @@ from swarmd.api.calls import Call, Caller, Handler, Reply
 from swarmd.api.connection import Connection
 from swarmd.api.fresh import News
 from swarmd.api.guard import CORS_HEADERS, CORS_METHODS, Gate, Guard, is_foreign, own_origins
+from swarmd.api.numbers import decoded
 from swarmd.api.openapi import DOCS_POLICY, document, page
 from swarmd.api.pages import PageHandlers
 from swarmd.api.replies import JSON, OUR_ENVELOPE, Broken, Envelope, NoJson, refusal_of_http, response_of, unreadable
@@ -269,7 +270,7 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
     origin = request.headers.get("origin")
     if origin is not None and origin in own_origins(request):
         response.headers["access-control-allow-origin"] = origin
-        response.headers["access-control-expose-headers"] = "x-request-id, x-swarm-nodes, server-timing"
+        response.headers["access-control-expose-headers"] = "x-request-id, x-swarm-nodes, x-swarm-provider, server-timing"
     response.headers.add("vary", "origin")
 
 
@@ -285,27 +286,9 @@ def _policy(request: web.Request) -> str:
 
 def _decoded(data: bytes, wanted: Any) -> Any | Refusal:
     try:
-        try:
-            return msgspec.json.decode(data, type=wanted)
-        except msgspec.ValidationError as error:
-            if "got `float`" not in str(error):
-                raise
-            return msgspec.convert(_whole(msgspec.json.decode(data)), wanted)
+        return decoded(data, wanted)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return unreadable(error)
-
-
-def _whole(value: Any) -> Any:
-    """The same with 2 for 2.0: JSON knows numbers, not integers, and clients that compute with floats write them so."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case list():
-            return [_whole(one) for one in cast("list[Any]", value)]
-        case dict():
-            return {key: _whole(one) for key, one in cast("dict[str, Any]", value).items()}
-        case _:
-            return value
 
 
 def _is_json(media: str) -> bool:

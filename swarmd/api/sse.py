@@ -37,7 +37,7 @@ class EventStream:
         self, response: web.StreamResponse, transport: asyncio.Transport | None, *, error_name: str = ""
     ) -> None:
         self.response, self._transport, self._error_name = response, transport, error_name
-        self._wrote = 0
+        self._wrote, self._torn = 0, False
 
     @classmethod
     async def open(cls, request: web.Request, headers: Mapping[str, str], *, error_name: str = "") -> EventStream:
@@ -78,7 +78,8 @@ class EventStream:
                     await beat()
 
     async def write(self, data: bytes) -> None:
-        """Events of somebody else, as they are. Returns as `send` does."""
+        """Events that are ready, as `frame` makes them, or a piece of somebody else's. Returns as `send` does."""
+        self._torn = not data.endswith((b"\n\n", b"\r\n\r\n"))
         await self._write(data)
 
     async def done(self) -> None:
@@ -87,13 +88,12 @@ class EventStream:
         await self.response.write_eof()
 
     async def fail(self, error: Any) -> None:
-        """The stream ends with an error instead: there is no status to change any more."""
+        """The stream ends with an error instead: there is no status to change any more. Where half an event was written, an
+        empty line ends it first: it is no event to a reader."""
+        if self._torn:
+            await self._write(b"\n\n")
         await self.send(error, self._error_name)
         await self.response.write_eof()
-
-    async def send_frame(self, frame: bytes) -> None:
-        """An event as `frame` makes it."""
-        await self._write(frame)
 
     async def finish(self) -> None:
         """Where the contract marks no end: the last event says what became of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -16,6 +16,8 @@ from swarmd.kit.world import Clock
 
 class ServedModel(Struct, frozen=True, kw_only=True):
     id: str
+    owned_by: str
+    """`local`, `hybrid`, or `network`; the name of a provider that answers in place of the swarm."""
     context_length: int | UnsetType = UNSET
     swarm: CardSwarm | UnsetType = UNSET
 
@@ -44,7 +46,7 @@ class StatusHandlers:
         *,
         node: NodeId,
         clock: Clock,
-        cards: Callable[[], list[ModelCard]],
+        cards: Callable[[], Awaitable[list[ModelCard]]],
         running: Running,
         counters: Counters,
         peers: Peers,
@@ -54,9 +56,9 @@ class StatusHandlers:
         self._started_at = clock.monotonic()
 
     async def status(self, _call: Call) -> Status:
-        return self.now()
+        return await self.now()
 
-    def now(self) -> Status:
+    async def now(self) -> Status:
         speed = self._counters.last_tokens_per_second
         return Status(
             node=short(self._node),
@@ -68,6 +70,7 @@ class StatusHandlers:
             stages=self._running.stage_sessions,
             tokens_per_second=None if speed is None else round(speed, 2),
             models=[
-                ServedModel(id=card.id, context_length=card.context_length, swarm=card.swarm) for card in self._cards()
+                ServedModel(id=card.id, owned_by=card.owned_by, context_length=card.context_length, swarm=card.swarm)
+                for card in await self._cards()
             ],
         )

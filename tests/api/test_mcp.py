@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from swarmd.api import server as server_module
 from swarmd.domain.generation import Finish, TokenChunk
 from swarmd.domain.refusals import Busy, StageFailed
+from tests.fakes.provider import FakeProvider, Office, opened, serving
 from tests.fakes.rim import KEY, OWN, PEER, SPREAD, TINY, USAGE, Rim, failed, keyed, no_coverage, running, script, until
 
 BOTH = "application/json, text/event-stream"
@@ -65,11 +66,50 @@ async def test_a_chat(rim: Rim) -> None:
     assert not found.is_error and found.content[0].text == "Hello!"  # type: ignore[union-attr]
     assert found.structured_content == {
         "model": TINY, "text": "Hello!", "finish_reason": "stop", "prompt_tokens": 7, "completion_tokens": 3,
-        "tokens_per_second": 50.0, "nodes": [OWN[:16], PEER[:16]],
+        "tokens_per_second": 50.0, "nodes": [OWN[:16], PEER[:16]], "provider": None,
     }  # fmt: skip
     (request,) = rim.pipeline.requests
     assert [one.role for one in request.messages] == ["system", "user", "assistant", "user"]
     assert (request.max_tokens, request.sampling.temperature, request.sampling.seed, request.stop) == (9, 0.0, 5, ("END",))
+
+
+async def test_five_point_zero_was_no_whole_number(rim: Rim) -> None:
+    """Clients that compute with floats write integers so, and every other body takes them."""
+    async with connected(rim) as client:
+        await client.call_tool("chat", {"prompt": "x", "max_tokens": 5.0, "seed": 3.0})
+        with pytest.raises(MCPError, match="max_tokens"):
+            await client.call_tool("chat", {"prompt": "x", "max_tokens": 5.5})
+    (request,) = rim.pipeline.requests
+    assert (request.max_tokens, request.sampling.seed) == (5, 3)
+
+
+async def test_a_provider_s_models_are_listed_and_asked_like_those_of_the_swarm(tmp_path: Path) -> None:
+    async with serving(FakeProvider()) as fake, opened(Office(tmp_path)) as office:
+        office.point(fake, "openai", "anthropic")
+        await office.give_key("openai", "anthropic")
+        rim = Rim(tmp_path, providers=office.desk)
+        async with running(rim), connected(rim) as client, rim.client(**keyed()) as session:
+            by_http = await (await session.get("/v1/models")).json()
+            status = await (await session.get("/v1/status")).json()
+            listed = (await client.call_tool("models")).structured_content["models"]  # type: ignore[index]
+            info = (await client.call_tool("node_info")).structured_content
+            assert listed == by_http["data"] and "claude-haiku-4-5" in [one["id"] for one in listed]
+            assert [one["id"] for one in status["models"]] == [one["id"] for one in listed]
+            assert info["models"] == status["models"]  # type: ignore[index]
+            assert {"id": "small", "owned_by": "openai", "context_length": 4096} in status["models"]
+            for model, provider in (("small", "openai"), ("claude-haiku-4-5", "anthropic")):
+                said = (await client.call_tool("chat", {"prompt": "hi", "model": model})).structured_content
+                assert (said["text"], said["provider"], said["nodes"]) == ("Hello", provider, [])  # type: ignore[index]
+            compared = await client.call_tool("compare", {"prompt": "hi", "models": [TINY, "small", "openai:limited"]})
+            results = compared.structured_content["results"]  # type: ignore[index]
+            assert [one["status"] for one in results] == ["ok", "ok", "failed"]
+            assert "openai answered 429" in results[2]["error"]["message"]
+            for broken in ("openai:denied", "openai:cut", "anthropic:failing", "anthropic:overloaded"):
+                with pytest.raises(MCPError, match=f"provider {broken.split(':')[0]} ") as caught:
+                    await client.call_tool("chat", {"prompt": "hi", "model": broken})
+                assert caught.value.code == -32000, broken
+            rim.set("providers.list_models", False)
+            assert len((await client.call_tool("models")).structured_content["models"]) == 2  # type: ignore[index]
 
 
 async def test_models_and_the_node(rim: Rim) -> None:

@@ -221,3 +221,57 @@ async def test_no_key_no_provider(house: House) -> None:
 
 def test_only_the_model_changes() -> None:
     assert renamed(b'{"a": 1.50, "model" : "x:y", "z":[ 1 ]}', "y") == b'{"a":1.50,"model":"y","z":[ 1 ]}'
+
+
+MESSAGES = "/v1/messages"
+
+
+@pytest.mark.parametrize("model", ["openai:gpt-4o", "claude-sonnet-4-6"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_whole_responses_and_messages_of_a_provider_did_not_say_whose_they_are(
+    house: House, model: str, stream: bool
+) -> None:
+    provider = "openai" if ":" in model else "anthropic"
+    asked = {"model": model, "max_tokens": 9, "messages": HI, "stream": stream}
+    async with house.rim.client(**keyed()) as client:
+        for path, body in (("/v1/responses", {"model": model, "input": "hi", "stream": stream}), (MESSAGES, asked)):
+            answered = await client.post(path, json=body)
+            assert answered.status == 200 and answered.headers["x-swarm-provider"] == provider, path
+            assert "x-swarm-nodes" not in answered.headers
+            await answered.read()
+        assert answered.headers["request-id"] == answered.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("model", ["openai:cut", "anthropic:cut"])
+async def test_a_cut_stream_of_messages_had_an_error_without_the_request_s_id(house: House, model: str) -> None:
+    async with house.rim.client(**keyed()) as client:
+        answered = await client.post(MESSAGES, json={"model": model, "max_tokens": 9, "messages": HI, "stream": True})
+        text = (await answered.read()).decode()
+    *_, last, empty = text.split("\n\n")
+    name, data = last.split("\n")
+    error = json.loads(data.removeprefix("data: "))
+    assert empty == "" and name == "event: error" and error["request_id"] == answered.headers["request-id"]
+    assert (error["type"], error["error"]["type"]) == ("error", "api_error") and "broke" in error["error"]["message"]
+    assert "message_stop" not in text
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_a_bug_in_the_middle_of_a_passed_stream_ends_it_in_its_dialect(
+    house: House, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def torn(_answer: object) -> AsyncIterator[bytes]:
+        yield b'data: {"half'
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("swarmd.providers.desk.PassedOn.pieces", torn)
+    model = "openai:x" if path == CHAT else "anthropic:x"
+    async with house.rim.client(**keyed()) as client:
+        answered = await client.post(path, json={"model": model, "max_tokens": 9, "messages": HI, "stream": True})
+        half, last, empty = (await answered.read()).decode().split("\n\n")
+    assert half == 'data: {"half' and empty == "" and "secret" not in last
+    error = json.loads(last.rpartition("data: ")[2])
+    if path == CHAT:
+        assert last.startswith("data: ") and error["error"]["code"] == "internal_error"
+    else:
+        assert last.startswith("event: error\n") and error["error"]["type"] == "api_error"
+        assert error["request_id"] == answered.headers["request-id"]

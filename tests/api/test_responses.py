@@ -267,6 +267,26 @@ async def test_a_background_stream_survives_its_client(rim: Rim, client: AsyncOp
         assert error.value.param == "starting_after"
 
 
+@pytest.mark.parametrize("background", [False, True])
+async def test_a_silent_stream_was_closed_by_proxies(rim: Rim, background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queued or slow reply says nothing for minutes."""
+    monkeypatch.setattr("swarmd.api.sse.SILENT_S", 0.02)
+    go = asyncio.Event()
+    rim.pipeline.script = [go, *script("lo")]
+    asked = {"model": TINY, "input": "x", "stream": True, "background": background}
+    async with rim.client(**keyed()) as session:
+        answered = await session.post("/v1/responses", json=asked)
+        text = b""
+        while text.count(b"\n\n: \n\n: \n\n") == 0:
+            text += await answered.content.readany()
+        id = json.loads(text.split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        follower = await session.get(f"/v1/responses/{id}", params={"stream": "true"}) if background else None
+        while follower is not None and await follower.content.readline() != b": \n":
+            pass
+        go.set()
+        assert b"event: response.completed" in await answered.read()
+
+
 async def test_events_that_fell_out_are_not_replayed(rim: Rim, client: AsyncOpenAI) -> None:
     rim.pipeline.script = script(*("x" * 2100))
     id = (await types_of(await client.responses.create(model=TINY, input="hello", stream=True)))[0].response.id
