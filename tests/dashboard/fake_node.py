@@ -382,7 +382,8 @@ class FakeNode:
         able = [row for row in rows if row["shards_covered"] == row["total_shards"]]
         return {
             "online_nodes": 1 + len(self.peers), "total_vram_mb": None, "total_disk_mb": None, "gpu_nodes": 1,
-            "regions_represented": 2, "serveable_models": able, "aspirational_models": [row for row in rows if row not in able],
+            "regions_represented": 2, "serveable_models": able,
+            "aspirational_models": [row for row in rows if row not in able],
             "hosted_locally": rows, "min_redundancy": min(1, len(able)), "median_redundancy": 1.0,
             "headline_model": able[0] if able else None, "computed_at": NOW,
         }  # fmt: skip

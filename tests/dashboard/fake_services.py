@@ -207,7 +207,8 @@ class FakeServices:
             return web.json_response({"status": "up_to_date", "current_version": "0.1.0"})
         info = {
             "current_version": "0.1.0", "latest_version": self.version["latest_version"], "changelog": "- faster",
-            "published_at": "2026-04-01T10:00:00.000Z", "checksum_sha256": "0" * 64, "size_bytes": 1_200_000, "downloaded": True,
+            "published_at": "2026-04-01T10:00:00.000Z", "checksum_sha256": "0" * 64, "size_bytes": 1_200_000,
+            "downloaded": True,
         }  # fmt: skip
         return web.json_response({"status": "update_available", "info": info})
 
