@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
-from swarmd.api.live_settings import LiveSettings
 from swarmd.config.contract import FILE_ONLY
 from swarmd.config.loading import Origin
 from swarmd.config.settings import KEYS, Key, Value, value_of
+
+if TYPE_CHECKING:
+    from swarmd.api.live_settings import LiveSettings  # commands read the shapes, and start quicker without it
 
 
 class SettingRow(Struct, frozen=True, kw_only=True):

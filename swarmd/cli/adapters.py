@@ -15,6 +15,20 @@ from swarmd.cli.place import Chosen, Config, DataFolder, KeyFile, Url, find
 from swarmd.cli.terminal import finish, say, say_json, show_table
 
 
+def show(
+    context: typer.Context,
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """LoRA adapters of this node: listed; with a verb, added and removed."""
+    if context.invoked_subcommand is None:
+        finish(_list(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), as_json=as_json))
+
+
 def list_adapters(
     *, as_json: AsJson = False, url: Url = None, data_dir: DataFolder = None, config: Config = None, key_file: KeyFile = None
 ) -> None:

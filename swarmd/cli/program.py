@@ -160,7 +160,7 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
         verbs=(("add", models.add), ("list", models.list_models), ("fetch", models.fetch), ("remove", memory.rm)),
     ),
     Verbs(
-        section=MODELS, name="adapters", help="LoRA adapters of this node.",
+        section=MODELS, name="adapters", help="LoRA adapters of this node; with a verb, add or remove.", alone=adapters.show,
         verbs=(("list", adapters.list_adapters), ("add", adapters.add), ("rm", adapters.remove)),
     ),
     Verbs(

@@ -14,6 +14,7 @@ from tests.fakes.rim import TINY, adapter
 
 def test_one_is_added_shown_and_removed(cli: Cli, tmp_path: Path) -> None:
     assert "swarmd adapters add" in cli("adapters", "list").stdout
+    assert cli("adapters").stdout == cli("adapters", "list").stdout, "as `downloads`, `providers` and `responses` do"
     file = tmp_path / "style.safetensors"
     file.write_bytes(b"x")
     added = cli("adapters", "add", TINY, str(file), "--id", "style", "--alpha", "32")

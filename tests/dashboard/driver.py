@@ -64,11 +64,14 @@ async def show(page: Page, url: str, name: str) -> None:
     await expect(page.locator("main .panel:not([hidden]) .row-waiting")).to_have_count(0)
 
 
-async def grave_faults(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical, with the place."""
+async def grave_faults(page: Page, *, colours_only: bool = False) -> list[str]:
+    """What axe-core finds that is serious or critical, with the place. A theme changes nothing but colours."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE_SCRIPT)
-    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
+    rules: object = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+    if colours_only:
+        rules = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
+    options = {"runOnly": rules, "resultTypes": ["violations"]}
     found: dict[str, Any] = await page.evaluate("options => axe.run(options)", options)
     return [
         f"{one['id']}: {node['target']} {node['html'][:120]}"

@@ -39,6 +39,7 @@ async def test_page_loads_without_a_complaint_and_shows_the_swarm(page: Page, ur
     assert await page.all_text(".tile-value") == [
         "2", "\u2013", "41", "12", "0", "6.1\u202fGB", "280\u202fGB", "2\u202fh 3\u202fmin",
     ]  # fmt: skip
+    assert "Mid-7B200\u202fMBon 3 nodes" in await page.text(".able"), "as swarm_capacity has it"
     await node.push("peer_list", {"peers": [*node.peers, peer("c" * 16, "carl", 4, [])]})
     await page.until("document.querySelectorAll('.ring-picture .node').length === 4")
     assert await page.ask("document.querySelector('meta[name=swarmd-nonce]')") is None
@@ -373,7 +374,7 @@ async def test_join(page: Page, url: str, node: FakeNode) -> None:
 
 
 async def test_empty_node_says_what_to_do(page: Page, url: str, node: FakeNode) -> None:
-    node.peers, node.models, node.activity = [], [], []
+    node.peers, node.models, node.activity, node.services.provider_models = [], [], [], []
     await load(page, url)
     await page.until("document.querySelector('.ring-picture')?.textContent.includes('Alone so far')")
     assert "Add a GGUF file" in await page.text(".models")

@@ -15,7 +15,7 @@ const STEP = 50;
 export function creditsPanel() {
   const numbers = h("dl", { class: "facts" });
   const said = h("p", { class: "hint" });
-  const panel = h("div", {}, said, numbers);
+  const panel = h("div", { class: "credits" }, said, numbers);
   resource(panel, { read: reading("/api/admin/credits"), everyMs: 10000, draw: ({ data, error, missing }) => {
     if (missing) return setText(said, "This node keeps no books: it is of an older version.");
     if (error && !data) {
@@ -69,7 +69,7 @@ export function creditEntries() {
     if (!entries.length) return list.replaceChildren(h("p", { class: "empty" }, "No entry yet. Run layers for others, or ask something that others compute."));
     return list.replaceChildren(h("h3", {}, "Entries"), table("Entries of the account", ["When", "What", "Amount", "Node", "Model"], entries.map((row) => {
       const at = format.moment(row.timestamp);
-      const quantity = row.quantity ? `, ${format.count(row.quantity)} ${row.unit ?? ""}` : "";
+      const quantity = row.quantity ? `, ${format.count(row.quantity)} ${(row.unit ?? "").replace("_", "-")}` : "";
       return [at ? format.ago(at) : format.NONE, `${KINDS[row.kind] ?? String(row.kind).replaceAll("_", " ")}${quantity}`, `${row.amount > 0 ? "+" : ""}${format.count(row.amount)}`, row.node_id ? nodeName(row.node_id) : format.NONE, row.model_id ?? format.NONE];
     })));
   }

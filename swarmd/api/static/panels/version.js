@@ -43,9 +43,8 @@ export function versionPanel() {
     setText(line, newer ? `swarmd ${version} runs here. Version ${update.latest_version} is available.` : `swarmd ${version} runs here.`);
     const looked = format.moment(update.last_checked);
     const published = newer && format.moment(update.published_at);
-    setText(facts, [CHANNELS[update.channel], looked ? `looked ${format.ago(looked)}` : "not looked yet", published && `published ${format.ago(published)}`, newer && update.size_bytes && format.bytes(update.size_bytes), newer && update.downloaded && "downloaded"].filter(Boolean).join(" · "));
+    setText(facts, [CHANNELS[update.channel], looked ? `looked ${format.ago(looked)}` : "not looked yet", published && `published ${format.ago(published)}`, newer && update.size_bytes && format.bytes(update.size_bytes), newer && update.downloaded && "downloaded", update.restart_required && "about to restart"].filter(Boolean).join(" · "));
     setText(failed, update.last_error ? format.sentence(update.last_error) : "");
-    if (update.restart_required) say("The node is about to restart in another version. This page comes back by itself.", "hint");
     apply.hidden = !newer || update.restart_required === true;
     check.hidden = update.restart_required === true;
     details.hidden = !update.changelog;
