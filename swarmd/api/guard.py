@@ -2,7 +2,8 @@
 
 Rules, in the order in which they are applied:
 
-1. A foreign `Origin` is refused, key or not: pages of other sites have no business here, and CORS is closed to them.
+1. A foreign `Origin` is refused, key or not: pages of other sites have no business here, and CORS is closed to them. So is
+   what browsers ask for such pages without an `Origin` (`Sec-Fetch-Site`), unless it shows the key, which a page cannot.
 2. Addresses other than loopback are rate-limited. Loopback is not: the dashboard polls, and whoever runs programs on this
    machine has better ways to keep it busy. OPEN rows, which ask for nothing else, are limited as well.
 3. A row marked WRITE needs the key, always. A row marked READ is free on loopback (or from everywhere, where the settings
@@ -91,6 +92,8 @@ class Gate:
         if guard is not Guard.OPEN and is_foreign(request):
             origin = request.headers["origin"][:200]
             return Forbidden(what=f"pages of {origin} may not use this node: open its own dashboard instead")
+        if not caller.keyed and _is_drive_by(guard, request):
+            return Forbidden(what="pages of other sites may not use this node: open its own dashboard instead")
         if (limited := self._limited(guard, request, caller)) is not None:
             return limited
         if guard is Guard.OPEN:
@@ -172,6 +175,16 @@ def is_foreign(request: web.Request) -> bool:
     return origin is not None and origin not in own_origins(request) and not _is_same_site(origin, request)
 
 
+def _is_drive_by(guard: Guard, request: web.Request) -> bool:
+    """Whether a page that is not ours makes the browser ask, as it does for pictures, scripts and frames: without Origin.
+    The page cannot read the answer, but asking may cost the owner something. A link to what people read is none."""
+    headers = request.headers
+    if guard is Guard.OPEN or "origin" in headers or headers.get("sec-fetch-site", "") not in ("cross-site", "same-site"):
+        return False
+    opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not (opened and guard is Guard.READ)
+
+
 def own_origins(request: web.Request) -> tuple[str, ...]:
     """Origins of pages that this very port serves on its own machine; the only ones CORS is open to."""
     port = _bound_to(request)[1]
@@ -188,7 +201,10 @@ def host_name(host: str) -> str:
 
 def _is_same_site(origin: str, request: web.Request) -> bool:
     """Origin and Host agree: the page came from where the request goes (rule 4 deals with rebound names)."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and parts.netloc == request.headers.get("host", "") != ""
 
 

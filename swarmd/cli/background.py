@@ -68,7 +68,7 @@ def down(*, data_dir: DataFolder = None, config: Config = None) -> None:
 
 
 def start(folder: Path, options: list[str], *, wait: bool) -> None:
-    """Raises Failure when it does not become ready, with its last words."""
+    """Raises Failure when another node runs there, and when it does not become ready, with its last words."""
     disk, log = Disk(), folder / LOG_NAME
     for made in (folder, log.parent):
         disk.make_folder_now(made, mode=0o700)
@@ -76,6 +76,8 @@ def start(folder: Path, options: list[str], *, wait: bool) -> None:
         where = whereabouts.read_now(folder, disk=disk)
         say(f"a node runs already (process {pid}){f': {where}' if where else ''}")
         return
+    if (where := whereabouts.read_now(folder, disk=disk)) is not None:
+        raise Failure(f"a node runs already at {where}, not by `swarmd up`: end it where it runs, or with systemctl")
     ours, theirs = socket.socketpair()
     line = launcher.command(
         data=folder, installed=__version__, arguments=["run", *options], supervise=True, log=log, pid_file=folder / PID_NAME

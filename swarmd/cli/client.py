@@ -26,6 +26,7 @@ from swarmd.api import (
 )
 from swarmd.api import updates as update_shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
+from swarmd.api.setting_rows import SettingList, SettingRow
 from swarmd.cli.failure import NOT_RUNNING, REFUSED, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
 from swarmd.domain.membership import RoleName
@@ -210,6 +211,10 @@ class NodeClient:
         """The flat settings; only those the API shows."""
         found = await self._ask("GET", "/api/admin/config", dict[str, Any])
         return {name: value for name, value in found.items() if isinstance(value, bool | int | str)}
+
+    async def setting_rows(self) -> list[SettingRow]:
+        """Every setting as the node has it; secrets without their values."""
+        return (await self._ask("GET", "/api/admin/config/schema", SettingList)).settings
 
     async def reload_settings(self) -> shapes.Reloaded:
         return await self._ask("POST", "/api/admin/config/reload", shapes.Reloaded)

@@ -16,6 +16,7 @@ import typer
 from msgspec import Struct
 
 from swarmd import __version__
+from swarmd.api import whereabouts
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import FAILED, Failure
 from swarmd.cli.network import AsJson
@@ -30,6 +31,8 @@ MIN_RAM_BYTES: Final = 1_000_000_000  # a node, a worker and one shard of 512 MB
 MIN_DISK_BYTES: Final = 2_000_000_000  # a few shards; the setting resources.max_disk_mb is a wish, this is a need
 OURS_S: Final = 3.0  # a node of this machine answers within milliseconds; another program may never say a word
 COPY_ARRAYS: Final = 3  # two arrays and some air
+NODE: Final = "node"
+NO_NODE: Final = "none runs on this folder"
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -51,7 +54,8 @@ def doctor(*, as_json: AsJson = False, data_dir: DataFolder = None, config: Conf
         rows = [("ok" if line.problem is None else "NO", line.what, line.found) for line in lines]
         show_table(("", "what", "found"), rows)
         if not problems:
-            say("everything is fine: start a node with `swarmd run`")
+            runs = any(line.what == NODE and line.found != NO_NODE for line in lines)
+            say("everything is fine" if runs else "everything is fine: start a node with `swarmd run`")
     for problem in problems:
         complain(problem)
     raise typer.Exit(FAILED if problems else 0)
@@ -66,6 +70,7 @@ async def _examine(chosen: Chosen, world: World) -> list[Line]:
         Line(what="machine", found=f"{platform.system()} {platform.machine()}, {cores_text()}"),
         memory_line(psutil.virtual_memory().total, psutil.virtual_memory().available),
         await _disk_line(folder, Disk()),
+        node_line(folder),
         *await _port_lines(settings, chosen),
         await _copy_line(world),
     ]
@@ -110,6 +115,11 @@ async def _disk_line(folder: Path, disk: Disk) -> Line:
         return disk_line(folder, await disk.free_bytes(existing))
     except OSError as error:
         return Line(what="disk", found=str(folder), problem=f"the data folder {folder} cannot be looked at: {error}")
+
+
+def node_line(folder: Path) -> Line:
+    """Whether a node runs on the folder: it may have been started with another port than the settings say."""
+    return Line(what=NODE, found=whereabouts.read_now(folder, disk=Disk()) or NO_NODE)
 
 
 async def _port_lines(settings: Settings, chosen: Chosen) -> list[Line]:

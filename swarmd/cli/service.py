@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -180,13 +181,22 @@ def program_line() -> str:
     """How the service starts this very program."""
     command = Path(sys.argv[0])
     if command.name == "swarmd" and command.is_file() and os.access(command, os.X_OK):
-        return f"{command.absolute()} run"
-    return f"{sys.executable} -m swarmd run"
+        return f"{_word(str(command.absolute()))} run"
+    return f"{_word(sys.executable)} -m swarmd run"
+
+
+def _word(path: str) -> str:
+    """As a unit has it: % begins a specifier of systemd's, and a blank ends a word (systemd.service(5), "Command lines")."""
+    path = path.replace("%", "%%")
+    if not set(path) & set(" \t\"'\\;"):
+        return path
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def hidden_from_service(program: str) -> str | None:
     """The folder of the program, or of the interpreter below it, that ProtectHome=yes hides; None: it sees both."""
-    for path in (program.split()[0], os.path.realpath(program.split()[0]), sys.prefix, sys.base_prefix):
+    command = shlex.split(program)[0].replace("%%", "%")
+    for path in (command, os.path.realpath(command), sys.prefix, sys.base_prefix):
         for folder in HIDDEN:
             if path == folder or path.startswith(f"{folder}/"):
                 return folder

@@ -8,6 +8,7 @@ from typing import Annotated, Final, cast
 import typer
 from msgspec import Struct
 
+from swarmd.api.setting_rows import SettingRow
 from swarmd.cli.client import NodeClient
 from swarmd.cli.failure import NOT_RUNNING, REFUSED, USAGE, Failure
 from swarmd.cli.network import AsJson
@@ -34,14 +35,14 @@ class SettingLine(Struct, frozen=True, kw_only=True):
 
     key: str
     value: bool | int | str | None
-    """In force in the running node as far as it tells, else what the next start takes. null: a secret, or not known."""
+    """In force in the running node, else what the next start takes. null: a secret."""
     default: bool | int | str
     values: str
     """What is allowed, in words."""
     change: str
     """`live`, or `restart`."""
     source: str
-    """`running` (the node said so), `file`, `environment` or `default`."""
+    """Where the value came from: `flag` of the running node's command line, `environment`, `file` or `default`."""
     next: bool | int | str | None
     """What the next start takes where that differs from `value`; else null."""
     environment: str
@@ -135,7 +136,7 @@ async def _fails(failure: Failure) -> None:
 def shown(row: SettingLine) -> str:
     """The value as TOML has it, without quotes; of a setting that waits for a restart both."""
     value = SECRET if row.value is None else _text(row.value)
-    return value if row.next is None else f"{value} (then {_text(row.next)})"
+    return value if row.next is None else f"{value} ({_text(row.next)} after a restart)"
 
 
 def _text(value: Value) -> str:
@@ -158,39 +159,44 @@ async def _one(chosen: Chosen, name: str) -> SettingLine:
 
 
 async def _lines(chosen: Chosen) -> list[SettingLine]:
-    """Of all settings; of a node elsewhere only those that its API shows."""
+    """Of all settings: the running node knows best what it was started with, else what the next start would take."""
+    rows, _ = await _running(chosen)
+    if rows:
+        return [line_of(KEYS[path], row) for path, row in rows.items() if path in KEYS]
     loaded = settings_of(flags_of(chosen.data_dir), config=chosen.config)
-    running, elsewhere = await _running(chosen)
-    keys = [key for key in KEYS.values() if not elsewhere or key.path in running]
-    return [line_of(key, loaded, None if elsewhere else value_of(loaded.settings, key.path), running) for key in keys]
+    return [stored_line(key, loaded) for key in KEYS.values()]
 
 
-async def _running(chosen: Chosen) -> tuple[dict[str, Value], bool]:
-    """What the node has in force, by dotted path, and whether it is elsewhere. Nothing where none runs."""
+async def _running(chosen: Chosen) -> tuple[dict[str, SettingRow], bool]:
+    """The settings of the node by dotted path, and whether it is elsewhere. Nothing where none runs."""
     place = find(chosen)
     elsewhere = is_elsewhere(place.url)
     try:
         async with NodeClient(place) as node:
-            flat = await node.settings()
+            return {row.key: row for row in await node.setting_rows()}, elsewhere
     except Failure as failure:
         if failure.exit_code != NOT_RUNNING or elsewhere or chosen.url is not None:
             raise
         return {}, False
-    return {_PATHS[name]: value for name, value in flat.items() if name in _PATHS}, elsewhere
 
 
-def line_of(key: Key, loaded: Loaded, stored: Value | None, running: dict[str, Value]) -> SettingLine:
-    """`stored`: what the next start takes, where that is known."""
-    known = key.path in running
-    value = running.get(key.path, stored)
-    if key.declared.secret:
-        value = None if stored else ""
+def line_of(key: Key, row: SettingRow) -> SettingLine:
+    """As the running node has it."""
+    return _line(key, row.value, source=row.source, following=row.waiting)
+
+
+def stored_line(key: Key, loaded: Loaded) -> SettingLine:
+    """As the next start takes it."""
+    value = value_of(loaded.settings, key.path)
+    shown_value = value if not key.declared.secret else None if value else ""
+    return _line(key, shown_value, source=loaded.origins[key.path].value, following=None)
+
+
+def _line(key: Key, value: Value | None, *, source: str, following: Value | None) -> SettingLine:
     return SettingLine(
         key=key.path, value=value, default=key.default, values=key.range,
         change="live" if key.declared.live else "restart",
-        source="running" if known else loaded.origins[key.path].value,
-        next=stored if known and stored is not None and stored != value else None,
-        environment=key.environment, doc=key.declared.doc,
+        source=source, next=following, environment=key.environment, doc=key.declared.doc,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ dotted path (`inference.context_tokens`) is never clamped: a value out of range 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
@@ -40,6 +41,7 @@ FLAT_KEYS: Final[tuple[FlatKey, ...]] = (
     FlatKey(name="update_mode", path="updates.mode"),
 )
 
+_PROVIDER_URL: Final = r"providers\.[a-z_]+_url"
 FILE_ONLY: Final[Mapping[str, str]] = {
     "node.data_dir": "the folder that this file is in is chosen at the start",
     "api.api_key": "a key is no value to send around",
@@ -48,6 +50,9 @@ FILE_ONLY: Final[Mapping[str, str]] = {
     "updates.signed_by": "who may sign programs is said on the machine itself",
     "providers.claude_program": "which programs run is said on the machine itself",
     "providers.private_addresses": "whether this node asks its own network is said on the machine itself",
+    "downloads.hub_endpoint": "where the hub's token is sent is said on the machine itself",
+    # A stored key goes where these lead: who may change them could read the keys, which no reply shows.
+    **{path: "where keys are sent is said on the machine itself" for path in KEYS if re.fullmatch(_PROVIDER_URL, path)},
 }
 """Settings that nobody changes over HTTP, not even with the key, and why."""
 

@@ -193,7 +193,8 @@ def _logprobs(given: Any) -> tuple[tuple[Logprob, tuple[Logprob, ...]], ...]:
 def _logprob(given: Any) -> Logprob:
     one = as_dict(given)
     value = one.get("logprob")
-    logprob = float(value) if isinstance(value, int | float) else 0.0
+    # JSON knows integers that no float holds.
+    logprob = float(value) if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53) else 0.0
     return Logprob(token=NO_ID, text=as_text(one.get("token")), logprob=logprob)
 
 
@@ -201,4 +202,4 @@ def _text(given: Any) -> str:
     """Mistral's models that think send lists of parts; what they think is none of the reply."""
     if isinstance(given, str):
         return given
-    return "".join(_text(as_dict(part).get("text")) for part in as_list(given) if as_dict(part).get("type") == "text")
+    return "".join(as_text(as_dict(part).get("text")) for part in as_list(given) if as_dict(part).get("type") == "text")

@@ -42,6 +42,8 @@ RETRY_S: Final = 5.0  # what a client is told that finds all places taken: repli
 INSTRUCTION: Final = "You answer the last message of the conversation that you are given. Reply with the answer alone."
 """In place of the program's own, which are about writing software. What the client's say is in the conversation."""
 
+ORDERS: Final = ("/", "!", "#")
+
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +117,10 @@ class ClaudeProgram:
             "--model", request.model, "--max-turns", "1", "--tools", "", "--strict-mcp-config", "--setting-sources", "",
             "--no-session-persistence", "--system-prompt", INSTRUCTION,
             stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=self._folder, limit=LINE_LIMIT,
-            env={**self.environment(), "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_tokens)},
+            env={
+                **self.environment(), "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(request.max_tokens),
+                "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # see `conversation_text`
+            },
         )  # fmt: skip
 
     async def version(self, *, within_s: float = 10.0) -> str | None:
@@ -317,14 +322,18 @@ def unsupported(request: GenerationRequest) -> Invalid | None:
 
 
 def conversation_text(request: GenerationRequest) -> str:
-    """One message is sent as it is; of several each is marked with who speaks."""
+    """One message is sent as it is; of several each is marked with who speaks.
+
+    The program reads its input as the words of whoever sits at it: @ and a path is that file's contents, and /, ! or # in
+    front is an order to itself. A client's message with one of these goes as JSON, and no @ stands in it as such.
+    """
     system = [message.content for message in request.messages if message.role == "system"]
     rest = [message for message in request.messages if message.role != "system"]
-    if not system and len(rest) == 1:
+    if not system and len(rest) == 1 and "@" not in rest[0].content and not rest[0].content.lstrip().startswith(ORDERS):
         return rest[0].content
     turns = [{"role": "system", "content": text} for text in system]
     turns += [{"role": message.role, "content": message.content} for message in rest]
-    lines = "\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns)
+    lines = "\n".join(json.dumps(turn, ensure_ascii=False).replace("@", "\\u0040") for turn in turns)
     return f"The conversation so far, one message a line; answer as the assistant, and follow what system says:\n{lines}\n"
 
 

@@ -23,18 +23,20 @@ class EventLines:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Raises EventTooLong."""
-        self._rest += piece
-        *lines, rest = self._rest.replace(b"\r\n", b"\n").split(b"\n")
-        held_back = rest.endswith(b"\r")  # its line feed may come with the next piece
-        self._rest = bytearray(rest)
-        found = [event for line in lines if (event := self._line(bytes(line))) is not None]
-        if len(self._rest) + self._size > self._limit and not held_back:
+        found: list[bytes] = []
+        first, *lines = piece.split(b"\n")  # of the piece alone: a long line comes in many, and is not read again for each
+        self._rest += first
+        for line in lines:
+            if (event := self._line(bytes(self._rest.removesuffix(b"\r")))) is not None:
+                found.append(event)
+            self._rest = bytearray(line)
+        if len(self._rest) + self._size > self._limit:
             raise EventTooLong
         return found
 
     def end(self) -> list[bytes]:
         """What is complete but for its last empty line: some servers leave that out."""
-        found = [event for line in (bytes(self._rest), b"") if (event := self._line(line)) is not None]
+        found = [event for line in (bytes(self._rest.removesuffix(b"\r")), b"") if (event := self._line(line)) is not None]
         self._rest.clear()
         return found
 

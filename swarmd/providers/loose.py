@@ -27,4 +27,5 @@ def as_text(given: Any) -> str:
 
 
 def as_count(given: Any) -> int | None:
-    return given if type(given) is int and given >= 0 else None
+    """Neither the database nor a client's JSON takes more."""
+    return given if type(given) is int and 0 <= given <= 2**53 else None

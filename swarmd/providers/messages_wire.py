@@ -125,8 +125,9 @@ class MessagesReader:
         if delta.get("type") == "text_delta" and isinstance(text, str):
             self.spoke = self.spoke or bool(text)
             return Piece(text=text)
-        if delta.get("type") == "input_json_delta" and isinstance(arguments, str) and index in self._calls:
-            return Piece(calls=(CallPiece(index=self._calls[index], arguments=arguments),)) if arguments else Piece()
+        number = self._calls.get(index) if type(index) is int else None
+        if delta.get("type") == "input_json_delta" and isinstance(arguments, str) and number is not None:
+            return Piece(calls=(CallPiece(index=number, arguments=arguments),)) if arguments else Piece()
         return Piece()
 
 

@@ -39,7 +39,7 @@ def meant(
     if colon and behind:
         for one in ready:
             if one.name == front:
-                return Meant(one, behind)
+                return _named(one, behind)
     if not plain:
         return None
     for one in ready:
@@ -50,8 +50,13 @@ def meant(
             return Meant(one, name)
         for brand in one.known.brands:
             if name.startswith(brand) and len(name) > len(brand):
-                return Meant(one, name.removeprefix(brand))
+                return _named(one, name.removeprefix(brand))
     return None
+
+
+def _named(provider: Ready, model: str) -> Meant | None:
+    """A name with a dash in front would be an option to a program that is told it."""
+    return None if model.startswith("-") else Meant(provider, model)
 
 
 def belongs_to(name: str) -> str | None:

@@ -41,8 +41,13 @@ SILENT_START_S: Final = 300.0  # so long at most: a node that is not on trial ma
 RESTARTS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before each start after a crash, the last one again and again
 AGAIN_S: Final = 2.0  # a node that asks to be started again sooner than this is in a circle: it waits like one that crashed
 QUIET_S: Final = 300.0  # a node that ran this long is well: the next crash waits the shortest time
+NO_ROOM_S: Final = 10.0  # before what could not be written is tried again: somebody has to make room on the disk
 LINE_LIMIT: Final = 4096  # bytes of a line from the node that we wait for
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class _Asked(Exception):
+    """To stop, while it waited for room on the disk."""
 
 
 class Launcher:
@@ -66,6 +71,8 @@ class Launcher:
         self._own = own
         self._stopping = self._ever_ready = False
         self._crashes = 0
+        self._put_off: set[Version] = set()
+        """Not tried by this process: nothing could be written down before."""
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -75,11 +82,26 @@ class Launcher:
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, self._signalled)
+        try:
+            return self._run()
+        except _Asked:
+            return EXIT_FAILED
+
+    def _run(self) -> int:
         while True:
             version = self._choose()
             on_trial = version is not None and self._is_on_trial(version)
             began = monotonic()
-            child = _Child(self._command(version), self._child_environ(version), with_output=self._log is not None)
+            try:
+                child = _Child(self._command(version), self._child_environ(version), with_output=self._log is not None)
+            except OSError as error:
+                if version is not None and on_trial:
+                    self._roll_back(version, f"cannot be started: {error}")
+                    continue
+                self._say(f"swarmd {version or self._installed} cannot be started: {error}")
+                if not self._supervise or not self._rest(RESTARTS_S[-1]):
+                    return EXIT_FAILED
+                continue
             self._above.tell(notify.status_line(f"starting swarmd {version or self._installed}"))
             was_ready, failure = self._attend(child, version if on_trial else None)
             self._ever_ready |= was_ready
@@ -108,14 +130,16 @@ class Launcher:
 
     def _is_on_trial(self, version: Version) -> bool:
         trial = self._versions.state().trial
-        return trial is not None and trial.version == version
+        if trial is None or trial.version != version:
+            return False
+        return version != self._versions.current()  # else it was killed, or had no room, between the two words of `commit`
 
     def _choose(self) -> Version | None:
         """What to start. An attempt is written down before it is made."""
         while True:
-            version = self._versions.next(self._installed)
+            version = self._versions.next(self._installed, without=self._put_off)
             trial = self._versions.state().trial
-            if version is None or trial is None or trial.version != version:
+            if version is None or trial is None or not self._is_on_trial(version):
                 return version
             if trial.attempts >= ATTEMPTS:
                 self._roll_back(version, f"was tried {ATTEMPTS} times and never became ready")
@@ -124,13 +148,36 @@ class Launcher:
                 self._versions.keep_database(version)
                 self._versions.count_attempt()
             except OSError as error:
-                self._roll_back(version, f"was not tried, since the state cannot be kept: {error}")
+                why = f"was not tried, since the state cannot be kept: {error}"
+                if trial.attempts:
+                    self._roll_back(version, why)
+                else:
+                    self._put_back(version, why)
                 continue
             return version
 
+    def _put_back(self, version: Version, why: str) -> None:
+        """Nothing of it ran, so the node as it was can start at once, also where not even this can be written down."""
+        self._put_off.add(version)
+        self._versions.forget_database(version)  # what is written from now on is newer
+        try:
+            self._versions.roll_back(version, why)
+        except OSError:
+            why = f"{why}; it is tried at the next start"
+        self._say(f"swarmd {version} {why}")
+
     def _roll_back(self, version: Version, why: str) -> None:
+        """It ran, so the version before must not start on its database: this waits for room on the disk, if need be. Raises
+        _Asked when somebody stops us meanwhile."""
         self._say(f"swarmd {version} {why}: it is rolled back")
-        self._versions.roll_back(version, why)
+        while True:
+            try:
+                self._versions.roll_back(version, why)
+                return
+            except OSError as error:
+                self._say(f"going back cannot be written down, and is tried again in {NO_ROOM_S:g} s: {error}")
+            if not self._rest(NO_ROOM_S):
+                raise _Asked
 
     def _command(self, version: Version | None) -> list[str]:
         if version is None:
@@ -183,14 +230,23 @@ class Launcher:
             case _:
                 lines = child.lines()
         for line in lines or ():
-            if line == notify.READY and not course.ready:
+            if line == notify.READY:
                 course.ready = True
-                if trial is not None:
-                    self._versions.commit(trial)
-                    self._say(f"swarmd {trial} is ready and takes the place of the version before")
+            if trial is not None and course.ready and not course.committed:
+                course.committed = self._commit(trial)
             if line != notify.STOPPING:
                 self._above.tell(line)
         return lines is not None
+
+    def _commit(self, trial: Version) -> bool:
+        """False: it runs, and that could not be written down; its next word is the next occasion."""
+        try:
+            self._versions.commit(trial)
+        except OSError as error:
+            self._say(f"swarmd {trial} is ready, and that cannot be written down: {error}")
+            return False
+        self._say(f"swarmd {trial} is ready and takes the place of the version before")
+        return True
 
     def _copy_output(self, child: _Child) -> bool:
         assert self._log is not None and child.output is not None
@@ -232,7 +288,7 @@ class _Course:
 
     def __init__(self, *, began: float, deadline_s: float | None) -> None:
         """`deadline_s`: until it has to be ready."""
-        self.ready = False
+        self.ready = self.committed = False
         self.failure: str | None = None
         self._began, self._deadline_s, self._alive_at = began, deadline_s, began
         self._kill_at: float | None = None

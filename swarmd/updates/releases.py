@@ -85,13 +85,25 @@ class Releases:
                     raise FeedFailed(problem)
                 async with session.get(url, allow_redirects=False, proxy=self._proxy()) as response:
                     if response.status in (301, 302, 303, 307, 308) and "location" in response.headers:
-                        url = urljoin(url, response.headers["location"])
+                        url = _next(url, response.headers["location"])
                         continue
                     if response.status != 200:
                         raise FeedFailed(f"{response.url.human_repr()[:200]} answered {response.status}")
                     yield response
                     return
         raise FeedFailed(f"more than {REDIRECTS} redirects")
+
+
+def _next(url: str, location: str) -> str:
+    """Where a redirect leads. From https not to http: who answers for the feed must not have this node ask what listens on
+    its own machine. Raises FeedFailed."""
+    try:
+        following = urljoin(url, location)
+    except ValueError:
+        raise FeedFailed("the release feed's server redirects to what is no address") from None
+    if url.startswith("https:") and not following.startswith("https:"):
+        raise FeedFailed("the release feed's server redirects from https to something else")
+    return following
 
 
 @contextlib.contextmanager

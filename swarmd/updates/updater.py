@@ -136,7 +136,11 @@ class Updater:
             if said is not None:
                 self._last_error = said.sentence
                 return said
-            self._versions.begin_trial(release.number)
+            try:
+                self._versions.begin_trial(release.number)
+            except OSError as error:
+                self._last_error = f"the switch to {release.version} cannot be written down: {error.strerror or error}"
+                return UpdateFailed(reason=self._last_error)
             self._close_doors()
             patience_s = float(self._settings().updates.drain_seconds)
             self._applied = UpdateApplied(version=release.number, running=self._running(), patience_s=patience_s)

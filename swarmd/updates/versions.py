@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -85,12 +86,13 @@ class Versions:
                 found.append(parse_version(path.name))
         return tuple(sorted(one for one in found if self.is_staged(one)))
 
-    def next(self, installed: Version) -> Version | None:
-        """What to start now, where `installed` is what the user installed; None: that one. Raises no error: what cannot be
-        started is no choice."""
+    def next(self, installed: Version, *, without: Collection[Version] = ()) -> Version | None:
+        """What to start now, where `installed` is what the user installed; None: that one. `without`: versions that are not
+        to be tried. Raises no error: what cannot be started is no choice."""
         trial = self.state().trial
-        if trial is not None and trial.version > installed and self.is_staged(trial.version):
-            return trial.version
+        wanted = None if trial is None or trial.version in without else trial.version
+        if wanted is not None and wanted > installed and self.is_staged(wanted):
+            return wanted
         current = self.current()
         return current if current is not None and current > installed else None
 
@@ -125,6 +127,7 @@ class Versions:
         for oldest in list(rolled_back)[:-REMEMBERED]:
             del rolled_back[oldest]
         self._write(State(rolled_back=rolled_back))
+        (self.place(version) / WHOLE).unlink(missing_ok=True)  # first: killed in between, what is left counts for nothing
         shutil.rmtree(self.place(version), ignore_errors=True)
 
     def keep_database(self, version: Version) -> None:
@@ -134,12 +137,20 @@ class Versions:
         if before.exists():
             return
         copy = Path(tempfile.mkdtemp(dir=self.place(version), prefix=".before."))
-        for name in DATABASE:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copy2(self._data / name, copy / name)
-                _sync(copy / name)
-        copy.replace(before)
-        _sync(before.parent)
+        try:
+            for name in DATABASE:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy2(self._data / name, copy / name)
+                    _sync(copy / name)
+            copy.replace(before)
+            _sync(before.parent)
+        except BaseException:
+            shutil.rmtree(copy, ignore_errors=True)  # half a copy on a full disk leaves no room to say so
+            raise
+
+    def forget_database(self, version: Version) -> None:
+        """Before anything of that version ran: the database goes on as it is."""
+        shutil.rmtree(self.place(version) / "before", ignore_errors=True)
 
     def _restore(self, version: Version) -> None:
         before = self.place(version) / "before"

@@ -169,6 +169,33 @@ async def test_foreign_origins_are_refused_even_with_the_key(rim: Rim, origin: s
             assert reply.status == 403
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://a]"])
+async def test_an_origin_that_is_none_is_refused(rim: Rim, origin: str) -> None:
+    async with rim.client() as client, client.get("/api/admin/stats", headers={"origin": origin}) as reply:
+        assert reply.status == 403
+
+
+@pytest.mark.parametrize("path", ["/api/admin/provider-health", "/api/admin/claude-subscription/status", "/api/admin/stats"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_picture_on_another_page_asks_nothing_of_this_node(rim: Rim, path: str, site: str) -> None:
+    """A GET without CORS carries no Origin. The page could not read the answer, but asking costs tokens and processes."""
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    async with rim.client() as client:
+        async with client.get(path, headers=headers) as reply:
+            assert reply.status == 403
+        for own in ("same-origin", "none"):
+            async with client.get("/api/admin/stats", headers={**headers, "sec-fetch-site": own}) as reply:
+                assert reply.status == 200
+
+
+async def test_a_link_on_another_page_opens_what_people_read(rim: Rim) -> None:
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    async with rim.client() as client:
+        for path, status in (("/", 200), ("/metrics", 200), ("/api/admin/provider-health", 403)):
+            async with client.get(path, headers=headers) as reply:
+                assert reply.status == status
+
+
 async def test_our_own_origins(rim: Rim) -> None:
     port = rim.server.bound[1]
     async with rim.client() as client:

@@ -13,7 +13,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from swarmd.api import whereabouts
-from swarmd.cli.background import LOG_NAME, PID_NAME, running_pid
+from swarmd.cli.background import LOG_NAME, PID_NAME, running_pid, start
+from swarmd.cli.failure import Failure
 from swarmd.cli.program import program
 from swarmd.kit.disk import Disk
 from swarmd.updates.launcher import take_pid_file
@@ -66,6 +67,15 @@ def test_a_node_that_cannot_start_says_why(tmp_path: Path, swarmd: Callable[...,
     result = swarmd("up")
     assert result.exit_code == 1 and "the node did not start" in result.stderr and "identity.key" in result.stderr
     assert running_pid(tmp_path / "data") is None
+
+
+async def test_up_beside_a_node_of_swarmd_run_says_that_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: `the node did not start`, and no reason."""
+    monkeypatch.setattr("subprocess.Popen", None)  # nothing is started
+    (tmp_path / "data").mkdir()
+    await whereabouts.tell(tmp_path / "data", "http://127.0.0.1:8800", disk=Disk())
+    with pytest.raises(Failure, match=r"a node runs already at http://127.0.0.1:8800, not by"):
+        start(tmp_path / "data", [], wait=True)
 
 
 def test_settings_that_are_refused_start_nothing(tmp_path: Path, swarmd: Callable[..., Result]) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from swarmd.api.whereabouts import tell
 from swarmd.cli import doctor, speed
-from swarmd.cli.doctor import _port_lines, disk_line, is_free, memory_line, port_line, python_line
+from swarmd.cli.doctor import NO_NODE, _port_lines, disk_line, is_free, memory_line, node_line, port_line, python_line
 from swarmd.cli.place import Chosen
 from swarmd.cli.program import program
 from swarmd.config.settings import Settings, with_values
@@ -54,6 +54,13 @@ async def test_the_port_of_a_node_that_runs_elsewhere_is_not_ours(cli: Cli, monk
         assert line.problem is not None and "another program has it" in line.problem
     ours = with_values(Settings(), {"node.listen_port": int(cli.url.rpartition(":")[2])})
     assert (await _port_lines(ours, Chosen(data_dir=cli.folder)))[0].problem is None
+
+
+async def test_a_node_that_runs_is_named(tmp_path: Path) -> None:
+    """Seen: beside a running node on another port, `start a node with swarmd run`."""
+    assert node_line(tmp_path).found == NO_NODE
+    await tell(tmp_path, "http://127.0.0.1:22000", disk=Disk())
+    assert node_line(tmp_path).found == "http://127.0.0.1:22000"
 
 
 def free_port() -> int:

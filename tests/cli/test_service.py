@@ -100,6 +100,18 @@ def test_what_the_unit_cannot_see_is_refused(
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_with_blanks_and_percent_signs_is_one_word_of_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "my tools 100%" / "swarmd"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setattr(service.sys, "argv", [str(program)])
+    line = service.program_line()
+    assert line == f'"{tmp_path}/my tools 100%%/swarmd" run' and hidden_from_service(line) is None
+    assert hidden_from_service('"/home/my tools/swarmd" run') == "/home"
+
+
 def test_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = system(tmp_path)
     with pytest.raises(Failure, match="swarmd service install"):

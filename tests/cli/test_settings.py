@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from swarmd.api.setting_rows import SettingRow
 from swarmd.cli.program import program
+from swarmd.cli.settings import line_of, shown
 from swarmd.config.settings import KEYS
 from tests.cli.conftest import Cli
 
@@ -71,7 +73,7 @@ def test_wrong_names_and_values_are_wrong_usage(folder: Path, arguments: tuple[s
 def test_a_running_node_is_asked_and_told(cli: Cli) -> None:
     assert cli("config", "get", "node.contribution").stdout == "minimal\n"
     row = json.loads(cli("config", "get", "node.contribution", "--json").stdout)
-    assert row["source"] == "running"
+    assert (row["source"], row["next"]) == (str(cli.rim.settings.origin("node.contribution").value), None)
     done = json.loads(cli("config", "set", "node.contribution", "moderate", "--json").stdout)
     assert (done["value"], done["in_force"]) == ("moderate", True)
     assert cli.rim.settings.current().node.contribution == "moderate"
@@ -83,6 +85,26 @@ def test_a_number_that_the_node_moves_into_its_range_is_said(cli: Cli) -> None:
         assert "100000, which is what is possible" in result.stdout
     else:
         assert result.exit_code == 2, result.output
+
+
+def test_where_a_value_of_the_running_node_comes_from(cli: Cli) -> None:
+    """Seen: a node that was started with --port 22000 had `22000 (then 8800)`, from `running`, like most others."""
+    listed = json.loads(cli("config", "list", "--json").stdout)
+    rows = {row["key"]: row for row in listed}
+    assert set(rows) == set(KEYS)
+    assert {row["source"] for row in listed} <= {"default", "file", "environment", "flag"}
+    assert rows["node.listen_port"]["next"] is None
+    assert rows["api.api_key"]["value"] in (None, "")
+
+
+def test_a_value_that_waits_is_shown_beside_the_one_in_force() -> None:
+    key = KEYS["inference.context_tokens"]
+    row = SettingRow(
+        key=key.path, section=key.section, name=key.name, type="number", range=key.range, low=256, high=8192, choices=[],
+        default=8192, value=8192, waiting=4096, source="file", live=False, writable=True, why_not=None, secret=False, doc="",
+        environment=key.environment,
+    )  # fmt: skip
+    assert shown(line_of(key, row)) == "8192 (4096 after a restart)"
 
 
 def test_a_setting_that_waits_for_a_restart_says_so(cli: Cli) -> None:

@@ -104,3 +104,12 @@ def test_the_schema_says_of_every_key_what_is_taken() -> None:
     assert "minimum" not in properties["max_disk_mb"], "it is clamped, not refused"
     assert all(one["type"] in ("integer", "boolean", "string") and one["description"] for one in properties.values())
     jsonschema.validate(flat_view(Settings()), schema)
+
+
+def test_where_keys_of_providers_go_is_not_said_over_http() -> None:
+    """Else whoever has this node's key would point an address at himself and read the provider's key there."""
+    paths = [path for path in KEYS if path.startswith("providers.") and path.endswith("_url")]
+    assert len(paths) >= 11 and set(paths) <= set(FILE_ONLY)
+    for path in (*paths, "downloads.hub_endpoint"):
+        refusal = apply_flat(Settings(), {path: "https://elsewhere.example/v1"})
+        assert isinstance(refusal, Invalid) and refusal.param == path

@@ -198,7 +198,7 @@ class FakeNode:
         self.acquisitions: list[dict[str, Any]] = []
         self.pieces: list[str] = ["A shard ", "is a run ", "of layers ", "of one ", "model."]
         self.piece_seconds = 0.01
-        self.chat_refusal: tuple[int, str] | None = None
+        self.chat_refusal: tuple[int, str] | tuple[int, str, str, str] | None = None
         self.broken_after: int | None = None
         """Pieces after which the stream ends without a finish."""
         self.asked: list[dict[str, Any]] = []
@@ -366,7 +366,27 @@ class FakeNode:
             "region_demand": {name: row["demand"] for name, row in self.regions.items() if row["demand"]},
             "region_coverage_gaps": {name: row["coverage_gaps"] for name, row in self.regions.items()},
         }
-        return {**kept, **regions, "acquisitions": self.acquisitions}
+        return {**kept, **regions, "swarm_capacity": self._capacity(), "acquisitions": self.acquisitions}
+
+    def _capacity(self) -> dict[str, Any]:
+        """`swarm_capacity`; the page draws it and reckons nothing."""
+        rows = [
+            {
+                "model_id": model["id"], "display_name": model["name"], "size_mb": round(model["total_size_bytes"] / 1e6),
+                "holders": len({holder for shard in shards for holder in shard["holder_ids"]}), "total_shards": len(shards),
+                "shards_covered": sum(shard["holders"] > 0 for shard in shards), "hosted_by_us": True,
+            }
+            for model in self.models
+            if (shards := model["shards"])
+        ]  # fmt: skip
+        able = [row for row in rows if row["shards_covered"] == row["total_shards"]]
+        return {
+            "online_nodes": 1 + len(self.peers), "total_vram_mb": None, "total_disk_mb": None, "gpu_nodes": 1,
+            "regions_represented": 2, "serveable_models": able,
+            "aspirational_models": [row for row in rows if row not in able],
+            "hosted_locally": rows, "min_redundancy": min(1, len(able)), "median_redundancy": 1.0,
+            "headline_model": able[0] if able else None, "computed_at": NOW,
+        }  # fmt: skip
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if not self.socket_open:

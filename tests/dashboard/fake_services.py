@@ -43,8 +43,8 @@ class FakeServices:
         self.adapters: list[dict[str, Any]] = []
         self.adapter_refusal: tuple[int, str, str | None] | None = None
         self.providers: list[dict[str, Any]] = [
-            {"name": "openai", "configured": True, "source": "env", "auth_type": "bearer"},
-            {"name": "anthropic", "configured": False, "source": "none", "auth_type": "header"},
+            provider("openai", "bearer", "https://api.openai.com/v1", configured=True, source="env"),
+            provider("anthropic", "x-api-key", "https://api.anthropic.com"),
         ]
         self.health = [{"provider": "openai", "status": "rate_limited", "latency_ms": 320, "detail": "slow down"}]
         self.provider_models = [{"id": "gpt-4o", "name": "GPT-4o", "provider": "openai"}]
@@ -141,6 +141,10 @@ class FakeServices:
         for row in self.providers:
             if (key := body.get(f"{row['name']}_key")) is not None:
                 row.update(configured=bool(key), source="config" if key else "none")
+        for one in body.get("custom", ()):
+            self.providers.append(provider(one["name"], "none", one["base_url"], configured=True, custom=True))
+            self.provider_models.append({"id": "large", "name": "large", "provider": one["name"]})
+        self.providers = [row for row in self.providers if row["name"] not in body.get("remove_custom", ())]
         return web.json_response({"status": "ok"})
 
     async def _subscription(self, _: web.Request) -> web.Response:
@@ -201,12 +205,23 @@ class FakeServices:
     async def _check(self, _: web.Request) -> web.Response:
         if self.version["latest_version"] is None:
             return web.json_response({"status": "up_to_date", "current_version": "0.1.0"})
-        info = {"current_version": "0.1.0", "latest_version": self.version["latest_version"], "changelog": "- faster"}
+        info = {
+            "current_version": "0.1.0", "latest_version": self.version["latest_version"], "changelog": "- faster",
+            "published_at": "2026-04-01T10:00:00.000Z", "checksum_sha256": "0" * 64, "size_bytes": 1_200_000,
+            "downloaded": True,
+        }  # fmt: skip
         return web.json_response({"status": "update_available", "info": info})
 
     async def _apply(self, _: web.Request) -> web.Response:
         self.bodies.append(("apply", None))
         return web.json_response({"status": "applied", "version": "0.2.0", "message": "The node restarts in 0.2.0."})
+
+
+def provider(name: str, auth: str, url: str, **more: Any) -> dict[str, Any]:
+    """One row of the listing of providers."""
+    return {
+        "name": name, "configured": False, "source": "none", "auth_type": auth, "custom": False, "base_url": url, **more,
+    }  # fmt: skip
 
 
 def response(identity: str, status: str, **more: Any) -> dict[str, Any]:

@@ -278,6 +278,6 @@ def pruned(index: int, model: str = "mid-7b") -> dict[str, Any]:
     return {**about, "reason": "4 copies were there and 2 are needed", "timestamp": "2026-04-01T10:00:00.000Z"}
 
 
-def refused(status: int, sentence: str) -> web.Response:
-    body = {"error": {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}}
+def refused(status: int, sentence: str, code: str | None = None, kind: str = "invalid_request_error") -> web.Response:
+    body = {"error": {"message": sentence, "type": kind, "param": None, "code": code}}
     return web.json_response(body, status=status)

@@ -193,19 +193,6 @@ async def test_a_failed_reply_says_why_and_can_be_asked_again(
     assert [each["content"] for each in node.asked[-1]["messages"]] == ["Why?"]
 
 
-async def test_a_lost_connection_is_said_and_mended(page: Page, url: str, node: FakeNode) -> None:
-    await load(page, url)
-    await node.drop_sockets()
-    banner = await page.until("(b => !b.hidden && b.textContent)(document.querySelector('#banner'))")
-    assert "No connection to this node" in banner
-    assert await page.ask("document.querySelectorAll('.ring-picture .node').length") == 3, "the last state stays"
-    node.socket_open = True
-    await page.ask("document.querySelector('#banner button').click()")
-    await page.until("document.querySelector('#banner').hidden && document.documentElement.dataset.link === 'open'")
-    assert len(await page.all_text(".entry")) == 2, "the same history is not told twice"
-    assert await page.all_text(".toast") == [], "history makes no notices"
-
-
 async def test_without_a_session_the_key_is_asked_for(page: Page, url: str, node: FakeNode) -> None:
     node.nonce = ""
     await load(page, url)
@@ -351,8 +338,7 @@ async def test_a_picture_that_is_no_qr_code_is_not_drawn(page: Page, url: str, n
     assert await page.ask("document.querySelector('.qr').hidden && !document.querySelector('.qr *') && !window.hit")
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(("width", "dark"), [(360, True), (1280, False)])
 async def test_the_invite_dialog_fits_and_its_code_is_dark_on_light(
     page: Page, url: str, node: FakeNode, width: int, dark: bool
 ) -> None:
@@ -398,8 +384,7 @@ async def test_empty_node_says_what_to_do(page: Page, url: str, node: FakeNode) 
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 768, 1920])
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (768, True), (1920, True)])
 async def test_nothing_is_wider_than_the_view(page: Page, url: str, node: FakeNode, width: int, dark: bool) -> None:
     node.models[0]["name"] = "A-model-with-a-name-that-never-ends-" * 4
     node.peers += [peer(f"{number:02x}" * 8, "somebody-with-a-long-name", 7, []) for number in range(16, 24)]

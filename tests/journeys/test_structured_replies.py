@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import jsonschema
 import openai
 import pydantic
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from swarmd.app import BUILTIN_SHARD_BYTES
 from swarmd.domain.events import GenerationResumed
@@ -212,8 +209,7 @@ async def test_tools_by_the_clients_of_anthropic_and_of_responses(three):
         assert after.usage.input_tokens > final.usage.input_tokens and after.previous_response_id == final.id
 
 
-async def test_a_tail_that_is_killed_goes_on_in_every_dialect(three, monkeypatch):
-    monkeypatch.setattr("swarmd.api.mcp.PROGRESS_S", 0)  # the reply is short
+async def test_a_tail_that_is_killed_goes_on_in_messages_and_in_responses(three):
     nodes, model = three
     key = nodes[0].api_key_path.read_text().strip()
 
@@ -236,20 +232,7 @@ async def test_a_tail_that_is_killed_goes_on_in_every_dialect(three, monkeypatch
                     strike()
             return (await stream.get_final_response()).output_text
 
-    async def mcp(strike: Callable[[], None]) -> str:
-        async def told(done: float, _total: float | None, _words: str | None) -> None:
-            if done > 0:
-                strike()
-
-        async with (
-            httpx2.AsyncClient(headers={"x-api-key": key}) as http,
-            Client(streamable_http_client(f"{nodes[0].url}mcp", http_client=http)) as agent,
-        ):
-            asked = {"prompt": "hello", "max_tokens": 80, "temperature": 0, "model": model}
-            said = await agent.call_tool("chat", asked, progress_callback=told)
-            return said.structured_content["text"]
-
-    for ask in (messages, responses, mcp):
+    for ask in (messages, responses):
         undisturbed = await ask(lambda: None)
         struck: list[int] = []
 

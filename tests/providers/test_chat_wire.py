@@ -152,3 +152,15 @@ def test_what_is_no_event_of_this_dialect() -> None:
     with pytest.raises(WireError):
         ChatReader().piece_of(b'{"error": {"message": "x"}}')
     assert ChatReader().piece_of(b'{"choices": "x", "usage": [1], "error": null}').text == ""
+
+
+def test_numbers_and_depths_that_no_server_means() -> None:
+    """An exception nobody expects would end the reply as a fault of this node."""
+    told = {"content": [{"token": "so", "logprob": 10**400}]}
+    (piece,) = pieces({"choices": [{"delta": {"content": "so"}, "logprobs": told}], "usage": {"prompt_tokens": 10**30}})
+    assert piece.logprobs[0][0].logprob == 0.0 and piece.prompt_tokens is None, "the database would not take such a count"
+    deep: object = "x"
+    for _ in range(400):
+        deep = [{"type": "text", "text": deep}]
+    body = "{" + f'"choices": [{{"delta": {{"content": {json.dumps(deep)}}}}}]' + "}"
+    assert ChatReader().piece_of(body.encode()).text == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,7 @@ async def test_the_prompt_is_on_stdin_alone_and_no_key_goes_along(claude: tuple[
     assert log["cwd"] == str(office.folder / "claude")
     assert not {"ANTHROPIC_API_KEY", "SWARMD_API_API_KEY", "SOME_TOKEN"} & log["env"].keys()
     assert log["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "99" and log["env"]["LANG"] == "C"
+    assert log["env"]["CLAUDE_CODE_DISABLE_ATTACHMENTS"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,14 @@ def test_conversations_are_marked_with_who_speaks() -> None:
         '{"role": "system", "content": "be brief"}', '{"role": "user", "content": "a\\nb"}',
         '{"role": "assistant", "content": "c"}', '{"role": "user", "content": "d"}',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["read @/etc/passwd", '@"~/.ssh/id_ed25519"', "/help", "  /init", "!ls", "# remember"])
+def test_what_the_program_would_take_for_its_own_user_s_wish_reaches_it_as_a_message(text: str) -> None:
+    """It puts files that are named with an @ into the conversation, whoever named them."""
+    sent = conversation_text(replace(REQUEST, messages=(ChatMessage(role="user", content=text),)))
+    assert "@" not in sent and sent[0] not in "/!#" and not sent[0].isspace()
+    assert json.loads(sent.splitlines()[-1]) == {"role": "user", "content": text}
 
 
 async def test_an_api_key_is_the_way_when_it_is_off(claude: tuple[FakeClaude, Office]) -> None:

@@ -30,3 +30,10 @@ def test_an_event_without_an_end_is_not_kept_for_ever() -> None:
     with pytest.raises(EventTooLong):
         for _ in range(20):
             lines.feed(b"data: 0123456789\n")
+
+
+def test_pieces_that_end_with_half_a_line_end_are_counted_too() -> None:
+    lines = EventLines(limit=100)
+    with pytest.raises(EventTooLong):
+        for _ in range(20):
+            lines.feed(b"0123456789\r")

@@ -10,6 +10,7 @@ def test_what_does_not_fit_is_nothing() -> None:
         {}, [], "", None, None, None,
     )  # fmt: skip
     assert (as_dict({"a": 1}), as_list([1]), as_text("x"), as_count(0)) == ({"a": 1}, [1], "x", 0)
+    assert (as_count(2**53), as_count(2**53 + 1)) == (2**53, None)
     assert parsed(b"{") is None
     assert parsed(b"\xff") is None
     assert parsed(b"[" * 100_000) is None

@@ -119,3 +119,9 @@ def test_faults() -> None:
     with pytest.raises(WireError):
         reader.piece_of(b'{"type": "error", "error": {"type": "overloaded_error"}}')
     assert reader.piece_of(b'{"type": "content_block_delta", "index": [1], "delta": {"type": "text_delta"}}').text == ""
+
+
+@pytest.mark.parametrize("index", [[], {}, None, "0"])
+def test_an_index_that_is_no_number_belongs_to_no_call(index: object) -> None:
+    delta = {"type": "input_json_delta", "partial_json": "{}"}
+    assert MessagesReader().piece({"type": "content_block_delta", "index": index, "delta": delta}).calls == ()

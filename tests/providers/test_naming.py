@@ -77,3 +77,11 @@ def test_whose_a_name_is() -> None:
 def test_ids() -> None:
     assert all(map(is_model_id, ("gpt-4o", "accounts/f/models/x", "@cf/a/b", "qwen3:8b", "a+b")))
     assert not any(map(is_model_id, ("", "a b", "../x", "a\n", "é", "a//b", "-x", "x" * 257, "a?b", "a\\b")))
+
+
+@pytest.mark.parametrize("name", ["openai:-x", "anthropic:--model", "groq--x"])
+def test_what_stands_behind_the_provider_is_a_name_too(name: str) -> None:
+    """It becomes an argument of a program, where a dash would begin an option."""
+    assert found(name, plain=False) is None
+    assert found(name) is None
+    assert found("mine:/models/a.gguf") == ("mine", "/models/a.gguf")

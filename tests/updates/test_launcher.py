@@ -16,7 +16,8 @@ import pytest
 
 from swarmd.domain.updates import parse_version
 from swarmd.kit import notify
-from swarmd.updates.launcher import command, take_pid_file
+from swarmd.updates import launcher as module
+from swarmd.updates.launcher import Launcher, command, take_pid_file
 from swarmd.updates.versions import Versions
 
 NODE = Path(__file__).parents[1] / "fakes" / "little_node.py"
@@ -237,3 +238,106 @@ def test_the_pid_file_says_who_has_it(tmp_path: Path) -> None:
     assert held is not None and take_pid_file(tmp_path / "pid") is None
     assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
     os.close(held)
+
+
+def test_a_version_whose_program_does_not_start_is_rolled_back(tmp_path: Path, launch: Callable[..., Launched]) -> None:
+    versions = stage(tmp_path, "ready")
+    versions.python(NEW).write_text("#!/nowhere/python\n")
+    versions.begin_trial(NEW)
+    assert "is rolled back" in launch("ready").heard(notify.READY)
+    assert "cannot be started" in versions.state().rolled_back["0.2.0"]
+
+
+class FullDisk(Versions):
+    """From the moment on that `full` is set."""
+
+    full = False
+
+    def _write(self, state: object) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super()._write(state)  # type: ignore[arg-type]
+
+
+def on_full_disk(tmp_path: Path, *, attempts: int) -> FullDisk:
+    stage(tmp_path, "ready")
+    (tmp_path / "state.sqlite").write_text("old")
+    versions = FullDisk(tmp_path)
+    versions.begin_trial(NEW)
+    for _ in range(attempts):
+        versions.keep_database(NEW)
+        versions.count_attempt()
+    versions.full = True
+    return versions
+
+
+@pytest.fixture
+def launcher_of() -> Iterator[Callable[[Versions], Launcher]]:
+    made: list[Launcher] = []
+
+    def make(versions: Versions) -> Launcher:
+        made.append(Launcher(versions=versions, installed=OLD, arguments=(), environ={}, above=notify.Notifier()))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one._wake.close()
+        one._waker.close()
+
+
+def test_a_full_disk_before_the_first_attempt_leaves_the_node_as_it_was(
+    tmp_path: Path, launcher_of: Callable[[Versions], Launcher]
+) -> None:
+    versions = on_full_disk(tmp_path, attempts=0)
+    launcher = launcher_of(versions)
+    assert launcher._choose() is None, "the installed version starts"
+    assert not (versions.place(NEW) / "before").exists(), "a database that is gone on with is not taken back later"
+    versions.full = False
+    assert launcher._choose() is None
+    assert launcher_of(versions)._choose() == NEW, "with room on the disk it is tried"
+
+
+def test_a_full_disk_after_an_attempt_is_waited_for(
+    tmp_path: Path, launcher_of: Callable[[Versions], Launcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = on_full_disk(tmp_path, attempts=2)
+    launcher = launcher_of(versions)
+    (tmp_path / "state.sqlite").write_text("new")
+    waits = []
+
+    def rest(seconds: float) -> bool:
+        waits.append(seconds)
+        versions.full = len(waits) < 3
+        return True
+
+    monkeypatch.setattr(launcher, "_rest", rest)
+    assert launcher._choose() is None and len(waits) == 3
+    assert (tmp_path / "state.sqlite").read_text() == "old" and versions.state().trial is None
+    versions = on_full_disk(tmp_path, attempts=2)
+    launcher = launcher_of(versions)
+    monkeypatch.setattr(launcher, "_rest", lambda _: False)
+    with pytest.raises(module._Asked):
+        launcher._choose()
+
+
+def test_a_node_that_is_ready_runs_on_where_that_cannot_be_written_down(
+    tmp_path: Path, launcher_of: Callable[[Versions], Launcher]
+) -> None:
+    versions = on_full_disk(tmp_path, attempts=1)
+    launcher = launcher_of(versions)
+    assert not launcher._commit(NEW)
+    versions.full = False
+    assert launcher._commit(NEW) and versions.current() == NEW and versions.state().trial is None
+
+
+def test_a_version_that_was_ready_is_not_on_trial_again_after_a_kill_at_that_moment(
+    tmp_path: Path, launcher_of: Callable[[Versions], Launcher]
+) -> None:
+    """Else it would be rolled back one day, to the database from before its first start."""
+    versions = on_full_disk(tmp_path, attempts=1)
+    launcher = launcher_of(versions)
+    assert not launcher._commit(NEW) and versions.current() == NEW, "the link is written first"
+    versions.full = False
+    assert launcher._choose() == NEW and not launcher._is_on_trial(NEW)
+    trial = versions.state().trial
+    assert trial is not None and trial.attempts == 1, "no attempt was counted"

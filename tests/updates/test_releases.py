@@ -43,6 +43,8 @@ async def server() -> AsyncIterator[TestServer]:
                 await asyncio.sleep(60)
             case "/around":
                 raise web.HTTPFound("/around")
+            case "/nowhere":
+                return web.Response(status=302, headers={"location": "http://[x"})
             case "/out":
                 raise web.HTTPFound("http://example.org/feed.json")
             case _:
@@ -86,6 +88,7 @@ async def test_a_file_that_is_not_the_one_that_was_signed(
 @pytest.mark.parametrize(
     ("path", "words"),
     [("/endless", "more than"), ("/missing", "answered 404"), ("/around", "redirects"), ("/out", "must be fetched by https"),
+     ("/nowhere", "no address"),
      ("/silent", "did not come in time")],
 )  # fmt: skip
 async def test_a_feed_that_does_not_come(
@@ -101,3 +104,9 @@ async def test_a_server_that_is_not_there(releases: Releases, tmp_path: Path) ->
         await releases.feed("http://127.0.0.1:9/feed.json")
     with pytest.raises(FeedFailed, match="could not be fetched"):
         await releases.file("http://127.0.0.1:9/feed.json", named(WHEEL), tmp_path / "a.whl")
+
+
+def test_a_feed_by_https_does_not_lead_to_what_listens_here() -> None:
+    assert module._next("https://a.example/feed.json", "/other") == "https://a.example/other"
+    with pytest.raises(FeedFailed, match="from https to something else"):
+        module._next("https://a.example/feed.json", "http://127.0.0.1:8800/shutdown")

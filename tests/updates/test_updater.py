@@ -307,3 +307,19 @@ async def test_apply_asks_the_feed_unless_it_just_did(tmp_path: Path, world: Wor
             await asyncio.sleep(pause_s)
             assert isinstance(await updater.apply(), Invalid)
     assert len(scene.releases.asked_at) == 2
+
+
+async def test_a_full_disk_at_the_switch_is_said_and_the_node_goes_on(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path, world)
+    scene.publish("0.2.0")
+
+    def full(_: Version) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scene.versions, "begin_trial", full)
+    async with scene.updater() as updater:
+        said = await updater.apply()
+        assert isinstance(said, UpdateFailed) and "No space left" in said.sentence
+        assert not scene.closed and not updater.restarting and not scene.stop.is_set()

@@ -105,3 +105,22 @@ def test_the_link_leads_to_a_version_and_nowhere_else(versions: Versions, target
     versions.folder.mkdir()
     (versions.folder / "current").symlink_to(target)
     assert versions.current() is None
+
+
+def test_half_a_copy_of_the_database_does_not_stay(versions: Versions, tmp_path: Path) -> None:
+    stage(versions, NEW)
+    (tmp_path / "state.sqlite").write_text("old")
+    (tmp_path / "state.sqlite-wal").mkdir()  # cannot be copied
+    with pytest.raises(OSError):
+        versions.keep_database(NEW)
+    assert {path.name for path in versions.place(NEW).iterdir()} == {"venv", "whole"}
+
+
+def test_a_kill_while_a_version_is_removed_leaves_none_that_could_be_started(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(versions, NEW)
+    versions.begin_trial(NEW)
+    monkeypatch.setattr("swarmd.updates.versions.shutil.rmtree", lambda *_, **__: None)
+    versions.roll_back(NEW, "no")
+    assert versions.place(NEW).exists() and not versions.is_staged(NEW)

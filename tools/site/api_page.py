@@ -92,7 +92,8 @@ def operation(method: str, path: str, told: Mapping[str, Any]) -> str:
         lines.append(f"- body: {contents(body['content'])}")
     for status, response in told["responses"].items():
         content = contents(response.get("content", {}))
-        lines.append(f"- {status} {response['description']}{f': {content}' if content and int(status) < 400 else ''}")
+        given = content and status < "4"  # refusals all have one shape; "default" is what a provider refused with
+        lines.append(f"- {status} {response['description']}{f': {content}' if given else ''}")
     return "\n".join([*lines, ""])
 
 

@@ -9,11 +9,12 @@ let readsRefused = false; // the person said "not now": reads do not ask again b
 
 /** A request that did not succeed, with a sentence for people. `status` 0: the node did not answer. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, param = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, type = null } = {}) {
     super(message);
     this.status = status;
     this.code = code;
     this.param = param; // the field that it is about
+    this.fromProvider = type === "provider_error"; // its status is the provider's, and says nothing of the node's key
   }
 }
 
@@ -71,7 +72,7 @@ async function send(path, { method = "GET", body, signal } = {}) {
     const reply = await attempt(path, { method, body, signal });
     if (reply.ok) return reply;
     const problem = await describe(reply);
-    if (problem.status !== 401 || (!write && readsRefused)) throw problem;
+    if (problem.status !== 401 || problem.fromProvider || (!write && readsRefused)) throw problem;
     if (key && key !== used) continue; // another request asked for the key meanwhile
     remember(null);
     if (await enterKey(used ? "The node refused the key. Was it changed?" : "From another machine, the node shows its state only to who has its API key.")) continue;
@@ -101,7 +102,7 @@ async function describe(reply) {
     // not JSON: a proxy's page; the status has to do
   }
   const said = sentence(typeof error === "string" ? error : error?.message);
-  return new ApiError(said || `The node answered with status ${reply.status}.`, { status: reply.status, code: error?.code ?? null, param: error?.param ?? null });
+  return new ApiError(said || `The node answered with status ${reply.status}.`, { status: reply.status, code: error?.code ?? null, param: error?.param ?? null, type: error?.type ?? null });
 }
 
 export async function request(path, options) {
@@ -138,7 +139,7 @@ export async function streamChat({ model, messages, signal, onText, onSwarm }) {
   for await (const data of events(reply.body)) {
     if (data === "[DONE]") return outcome;
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(sentence(chunk.error.message ?? chunk.error), { status: reply.status, code: chunk.error.code ?? null });
+    if (chunk.error) throw new ApiError(sentence(chunk.error.message ?? chunk.error), { status: reply.status, code: chunk.error.code ?? null, type: chunk.error.type ?? null });
     const choice = chunk.choices?.[0];
     if (choice?.delta?.content) onText(choice.delta.content);
     if (choice?.finish_reason) outcome.finish = choice.finish_reason;

@@ -23,6 +23,8 @@ function keepStats(fresh) {
 
 async function readStats() {
   const stats = await request("/api/admin/stats");
+  // After an update these modules are of the version before; a chat is kept in this browser.
+  if (get("self")?.version && stats.version && stats.version !== get("self").version) location.reload();
   set("self", { id: shortId(stats.node_id), version: stats.version ?? "" });
   keepStats(stats);
 }

@@ -25,6 +25,8 @@ const state = {
   flows: [], //         replies in the making on this node, of stats_update: { model, nodes, seconds }
   samples: null, //     columns of readings for the charts, see samples.js
   settings: null, //    rows of GET /api/admin/config/schema
+  adapters: null, //    rows of GET /api/admin/adapters
+  providerModels: null, // rows of GET /api/admin/provider-models
   providers: null, //   { keySource, chosen } of GET /api/admin/providers
   update: null, //      GET /api/admin/version, and what update_available says
   wizard: null, //      the first-run questions: { open, step }

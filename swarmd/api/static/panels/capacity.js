@@ -1,49 +1,41 @@
-// What all nodes together have, which models the swarm can run now, and which it could with some shards more.
+// What the connected nodes can do together, as the node reckons it (`swarm_capacity`).
 
 import { h } from "../dom.js";
 import * as format from "../format.js";
-import { peersUp } from "../nodes.js";
 import { get, watch } from "../store.js";
 
 const SHOWN = 8;
 
 export function capacityPanel() {
   const panel = h("div", { class: "capacity" });
-  watch(["models", "modelsError", "peers", "stats"], () => panel.replaceChildren(...content()));
+  let drawn = "";
+  watch(["stats"], () => {
+    const { computed_at: _, ...capacity } = get("stats")?.swarm_capacity ?? {};
+    const next = JSON.stringify(capacity);
+    if (next === drawn) return; // every tick tells it again
+    drawn = next;
+    panel.replaceChildren(...(capacity.serveable_models ? content(capacity) : [h("p", { class: "empty" }, "Looking for models…")]));
+  });
   return panel;
 }
 
-function content() {
-  const { hardware = {} } = get("stats") ?? {};
-  const up = peersUp();
-  const sum = (mine, theirs) => up.reduce((total, peer) => total + (peer[theirs] ?? 0), mine ?? 0);
-  const total = sum(hardware.total_ram_mb, "total_ram_mb");
-  const free = sum(hardware.total_ram_mb === undefined ? 0 : hardware.total_ram_mb - hardware.used_ram_mb, "free_ram_mb");
-  const models = get("models");
-  const able = (models ?? []).filter((model) => model.healthy ?? (model.status === "ready" || model.status === "loaded"));
-  const partly = (models ?? []).filter((model) => !able.includes(model) && model.shard_count && model.global_available);
-  const largest = [...able].sort((a, b) => b.total_size_bytes - a.total_size_bytes)[0];
+function content({ online_nodes: nodes, gpu_nodes: gpus, min_redundancy: copies, serveable_models: able, aspirational_models: partly, headline_model: largest }) {
   const facts = [
-    ["Nodes", format.count(up.length + 1)],
-    ["Memory together", format.megabytes(total || null)],
-    ["Free of it", format.megabytes(total ? free : null)],
-    ["Models it can run", models ? format.count(able.length) : format.NONE],
-    ["Largest", largest ? `${largest.name}, ${format.bytes(largest.total_size_bytes)}` : format.NONE],
+    ["Nodes", format.count(nodes)],
+    ["With a GPU", format.count(gpus)],
+    ["Models it can run", format.count(able.length)],
+    ["Nodes it can lose", able.length ? format.count(copies - 1) : format.NONE],
+    ["Largest", largest ? `${largest.display_name}, ${format.megabytes(largest.size_mb)}` : format.NONE],
   ];
+  const empty = "No model is held in this swarm yet. Fetch one under Search, and every node can take a part of it.";
   return [
     h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    ...(!models || !(able.length || partly.length) ? [h("p", { class: "empty" }, models ? "No model is held in this swarm yet. Fetch one under Search, and every node can take a part of it." : get("modelsError") ?? "Looking for models…")] : [
-      h("ul", { class: "able" }, able.slice(0, SHOWN).map((model) => line(model, "chip-good", redundancy(model))),
-        partly.slice(0, SHOWN).map((model) => line(model, "chip-warn", `${model.global_available} of ${format.plural(model.shard_count, "shard")} held`))),
-      able.length + partly.length > 2 * SHOWN ? h("p", { class: "hint" }, h("a", { href: "#/models" }, "All models")) : null]),
-  ].filter(Boolean);
+    able.length || partly.length
+      ? h("ul", { class: "able" }, able.slice(0, SHOWN).map((model) => line(model, "chip-good", `on ${format.plural(model.holders, "node")}`)),
+        partly.slice(0, SHOWN).map((model) => line(model, "chip-warn", `${model.shards_covered} of ${format.plural(model.total_shards, "shard")} held`)))
+      : h("p", { class: "empty" }, empty),
+    able.length > SHOWN || partly.length > SHOWN ? h("p", { class: "hint" }, h("a", { href: "#/models" }, "All models")) : "",
+  ];
 }
 
-const line = (model, kind, words) => h("li", {}, h("span", { class: "able-name" }, model.name), h("span", { class: "hint" }, format.bytes(model.total_size_bytes)), h("span", { class: `chip ${kind}` }, words));
-
-/** On how many nodes the rarest shard is. */
-function redundancy(model) {
-  const rarest = Math.min(...(model.shards ?? []).map((shard) => shard.holders ?? 0));
-  if (!Number.isFinite(rarest)) return "can answer";
-  return rarest > 1 ? `can lose ${format.plural(rarest - 1, "node")}` : "needs all its nodes";
-}
+const line = (model, kind, words) => h("li", {}, h("span", { class: "able-name" }, model.display_name), h("span", { class: "hint" }, format.megabytes(model.size_mb)), h("span", { class: `chip ${kind}` }, words));

@@ -5,11 +5,12 @@ import { conversations, forgetConversation, keepConversation, newConversation, t
 import { announce, h, setText } from "../dom.js";
 import * as format from "../format.js";
 import { nodeName } from "../nodes.js";
-import { get, set, watch } from "../store.js";
+import { get, set } from "../store.js";
+import { askable, emptySentence, modelPicker, providerOf } from "./picker.js";
+import { providerName } from "./providers.js";
 import { explain, footer, keptFacts, Meter, question, replyMessage } from "./reply.js";
 
 const EXAMPLES = ["What is a shard?", "How does a node join a swarm?", "What happens when a node goes away?"];
-const REMEMBERED = "swarmd-model";
 const OPENED = "swarmd-chat-opened";
 const NEAR_END = 40; // pixels from the bottom that still count as "reading along"
 
@@ -19,7 +20,6 @@ export function chatPanel() {
   let stop = null; // AbortController of the reply in the making
   let asked = "";
 
-  const picker = h("select", { id: "chat-model" });
   const fresh = h("button", { type: "button", class: "quiet small" }, "New chat");
   const earlier = h("select", { "aria-label": "Conversations kept in this browser", class: "chat-earlier" });
   const forget = h("button", { type: "button", class: "quiet small", "aria-label": "Forget this conversation" }, "Forget");
@@ -28,6 +28,10 @@ export function chatPanel() {
   const send = h("button", { type: "submit", class: "primary" }, "Send");
   const form = h("form", { class: "composer" }, field, send);
   const live = h("span", { class: "chat-live" });
+  const picker = modelPicker(() => queueMicrotask(() => { // after the panel is there
+    send.disabled = !askable().length && !stop;
+    drawEmpty();
+  }));
   const panel = h("div", { class: "chat" },
     h("div", { class: "chat-head" }, h("label", { for: "chat-model" }, "Model"), picker, fresh, earlier, forget),
     log, form,
@@ -39,35 +43,12 @@ export function chatPanel() {
 
   const drawEmpty = () => {
     if (history.length || log.querySelector(".message")) return;
-    const usable = runnable();
+    const usable = askable();
     log.replaceChildren(h("div", { class: "chat-empty" },
       h("p", {}, usable.length ? "Nothing asked yet. For a start:" : emptySentence()),
       usable.length > 0 && h("ul", {}, EXAMPLES.map((example) => h("li", {},
         h("button", { type: "button", class: "example", on: { click: () => ask(example) } }, example))))));
   };
-
-  // --- the model picker ---
-  let options = "";
-  watch(["models", "modelsError"], () => {
-    const models = get("models") ?? [];
-    const next = JSON.stringify(models.map(({ id, name, status }) => [id, name, status]));
-    if (next !== options) {
-      options = next;
-      const before = picker.value || sessionStorage.getItem(REMEMBERED);
-      picker.replaceChildren(...models.map((model) => {
-        const can = canRun(model);
-        return h("option", { value: model.id, disabled: !can }, can ? model.name : `${model.name} (incomplete)`);
-      }));
-      const usable = runnable();
-      const chosen = usable.find(({ id }) => id === before) ?? usable.find(({ status }) => status === "loaded") ?? usable[0];
-      if (chosen) picker.value = chosen.id;
-      else picker.prepend(h("option", { value: "", selected: true }, "no model can answer yet"));
-      picker.disabled = !usable.length;
-    }
-    send.disabled = !runnable().length && !stop;
-    drawEmpty();
-  });
-  picker.addEventListener("change", () => sessionStorage.setItem(REMEMBERED, picker.value));
 
   // --- one question ---
   async function ask(text) {
@@ -78,20 +59,21 @@ export function chatPanel() {
     history.push({ role: "user", content: wish });
     keep();
     log.append(question(text.trim()));
-    const reply = replyMessage();
+    const provider = providerOf(picker.value);
+    const reply = replyMessage("", provider && providerName(provider));
     log.append(reply.element);
     toEnd(true);
     field.value = "";
     grow();
     stop = new AbortController();
     working(true);
-    await answer(reply, picker.value, stop.signal);
+    await answer(reply, picker.value, stop.signal, provider);
     stop = null;
     working(false);
     toEnd(false);
   }
 
-  async function answer(reply, model, signal) {
+  async function answer(reply, model, signal, provider) {
     const meter = new Meter();
     set("generation", { model, rate: null, tokens: 0 });
     let swarm = null;
@@ -104,13 +86,13 @@ export function chatPanel() {
       else forgetConversation(mine);
     };
     const before = get("run");
-    request(modelPath(model, "/pipeline-plan")).then(({ stages }) => {
+    if (!provider) request(modelPath(model, "/pipeline-plan")).then(({ stages }) => {
       if (!swarm && get("generation")) set("run", { model, stages, planned: true });
     }).catch(() => {}); // a picture only; the reply itself says what is wrong
     let content = "";
     const note = () => {
       if (!content || !here()) return;
-      const facts = { rate: swarm?.tokens_per_second ?? meter.rate(), nodes: [...new Set((swarm?.stages ?? []).map((stage) => nodeName(stage.node)))] };
+      const facts = { rate: swarm?.tokens_per_second ?? meter.rate(), nodes: [...new Set((swarm?.stages ?? []).map((stage) => nodeName(stage.node)))], ...(provider && { provider }) };
       history.push({ role: "assistant", content, facts });
       keep();
     };
@@ -160,7 +142,7 @@ export function chatPanel() {
   function working(on) {
     setText(send, on ? "Stop" : "Send");
     send.className = on ? "danger" : "primary";
-    send.disabled = !on && !runnable().length;
+    send.disabled = !on && !askable().length;
     log.setAttribute("aria-busy", on ? "true" : "false"); // read out when complete, not syllable by syllable
   }
 
@@ -202,11 +184,14 @@ export function chatPanel() {
     history.push(...next.messages);
     log.replaceChildren(...next.messages.map(({ role, content, facts }) => {
       if (role === "user") return question(content);
-      const reply = replyMessage(content);
+      const reply = replyMessage(content, facts?.provider && providerName(facts.provider));
       reply.finish(facts ? keptFacts(facts) : []);
       return reply.element;
     }));
-    if ([...picker.options].some(({ value, disabled }) => value === next.model && !disabled)) picker.value = next.model;
+    if ([...picker.options].some(({ value, disabled }) => value === next.model && !disabled)) {
+      picker.value = next.model;
+      picker.dispatchEvent(new Event("change"));
+    }
     drawEmpty();
     drawEarlier();
     toEnd(true);
@@ -230,15 +215,4 @@ export function chatPanel() {
   sessionStorage.setItem(OPENED, "yes");
   queueMicrotask(() => panel.closest("section")?.addEventListener("shown", () => toEnd(true)));
   return panel;
-}
-
-const canRun = (model) => (model.status === "loaded" || model.status === "ready") && model.architecture_supported !== false;
-const runnable = () => (get("models") ?? []).filter(canRun);
-
-function emptySentence() {
-  if (get("modelsError") && !get("models")) return "The models of this node could not be read, so there is nobody to ask yet.";
-  if (!get("models")) return "Looking for models…";
-  return get("models").length
-    ? "No model is complete: some layers have no connected holder. Fetch one under Models, or connect a node that holds the rest."
-    : "This node knows no model yet. Join a swarm that has one, or add a GGUF file under Models.";
 }

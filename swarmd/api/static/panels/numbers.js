@@ -73,15 +73,16 @@ function currentRate() {
   if (generation) return [null, "waiting for the first token"];
   const run = get("run");
   if (run?.tokens_per_second) return [run.tokens_per_second, "last reply"];
-  const reported = get("stats")?.tokens_per_second;
-  return reported ? [reported, "all requests"] : [null, "no reply yet"];
+  const { tokens_now: now, tokens_per_second: last } = get("stats") ?? {};
+  if (now && get("flows").length) return [now, "all replies asked here"];
+  return last ? [last, "last reply"] : [null, "no reply yet"];
 }
 
 let each = 1; // ticks that one sample stands for
 let gathered = [];
 
 function sample() {
-  gathered.push(get("generation")?.rate ?? get("stats")?.tokens_per_second ?? 0);
+  gathered.push(get("generation")?.rate ?? get("stats")?.tokens_now ?? 0);
   if (gathered.length < each) return;
   let rates = [...get("rates"), Math.max(...gathered)];
   gathered = [];

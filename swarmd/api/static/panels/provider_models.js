@@ -6,6 +6,7 @@ import { h, setText } from "../dom.js";
 import * as format from "../format.js";
 import { copyText } from "../markdown.js";
 import { resource, reading } from "../resource.js";
+import { get, set, watch } from "../store.js";
 import { providerName, stateWords } from "./providers.js";
 
 const SHOWN = 60; // some providers have hundreds
@@ -19,14 +20,16 @@ export function providerModels() {
   const panel = h("div", {}, h("div", { class: "row filters" }, h("div", { class: "field" }, h("label", { for: words.id }, "Find"), words), ask, said), list);
   const states = new Map();
   let models = null;
-  resource(panel, { read: reading("/api/admin/provider-models"), everyMs: 60000, draw: ({ data, error, missing }) => {
+  const source = resource(panel, { read: reading("/api/admin/provider-models"), everyMs: 60000, draw: ({ data, error, missing }) => {
     models = data?.models ?? models;
+    if (data) set("providerModels", data.models);
     ask.hidden = !models?.length;
     if (missing) return list.replaceChildren(h("p", { class: "empty" }, "This node speaks to no providers."));
     if (error && !models) return list.replaceChildren(h("p", { class: "trouble" }, error.message));
     if (!models) return list.replaceChildren(h("div", { class: "waiting row-waiting" }));
     return draw();
   } });
+  watch(["providers"], () => get("providers") && source.again()); // a key was stored, or a server added
   const found = () => (models ?? []).filter((model) => `${model.id} ${model.name} ${model.provider}`.toLowerCase().includes(words.value.trim().toLowerCase()));
   function draw() {
     const fitting = found();

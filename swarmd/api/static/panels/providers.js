@@ -123,8 +123,9 @@ export function providersPanel() {
 function providerRow(provider, changed) {
   const name = provider.name;
   const title = providerName(name);
+  const open = provider.configured && provider.source === "none"; // an own server that asks for no key
   const id = `key-of-${name}`;
-  const input = h("input", { id, type: "password", autocomplete: "off", maxlength: 512, placeholder: provider.configured ? "another key" : "key", "aria-label": `Key for ${title}` });
+  const input = h("input", { id, type: "password", autocomplete: "off", maxlength: 512, placeholder: provider.configured && !open ? "another key" : "key", "aria-label": `Key for ${title}` });
   const save = h("button", { type: "submit", class: "small" }, "Save");
   const remove = h("button", { type: "button", class: "quiet small", "aria-label": `Remove ${provider.custom ? title : `the key for ${title}`}` }, "Remove…");
   const chip = h("span", { class: "chip chip-plain", hidden: true });
@@ -159,7 +160,7 @@ function providerRow(provider, changed) {
   return {
     name,
     element: h("article", { class: `provider${provider.configured ? " provider-on" : ""}`, "data-provider": name },
-      h("p", { class: "row-name" }, title, " ", h("span", { class: `chip ${provider.configured ? "chip-good" : "chip-plain"}` }, SOURCES[provider.source] ?? (provider.configured ? "configured" : "no key")), " ", chip),
+      h("p", { class: "row-name" }, title, " ", h("span", { class: `chip ${provider.configured ? "chip-good" : "chip-plain"}` }, open ? "needs no key" : SOURCES[provider.source] ?? provider.source), " ", chip),
       provider.base_url && h("p", { class: "hint code" }, provider.base_url), detail, form, trouble),
     health(told) {
       chip.hidden = !told;

@@ -34,16 +34,15 @@ export class Meter {
   }
 }
 
-const frame = (role, body) =>
-  h("article", { class: `message message-${role}` }, h("p", { class: "who" }, role === "user" ? "You" : "Swarm"), body);
+const frame = (role, who, body) => h("article", { class: `message message-${role}` }, h("p", { class: "who" }, who), body);
 
-export const question = (text) => frame("user", h("div", { class: "said-text" }, text));
+export const question = (text) => frame("user", "You", h("div", { class: "said-text" }, text));
 
-/** A reply: `add(piece)` while it comes, then `finish(children)` or `fail(why, retry)`. `text`: of one that is over. */
-export function replyMessage(text = "") {
+/** A reply: `add(piece)` while it comes, then `finish(children)` or `fail(why, retry)`. `text`: of one that is over; `who` answers. */
+export function replyMessage(text = "", who = "") {
   const caret = h("span", { class: "caret", "aria-hidden": "true" });
   const body = h("div", { class: "said-text said-marked" }, !text && caret);
-  const element = frame("assistant", body);
+  const element = frame("assistant", who || "Swarm", body);
   const show = growing(body);
   let whole = text;
   let scheduled = false;
@@ -98,6 +97,7 @@ export const keptFacts = ({ rate, nodes }) => [h("p", { class: "reply-rate" },
 /** What went wrong and what to do, from the node's own sentence where it has one. */
 export function explain(error) {
   if (!(error instanceof ApiError)) return { title: "The reply could not be read", text: `${error.message}. Ask again; if it happens twice, the node's log says more.`, again: true };
+  if (error.fromProvider) return { title: "The provider did not answer", text: error.message, again: true };
   switch (error.status) {
     case 0: return { title: "The node did not answer", text: error.message, again: true };
     case 401: case 403: return { title: "The node refused", text: error.message, again: true };

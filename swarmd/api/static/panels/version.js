@@ -9,9 +9,12 @@ import { growing } from "../markdown.js";
 import { resource } from "../resource.js";
 import { get, set, watch } from "../store.js";
 
+const CHANNELS = { disabled: "Does not look for updates by itself", stable: "Looks for stable versions", all: "Looks for all versions, trials too" };
+
 export function versionPanel() {
   const line = h("p", { class: "version-line" });
   const facts = h("p", { class: "hint" });
+  const failed = h("p", { class: "trouble" });
   const changes = h("div", { class: "said-text said-marked changelog" });
   const said = h("p", { class: "said", role: "status" });
   const check = h("button", { type: "button" }, "Look for an update");
@@ -19,7 +22,7 @@ export function versionPanel() {
   const bar = h("progress", { hidden: true, "aria-label": "Update" });
   const show = growing(changes);
   const details = h("details", { class: "fold" }, h("summary", {}, "What is new in it"), changes);
-  const panel = h("div", { class: "version" }, line, facts, details, h("div", { class: "row" }, check, apply, bar), said);
+  const panel = h("div", { class: "version stack" }, line, facts, failed, details, h("div", { class: "row" }, check, apply, bar), said);
   const work = oneAtATime(() => {
     check.disabled = apply.disabled = work.busy;
     bar.hidden = !work.busy;
@@ -30,7 +33,7 @@ export function versionPanel() {
     setText(said, text);
   };
   const source = resource(panel, { read: () => request("/api/admin/version"), everyMs: 60000, draw: ({ data, error }) => {
-    if (data) set("update", { ...data });
+    if (data) set("update", { ...get("update"), ...data }); // the news and a look say more of the newer one
     else if (error) say(error.message, "trouble");
   } });
   watch(["update", "self"], () => {
@@ -39,8 +42,12 @@ export function versionPanel() {
     const newer = update.update_available && update.latest_version;
     setText(line, newer ? `swarmd ${version} runs here. Version ${update.latest_version} is available.` : `swarmd ${version} runs here.`);
     const looked = format.moment(update.last_checked);
-    setText(facts, [update.channel && `Channel: ${update.channel}`, looked ? `looked ${format.ago(looked)}` : "not looked for updates yet", update.last_error && `the last look failed: ${update.last_error}`, update.restart_required && "a restart is needed"].filter(Boolean).join(" · "));
-    apply.hidden = !newer;
+    const published = newer && format.moment(update.published_at);
+    setText(facts, [CHANNELS[update.channel], looked ? `looked ${format.ago(looked)}` : "not looked yet", published && `published ${format.ago(published)}`, newer && update.size_bytes && format.bytes(update.size_bytes), newer && update.downloaded && "downloaded"].filter(Boolean).join(" · "));
+    setText(failed, update.last_error ? format.sentence(update.last_error) : "");
+    if (update.restart_required) say("The node is about to restart in another version. This page comes back by itself.", "hint");
+    apply.hidden = !newer || update.restart_required === true;
+    check.hidden = update.restart_required === true;
     details.hidden = !update.changelog;
     if (update.changelog) show(String(update.changelog));
   });
@@ -49,7 +56,7 @@ export function versionPanel() {
     const told = await request("/api/admin/update/check", { method: "POST" });
     if (told.info) set("update", { ...get("update"), ...told.info, update_available: true });
     await source.again();
-    say(told.status === "up_to_date" ? "This is the newest version." : told.status === "update_available" ? `Version ${told.info?.latest_version ?? ""} is available.` : told.message ?? told.status ?? "Done.");
+    say(told.status === "up_to_date" ? "This is the newest version." : `Version ${told.info.latest_version} is available.`);
   }));
   apply.addEventListener("click", async () => {
     const { latest_version: next } = get("update");
@@ -57,7 +64,8 @@ export function versionPanel() {
     if (agreed) await work.run("Not updated", async () => {
       say("Updating…", "hint");
       const told = await request("/api/admin/update/apply", { method: "POST" });
-      say(told.message ?? `Version ${told.version ?? next} is being started. This page comes back by itself.`);
+      set("update", { ...get("update"), restart_required: true });
+      say(`${format.sentence(told.message)} This page comes back by itself.`);
     });
   });
   return panel;
