@@ -508,7 +508,9 @@ class _Built:
         )
         self._metrics = Metrics(
             tallies=self._tallies, running=self._pipeline, workers=self._workers, traffic=self._links,
-            models=self._registry, machine=self._hardware, bus=self._bus, clock=world.clock,
+            models=self._registry, machine=self._hardware, providers=self._providers.counts, ledger=self._ledger,
+            stored=self._archive, replies=self._responses, sockets=self._feed, updates=self._updater, bus=self._bus,
+            clock=world.clock,
         )  # fmt: skip
         pages = PageHandlers(
             key=api_key, files=read_static_now(disk), nonces=OneTimePasses(world=world, life_s=NONCE_LIFE_S),

@@ -15,7 +15,21 @@ from aiohttp import web
 from swarmd import __version__
 from swarmd.api.calls import Call
 from swarmd.api.exposition import CONTENT_TYPE, Family, Labels, counter, exposition, gauge, histogram
-from swarmd.api.ports import InMemory, Machine, Models, Running, Tallies, Traffic, WorkerReading
+from swarmd.api.ports import (
+    InMemory,
+    Ledger,
+    LiveReplies,
+    Machine,
+    Models,
+    ProviderCounts,
+    Running,
+    Sockets,
+    StoredResponses,
+    Tallies,
+    Traffic,
+    Updates,
+    WorkerReading,
+)
 from swarmd.domain.events import ShardRejected, ShardStored
 from swarmd.domain.ids import short
 from swarmd.domain.peers import Purpose
@@ -47,11 +61,19 @@ class Metrics:
         traffic: Traffic,
         models: Models,
         machine: Machine,
+        providers: ProviderCounts,
+        ledger: Ledger,
+        stored: StoredResponses,
+        replies: LiveReplies,
+        sockets: Sockets,
+        updates: Updates,
         bus: EventBus,
         clock: Clock,
     ) -> None:
         self._tallies, self._running, self._workers, self._traffic = tallies, running, workers, traffic
         self._models, self._machine, self._bus, self._clock = models, machine, bus, clock
+        self._providers, self._ledger, self._responses, self._replies = providers, ledger, stored, replies
+        self._sockets, self._updates = sockets, updates
         self._began = clock.monotonic()
         self._lag = Histogram(LAG_S)
         self._stored = dict.fromkeys(SOURCES, 0)
@@ -69,7 +91,8 @@ class Metrics:
 
     async def show(self, _call: Call) -> web.Response:
         self._count()
-        body = exposition([*self._requests(), *self._steps(), *self._memory(), *self._links(), *self._node()])
+        families = [*self._requests(), *self._steps(), *self._memory(), *self._links(), *self._node()]
+        body = exposition([*families, *self._around(await self._responses.count())])
         return web.Response(body=body.encode(), headers={"content-type": CONTENT_TYPE})
 
     def _count(self) -> None:
@@ -184,6 +207,33 @@ class Metrics:
         resident = self._machine.snapshot().process_rss_bytes
         yield gauge("swarmd_resident_bytes", "Memory of the node and its workers together.", resident)
         yield histogram("swarmd_event_loop_lag_seconds", "How late the event loop wakes a task.", self._lag)
+
+
+    def _around(self, stored: int) -> Iterator[Family]:
+        yield Family(
+            "swarmd_provider_requests_total", "counter", "Requests to providers that have ended, by how.",
+            [
+                ({"provider": provider, "outcome": outcome}, count)
+                for provider, outcomes in self._providers.by_provider.items()
+                for outcome, count in outcomes.items()
+            ],
+        )  # fmt: skip
+        ahead, behind = self._replies.under_way()
+        yield Family(
+            "swarmd_responses_running", "gauge", "Replies of the Responses API that are made or wait, by where.",
+            [({"where": "foreground"}, ahead), ({"where": "background"}, behind)],
+        )  # fmt: skip
+        yield gauge("swarmd_responses_stored", "Responses in the store.", stored)
+        account = self._ledger.account()
+        yield gauge("swarmd_credits_balance", "Credits of this node, by its own books.", account.balance)
+        yield counter("swarmd_credits_earned_total", "Credits earned, since the node has books.", account.earned)
+        yield counter(
+            "swarmd_credits_spent_total", "Credits spent or set aside, those that came back too.", account.spent
+        )
+        yield gauge("swarmd_live_sockets", "Dashboards that have a socket now.", self._sockets.watching)
+        update = self._updates.state()
+        yield gauge("swarmd_update_available", "1 where a newer version is known.", int(update.info is not None))
+        yield gauge("swarmd_update_error", "1 where the last look for versions failed.", int(update.last_error is not None))
 
 
 def _few(figures: Iterable[tuple[str, int]]) -> Sequence[tuple[Labels, float]]:

@@ -247,6 +247,34 @@ class StageTallies(Protocol):
     def node_s(self) -> Histogram: ...
 
 
+class ProviderCounts(Protocol):
+    """`providers.counting.Counts`."""
+
+    @property
+    def by_provider(self) -> Mapping[str, Mapping[str, int]]: ...
+
+
+class StoredResponses(Protocol):
+    """`api.responses_archive.ResponseArchive`, to be counted."""
+
+    def count(self) -> Awaitable[int]: ...
+
+
+class LiveReplies(Protocol):
+    """`api.responses_runs.ResponseRuns`, to be counted."""
+
+    def under_way(self) -> tuple[int, int]:
+        """In the foreground and in the background."""
+        ...
+
+
+class Sockets(Protocol):
+    """`api.ws.LiveFeed`, to be counted."""
+
+    @property
+    def watching(self) -> int: ...
+
+
 class Tallies(Protocol):
     """`inference.tallies.Tallies`, to be read."""
 

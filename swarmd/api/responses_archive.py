@@ -75,6 +75,9 @@ class ResponseArchive:
         async with self._db.transaction() as tx:
             return await sql.delete_expired(tx, now=self._clock.now())
 
+    async def count(self) -> int:
+        return await sql.count_responses(self._db)
+
     async def summaries(
         self, *, statuses: Sequence[ResponseStatus], limit: int
     ) -> tuple[tuple[ResponseSummary, ...], int]:

@@ -126,6 +126,11 @@ class ResponseRuns:
         run.task = self._spawn(self._drive(run, target, request), name="response")
         return None
 
+    def under_way(self) -> tuple[int, int]:
+        """Replies that are made now, in the foreground and in the background; those that wait included."""
+        behind = sum(run.background for run in self._live.values())
+        return len(self._live) - behind, behind
+
     def live(self, id: str) -> Run | None:
         """A stored one that is being made."""
         run = self._live.get(id)

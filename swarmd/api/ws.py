@@ -176,6 +176,11 @@ class LiveFeed:
         finally:
             self._seats -= 1
 
+    @property
+    def watching(self) -> int:
+        """Dashboards that have a socket now."""
+        return self._seats
+
     def close_all(self) -> None:
         """The node stops: every socket is told so (1001), after what still waits in its queue."""
         for socket in self._sockets:

@@ -27,7 +27,7 @@ from swarmd.api import (
 from swarmd.api import updates as update_shapes
 from swarmd.api.replies import ErrorBody, ErrorReply
 from swarmd.api.setting_rows import SettingList, SettingRow
-from swarmd.cli.failure import NOT_RUNNING, USAGE, Failure, exit_code_of
+from swarmd.cli.failure import NOT_RUNNING, REFUSED, USAGE, Failure, exit_code_of
 from swarmd.cli.place import Place
 from swarmd.domain.membership import RoleName
 
@@ -89,6 +89,12 @@ class _Usage(Struct, frozen=True, kw_only=True):
             total_tokens=self.prompt_tokens + self.completion_tokens,
             prompt_tokens_details=openai_shapes.PromptDetails(cached_tokens=details.cached_tokens),
         )  # fmt: skip
+
+
+class _Off(Struct, frozen=True, kw_only=True):
+    """As provider_shapes.FeatureOff, or of a reply that says no such thing."""
+
+    error: str = ""
 
 
 class _Event(Struct, frozen=True, kw_only=True):
@@ -316,7 +322,11 @@ class NodeClient:
 
     async def change_providers(self, change: provider_shapes.ProvidersRequest) -> provider_shapes.ProvidersChanged:
         body = {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not None}
-        return await self._ask("PUT", "/api/admin/providers", provider_shapes.ProvidersChanged, body=body)
+        found = await self._ask("PUT", "/api/admin/providers", msgspec.Raw, body=body)
+        off = msgspec.json.decode(found, type=_Off).error
+        if off:
+            raise Failure(f"{off}: `swarmd config set providers.claude_subscription true` first", exit_code=REFUSED)
+        return msgspec.json.decode(found, type=provider_shapes.ProvidersChanged)
 
     # -- the hub and downloads
 

@@ -65,6 +65,14 @@ EXAMPLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("swarmd providers set openai", "asks for the key"),
         ("swarmd providers set groq < key.txt", "reads it"),
     ),
+    "providers key-source": (
+        ("swarmd providers key-source node", "keys of the environment do not count any more"),
+        ("swarmd providers key-source auto", "both count"),
+    ),
+    "providers subscription": (
+        ("swarmd providers subscription on", "claude-* by the claude program, once the feature is on"),
+        ("swarmd providers subscription off", "by an API key again"),
+    ),
     "providers add": (
         ("swarmd providers add gpu http://192.168.1.20:8000/v1", "vLLM, SGLang or llama-server; ask for gpu:MODEL"),
     ),

@@ -61,6 +61,8 @@ SHAPES: Final[Mapping[str, tuple[Any, ...]]] = {
     "providers set": (provider_shapes.ProvidersChanged,),
     "providers add": (provider_shapes.ProvidersChanged,),
     "providers remove": (provider_shapes.ProvidersChanged,),
+    "providers key-source": (provider_shapes.ProvidersChanged,),
+    "providers subscription": (provider_shapes.ProvidersChanged,),
     "autopilot": (autopilot_shapes.AutopilotPlan,),
     "lock": (autopilot_shapes.LockSet,),
     "unlock": (autopilot_shapes.LockSet,),

@@ -165,7 +165,10 @@ ENTRIES: Final[tuple[Entry | Verbs, ...]] = (
     ),
     Verbs(
         section=MODELS, name="providers", help="Servers of others that answer in place of the swarm.", alone=providers.show,
-        verbs=(("set", providers.set_key), ("add", providers.add), ("remove", providers.remove)),
+        verbs=(
+            ("set", providers.set_key), ("add", providers.add), ("remove", providers.remove),
+            ("key-source", providers.key_source), ("subscription", providers.subscription),
+        ),
     ),
     Entry(MODELS, "autopilot", autopilot.autopilot),
     Entry(MODELS, "lock", autopilot.lock),

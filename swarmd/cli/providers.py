@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -20,6 +21,17 @@ from swarmd.cli.terminal import finish, say, say_json, show_table
 KEY_LIMIT: Final = 4096  # characters of stdin; the longest keys have some two hundred
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `swarmd providers` shows it.")]
+
+
+class Source(StrEnum):
+    AUTO = "auto"
+    ENV = "env"
+    NODE = "node"
+
+
+class Switch(StrEnum):
+    ON = "on"
+    OFF = "off"
 
 
 class ProviderLine(Struct, frozen=True, kw_only=True):
@@ -94,6 +106,61 @@ def remove(
 ) -> None:
     """Take a provider's key away from the node, or the whole of a custom one."""
     finish(_remove(Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file), name, as_json=as_json))
+
+
+def key_source(
+    source: Annotated[
+        Source,
+        typer.Argument(
+            help="auto: keys given to the node before those of its environment; env: only those; node: only those given."
+        ),
+    ],
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Say which keys count: those given to the node, those of its environment, or both."""
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    finish(_change(chosen, _with_source(source), _SOURCES[source], as_json=as_json))
+
+
+def subscription(
+    state: Annotated[Switch, typer.Argument(help="on or off.")],
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    data_dir: DataFolder = None,
+    config: Config = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Answer for claude-* with the claude program of the node's machine and the login its user has there, or with a key."""
+    chosen = Chosen(url=url, data_dir=data_dir, config=config, key_file=key_file)
+    on = state is Switch.ON
+    sentence = (
+        "models claude-* are answered by the claude program of the node's machine now" if on
+        else "models claude-* are answered with an API key, if the node has one"
+    )  # fmt: skip
+    finish(_change(chosen, shapes.ProvidersRequest(claude_subscription_enabled=on), sentence, as_json=as_json))
+
+
+_SOURCES: Final = {
+    Source.AUTO: "keys given to the node count, and those of its environment where it was given none",
+    Source.ENV: "only keys of the node's environment count now",
+    Source.NODE: "only keys given to the node count now",
+}
+
+
+def _with_source(source: Source) -> shapes.ProvidersRequest:
+    return shapes.ProvidersRequest(key_source="dashboard" if source is Source.NODE else source.value)
+
+
+async def _change(chosen: Chosen, change: shapes.ProvidersRequest, sentence: str, *, as_json: bool) -> None:
+    async with NodeClient(find(chosen)) as node:
+        changed = await node.change_providers(change)
+    _tell(changed, sentence, as_json=as_json)
 
 
 async def _show(chosen: Chosen, *, quick: bool, as_json: bool) -> None:

@@ -33,6 +33,7 @@ from swarmd.kit.world import World
 from swarmd.providers import subscription
 from swarmd.providers.claude_program import ClaudeProgram, ClaudeReply
 from swarmd.providers.conversation import Conversation, open_conversation
+from swarmd.providers.counting import ANSWERED, CANCELLED, Counted, Counts, outcome_of
 from swarmd.providers.environment import keys_of
 from swarmd.providers.line import WHOLE_LIMIT, Line, ProviderTrouble, pieces, whole
 from swarmd.providers.lists import ModelLists
@@ -50,6 +51,8 @@ class PassedOn:
         self._provider, self._response = provider, response
         self.status = response.status
         self.media = response.headers.get("content-type", "application/json")
+        self.outcome = CANCELLED
+        """As `counting.OUTCOMES`; another one once its body has ended."""
 
     @property
     def is_stream(self) -> bool:
@@ -61,13 +64,18 @@ class PassedOn:
             async with aclosing(pieces(self._provider, self._response)) as body:
                 async for piece in body:
                     yield piece
+            self.outcome = ANSWERED
         except ProviderTrouble as trouble:
+            self.outcome = outcome_of(trouble.refusal)
             raise GenerationFailed(trouble.refusal) from trouble
 
     async def whole(self) -> bytes | ProviderFailed:
         try:
-            return await whole(self._provider, self._response, limit=WHOLE_LIMIT)
+            body = await whole(self._provider, self._response, limit=WHOLE_LIMIT)
+            self.outcome = ANSWERED
+            return body
         except ProviderTrouble as trouble:
+            self.outcome = outcome_of(trouble.refusal)
             return trouble.refusal
 
 
@@ -94,6 +102,7 @@ class Providers:
         """`variables`: those of `.env`; the environment's own win. `folder`: for the claude program to run in."""
         self._settings, self._environ, self._disk, self._world = settings, environ, disk, world
         self._supervisor = Supervisor("providers", world=world)
+        self.counts = Counts()
         spawn = self._supervisor.spawn
         self._roster = Roster(
             db=db, seal=Seal(sealing_key, entropy=world.entropy), surroundings=keys_of({**variables, **environ}),
@@ -176,8 +185,15 @@ class Providers:
             return False
         return not (ready.known.wire is Wire.ANTHROPIC and self._roster.subscription_active)
 
-    async def open(self, provider: str, request: GenerationRequest) -> Conversation | ClaudeReply | Refusal:
+    async def open(self, provider: str, request: GenerationRequest) -> Counted | Refusal:
         """The inner request over the provider's own wire; `request.model` is its name for the model."""
+        reply = await self._open(provider, request)
+        if isinstance(reply, Refusal):
+            self.counts.refused(provider, reply)
+            return reply
+        return Counted(reply, provider, self.counts)
+
+    async def _open(self, provider: str, request: GenerationRequest) -> Conversation | ClaudeReply | Refusal:
         ready = self._roster.get(provider)
         if ready is None:
             return _unknown(provider)
@@ -203,11 +219,14 @@ class Providers:
         try:
             response = await asking.__aenter__()
         except ProviderTrouble as trouble:
+            self.counts.refused(provider, trouble.refusal)
             yield trouble.refusal
             return
+        answer = PassedOn(ready, response)
         try:
-            yield PassedOn(ready, response)
+            yield answer
         finally:
+            self.counts.add(provider, answer.outcome)
             await asking.__aexit__(None, None, None)
 
     def _meant(self, name: str, *, plain: bool) -> Meant | None:

@@ -51,6 +51,12 @@ async def delete_expired(tx: Transaction, *, now: float) -> int:
     return await tx.execute(f"DELETE FROM responses WHERE expires_at <= ? AND status NOT IN {_OPEN}", (now,))
 
 
+async def count_responses(db: Database) -> int:
+    row = await db.fetch_one("SELECT count(*) FROM responses")
+    assert row is not None
+    return int(row[0])
+
+
 async def trim_responses(tx: Transaction, *, count: int, size_bytes: int) -> int:
     """Delete the oldest beyond `count` responses or `size_bytes`. How many went."""
     row = await tx.fetch_one("SELECT count(*), coalesce(sum(size_bytes), 0) FROM responses")

@@ -9,10 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from swarmd.api.metrics import MODELS_LIMIT
+from swarmd.domain.credits import Account
 from swarmd.domain.events import ShardRejected, ShardStored
 from swarmd.domain.ids import ModelId, ShardRef
 from swarmd.inference.workers import WorkerStatus
-from tests.fakes.rim import PEER, TINY, Rim, keyed
+from tests.fakes.rim import PEER, TINY, Rim, keyed, script
 
 Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -93,3 +94,25 @@ async def test_what_was_counted_is_shown(rim: Rim) -> None:
     assert found["swarmd_requests_waiting", ()] == 4
     assert found["swarmd_queue_seconds_bucket", (("le", "0.5"),)] == found["swarmd_queue_seconds_count", ()] == 1
     assert found["swarmd_stage_node_seconds_sum", (("node", PEER[:16]),)] == pytest.approx(0.002)
+
+
+async def test_nobody_saw_what_providers_responses_and_books_did(rim: Rim) -> None:
+    rim.providers.counts.add("openai", "answered")
+    rim.ledger.books = Account(earned=9, spent=3, refunded=1, balance=7)
+    async with rim.client(**keyed()) as session:
+        go = asyncio.Event()
+        rim.pipeline.script = [go, *script("lo")]
+        for where in (True, False):
+            asked = {"model": TINY, "input": "x", "background": where, "stream": not where}
+            answered = await session.post("/v1/responses", json=asked)
+        async with session.ws_connect("/api/admin/ws"):
+            found = await read(rim)
+        go.set()
+        await answered.read()
+    assert found["swarmd_provider_requests_total", (("outcome", "answered"), ("provider", "openai"))] == 1
+    assert found["swarmd_provider_requests_total", (("outcome", "failed"), ("provider", "openai"))] == 0
+    assert found["swarmd_responses_running", (("where", "foreground"),)] == 1
+    assert found["swarmd_responses_running", (("where", "background"),)] == 1
+    assert found["swarmd_responses_stored", ()] == 2 and found["swarmd_live_sockets", ()] == 1
+    assert [found[f"swarmd_credits_{one}", ()] for one in ("balance", "earned_total", "spent_total")] == [7, 9, 3]
+    assert found["swarmd_update_available", ()] in (0, 1) and found["swarmd_update_error", ()] in (0, 1)

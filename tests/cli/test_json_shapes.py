@@ -50,6 +50,8 @@ RUNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "providers set": (("providers", "set", "groq"),),
     "providers add": (("providers", "add", "gpu", "http://10.0.0.1/v1"),),
     "providers remove": (("providers", "remove", "groq"),),
+    "providers key-source": (("providers", "key-source", "env"),),
+    "providers subscription": (("providers", "subscription", "off"),),
     "autopilot": (("autopilot",), ("autopilot", "off")),
     "lock": (("lock", "tiny-q8", "0"),),
     "unlock": (("unlock", "tiny-q8", "0"),),

@@ -9,7 +9,7 @@ from swarmd.api.provider_shapes import ProvidersRequest
 from swarmd.cli.client import NodeClient
 from swarmd.cli.place import Place
 from swarmd.cli.providers import ProviderLine
-from swarmd.domain.providers import CustomProvider, Provider, ProviderChange, ProviderHealth, ProviderView, Wire
+from swarmd.domain.providers import CustomProvider, KeySource, Provider, ProviderChange, ProviderHealth, ProviderView, Wire
 from swarmd.domain.refusals import Invalid
 from tests.cli.conftest import Cli
 
@@ -70,6 +70,23 @@ def test_a_key_is_taken_away(cli: Cli) -> None:
     cli.rim.providers.keys = {"groq"}
     assert "no key for groq any more" in cli("providers", "remove", "groq").stdout
     assert cli.rim.providers.changes == [ProviderChange(keys=(("groq", ""),))]
+
+
+def test_which_keys_count(cli: Cli) -> None:
+    for word, value in (("env", KeySource.ENV), ("node", KeySource.DASHBOARD), ("auto", KeySource.AUTO)):
+        said = cli("providers", "key-source", word)
+        assert said.exit_code == 0 and "count" in said.stdout and cli.rim.providers.key_source is value
+    assert cli("providers", "key-source", "both").exit_code == 2
+    assert json.loads(cli("providers", "key-source", "env", "--json").stdout)["status"] == "ok"
+
+
+def test_the_subscription_is_switched(cli: Cli) -> None:
+    off = cli("providers", "subscription", "on")
+    assert off.exit_code == 5 and "providers.claude_subscription" in off.stderr, off.output
+    assert not cli.rim.providers.subscription_chosen
+    cli.rim.set("providers.claude_subscription", True)
+    assert "claude program" in cli("providers", "subscription", "on").stdout and cli.rim.providers.subscription_chosen
+    assert "API key" in cli("providers", "subscription", "off").stdout and not cli.rim.providers.subscription_chosen
 
 
 def test_refusals_are_told(cli: Cli) -> None:

@@ -19,6 +19,7 @@ from swarmd.domain.providers import (
     Subscription,
 )
 from swarmd.domain.refusals import NotFound, Refusal
+from swarmd.providers.counting import Counts
 from swarmd.providers.known import TWELVE
 
 
@@ -32,6 +33,7 @@ class FakeProviders:
         self.says: Refusal | None = None
         self.healths: list[ProviderHealth] = []
         self.listed: list[ProviderModel] = []
+        self.counts = Counts()
 
     def views(self) -> tuple[ProviderView, ...]:
         rows = [

@@ -828,10 +828,6 @@ class Rim:
             tickets=self.tickets, subsystems=lambda: self.subsystems,
         )  # fmt: skip
         self.sessions = Sessions(self.world)
-        self.metrics = Metrics(
-            tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
-            machine=self.machine, bus=self.bus, clock=self.world.clock,
-        )  # fmt: skip
         self.database = inline_database_now()
         self.news = News(self.bus)
         self.history = History(
@@ -872,6 +868,11 @@ class Rim:
         mcp = McpHandlers(sessions=self.sessions, tools=tools, status=status, clock=self.world.clock)
         self.archive = ResponseArchive(db=self.database, clock=self.world.clock)
         self.responses = ResponseRuns(answers=answers, archive=self.archive, world=self.world)
+        self.metrics = Metrics(
+            tallies=self.tallies, running=self.pipeline, workers=self.memory, traffic=self.peers, models=self.models,
+            machine=self.machine, providers=self.providers.counts, ledger=self.ledger, stored=self.archive,
+            replies=self.responses, sockets=self.feed, updates=self.updates, bus=self.bus, clock=self.world.clock,
+        )  # fmt: skip
         return table(
             pages=self.pages,
             node=NodeHandlers(

@@ -43,7 +43,7 @@ def queries(dashboard: Any) -> Iterator[str]:
 
 async def test_figures_move_when_their_things_happen_and_the_dashboard_shows_them(tmp_path: Path, monkeypatch) -> None:
     path = write_model(tmp_path / "tiny.gguf", TinyModel(layers=4, tokenizer=True))
-    async with swarm(tmp_path, 2, inference__max_concurrent_requests=1) as nodes:
+    async with swarm(tmp_path, 2, inference__max_concurrent_requests=1, providers__private_addresses=True) as nodes:
         head, other = nodes
         model = ModelId(await head.desk.add_file(path, 1))
         before = await read(head)
@@ -62,6 +62,12 @@ async def test_figures_move_when_their_things_happen_and_the_dashboard_shows_the
         await asyncio.gather(*waiting)
         await head.embeddings.embed(EmbeddingRequest(request=RequestId("e"), model=model, inputs=("a shard", "b")))
         await head.pipeline.open(chat(ModelId("nobody"), "a"))
+        key = head.api_key_path.read_text().strip()
+        async with aiohttp.ClientSession(head.url, headers={"x-api-key": key}) as session:
+            nowhere = {"custom": [{"name": "mine", "base_url": "http://127.0.0.1:1/v1"}]}
+            assert (await session.put("/api/admin/providers", json=nowhere)).status == 200
+            asked = {"model": "mine:m", "messages": [{"role": "user", "content": "a"}]}
+            assert (await session.post("/v1/chat/completions", json=asked)).status == 502
         after = await read(head)
         for name in (
             "swarmd_requests_total", "swarmd_queue_seconds_sum", "swarmd_queue_seconds_count", "swarmd_prefill_seconds_sum",
@@ -71,6 +77,7 @@ async def test_figures_move_when_their_things_happen_and_the_dashboard_shows_the
             "swarmd_step_hops_total", "swarmd_stage_compute_seconds_sum", "swarmd_stage_node_seconds_sum",
             "swarmd_batch_steps_count", "swarmd_computed_rows_total", "swarmd_compute_seconds_total",
             "swarmd_loaded_shards", "swarmd_loaded_bytes", "swarmd_worker_resident_bytes", "swarmd_cache_cells",
+            "swarmd_provider_requests_total",
             "swarmd_link_bytes_total", "swarmd_uptime_seconds", "swarmd_event_loop_lag_seconds_count",
         ):  # fmt: skip
             assert after[name] > before.get(name, 0.0), name

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import jsonschema
 import openai
 import pydantic
@@ -171,6 +172,79 @@ async def test_a_tail_that_is_killed_goes_on_within_the_grammar(three):
         await head.wait_for(GenerationResumed)
     assert text_of(chunks) == undisturbed
     assert chunks[-1].usage.resumes == 1
+
+
+async def test_tools_by_the_clients_of_anthropic_and_of_responses(three):
+    nodes, model = three
+    key = nodes[0].api_key_path.read_text().strip()
+    weather = {"name": "weather", "description": "of a city", "input_schema": WEATHER}
+    async with anthropic.AsyncAnthropic(base_url=nodes[0].url, api_key=key, max_retries=0) as client:
+        more: Any = {"model": model, "tools": [weather], "max_tokens": 300}
+        chosen: Any = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
+        async with client.messages.stream(messages=HELLO, tool_choice=chosen, **more) as stream:
+            pieces = [event.partial_json async for event in stream if event.type == "input_json"]
+            first = await stream.get_final_message()
+        (call,) = first.content
+        assert first.stop_reason == "tool_use" and call.type == "tool_use" and call.name == "weather"
+        jsonschema.validate(call.input, WEATHER)
+        assert json.loads("".join(pieces)) == call.input
+        result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}
+        answered: Any = [*HELLO, {"role": "assistant", "content": [call.to_dict()]}, {"role": "user", "content": [result]}]
+        free = await client.messages.create(messages=answered, **{**more, "max_tokens": 8})
+        assert free.usage.input_tokens + (free.usage.cache_read_input_tokens or 0) > first.usage.input_tokens
+    async with openai.AsyncOpenAI(base_url=f"{nodes[0].url}v1", api_key=key, max_retries=0) as client:
+        tools: Any = [{"type": "function", "name": "weather", "parameters": WEATHER, "strict": True}]
+        async with client.responses.stream(
+            model=model, input="hello", tools=tools, tool_choice="required", parallel_tool_calls=False, max_output_tokens=300
+        ) as stream:
+            deltas = [event.delta async for event in stream if event.type == "response.function_call_arguments.delta"]
+            final = await stream.get_final_response()
+        (item,) = final.output
+        assert item.type == "function_call" and item.name == "weather" and "".join(deltas) == item.arguments
+        jsonschema.validate(json.loads(item.arguments), WEATHER)
+        output: Any = [{"type": "function_call_output", "call_id": item.call_id, "output": "sunny"}]
+        after = await client.responses.create(
+            model=model, input=output, previous_response_id=final.id, tools=tools, max_output_tokens=8
+        )
+        assert after.usage.input_tokens > final.usage.input_tokens and after.previous_response_id == final.id
+
+
+async def test_a_tail_that_is_killed_goes_on_in_messages_and_in_responses(three):
+    nodes, model = three
+    key = nodes[0].api_key_path.read_text().strip()
+
+    async def messages(strike: Callable[[], None]) -> str:
+        async with (
+            anthropic.AsyncAnthropic(base_url=nodes[0].url, api_key=key, max_retries=0) as client,
+            client.messages.stream(model=model, messages=HELLO, max_tokens=80, extra_body={"temperature": 0}) as stream,
+        ):
+            async for _ in stream.text_stream:
+                strike()
+            return await stream.get_final_text()
+
+    async def responses(strike: Callable[[], None]) -> str:
+        async with (
+            openai.AsyncOpenAI(base_url=f"{nodes[0].url}v1", api_key=key, max_retries=0) as client,
+            client.responses.stream(model=model, input="hello", max_output_tokens=80, temperature=0) as stream,
+        ):
+            async for event in stream:
+                if event.type == "response.output_text.delta":
+                    strike()
+            return (await stream.get_final_response()).output_text
+
+    for ask in (messages, responses):
+        undisturbed = await ask(lambda: None)
+        struck: list[int] = []
+
+        def strike(struck: list[int] = struck) -> None:
+            if not struck:
+                struck.extend(status.pid for status in nodes[2].workers.statuses())
+                os.kill(struck[0], signal.SIGKILL)
+
+        with nodes[0].bus.spy() as head:
+            assert await ask(strike) == undisturbed and undisturbed, ask
+            await head.wait_for(GenerationResumed)
+    assert nodes[0].pipeline.active == 0
 
 
 async def test_the_built_in_model_writes_json_and_says_that_it_knows_no_tools(tmp_path):
