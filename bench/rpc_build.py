@@ -3,7 +3,8 @@
     python -m bench.rpc_build
 
 The sources are those in the source distribution of llama-cpp-python, fetched by that name with pip; the compiler and cmake
-come from the system. Some ten minutes of two processors, at the lowest priority, once: what is there is kept.
+come from the system. They get the instructions that the wheel with our engine was built with (AVX2 and its like, not all that
+this processor has), so that two ways to split a model are compared, not two compilations of it. Some ten minutes of two processors, at the lowest priority, once: what is there is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ BIN = FOLDER / "bin"
 PROGRAMS = ("llama-bench", "ggml-rpc-server")
 PACKAGE = "llama-cpp-python"
 FLAGS = (
-    "-DCMAKE_BUILD_TYPE=Release", "-DGGML_RPC=ON", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF",
+    "-DCMAKE_BUILD_TYPE=Release", "-DGGML_RPC=ON", "-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON",
+    "-DGGML_F16C=ON", "-DGGML_BMI2=ON", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF",
     "-DLLAMA_BUILD_TOOLS=ON",
 )  # fmt: skip
