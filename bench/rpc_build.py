@@ -3,8 +3,9 @@
     python -m bench.rpc_build
 
 The sources are those in the source distribution of llama-cpp-python, fetched by that name with pip; the compiler and cmake
-come from the system. They get the instructions that the wheel with our engine was built with (AVX2 and its like, not all that
-this processor has), so that two ways to split a model are compared, not two compilations of it. Some ten minutes of two processors, at the lowest priority, once: what is there is kept.
+come from the system. They get the instructions that the wheel with our engine was built with (AVX2 and its like, not all
+that this processor has), so that two ways to split a model are compared, not two compilations of it. Some ten minutes of
+two processors, at the lowest priority, once: what is there is kept.
 """
 
 from __future__ import annotations
