@@ -50,7 +50,7 @@ ROWS = (
         reply={
             "node": "node", "version": "str", "uptime_seconds": "int", "peers": "int", "active": "int", "queued": "int",
             "stages": "int", "tokens_per_second": "num|null",
-            "models": [{"id": "str", "context_length": "int", "swarm": SERVED}],
+            "models": [{"id": "str", "owned_by": "str", "context_length?": "int", "swarm?": SERVED}],
         },
     ),
     Row(

@@ -18,6 +18,7 @@ from swarmd.domain.refusals import Busy, Invalid, ProviderFailed, Refusal
 from swarmd.domain.structure import Tool
 from swarmd.providers import claude_program
 from swarmd.providers.claude_program import ClaudeReply, conversation_text
+from swarmd.providers.counting import Counted
 from tests.fakes.claude import FakeClaude
 from tests.fakes.provider import Office, opened, until
 
@@ -42,7 +43,7 @@ async def asked(office: Office, request: GenerationRequest = REQUEST) -> list[To
     reply = await office.desk.open("anthropic", request)
     if isinstance(reply, Refusal):
         return reply
-    assert isinstance(reply, ClaudeReply)
+    assert isinstance(reply, Counted) and isinstance(reply._reply, ClaudeReply)
     async with reply:
         return [chunk async for chunk in reply]
 
@@ -116,10 +117,10 @@ async def test_its_time_is_limited(claude: tuple[FakeClaude, Office]) -> None:
     fake, office = claude
     fake.be("hangs")
     reply = await office.desk.open("anthropic", REQUEST)
-    assert isinstance(reply, ClaudeReply)
+    assert isinstance(reply, Counted) and isinstance(reply._reply, ClaudeReply)
     async with reply:
         assert (await anext(reply)).text == "Hel"
-        reply._until = 0.0
+        reply._reply._until = 0.0
         with pytest.raises(GenerationFailed, match="in time"):
             await anext(reply)
 
@@ -129,7 +130,7 @@ async def test_so_many_at_a_time(claude: tuple[FakeClaude, Office]) -> None:
     office.set("providers.claude_max_concurrent", 1)
     fake.be("hangs")
     first = await office.desk.open("anthropic", REQUEST)
-    assert isinstance(first, ClaudeReply)
+    assert not isinstance(first, Refusal)
     async with first:
         assert isinstance(await office.desk.open("anthropic", REQUEST), Busy)
     fake.be("well")
